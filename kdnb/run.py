@@ -1,0 +1,331 @@
+"""One run of one project: its settings, its checked parameters, and the results folder that proves what happened.
+
+Everything a notebook or a headless project writes goes through ``Run``, so every results folder looks alike.
+"""
+
+import difflib
+import hashlib
+import importlib.metadata
+import io
+import json
+import logging
+import math
+import os
+import platform
+import re
+import subprocess
+import tempfile
+import time
+from datetime import datetime, timezone
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import pydantic
+import yaml
+
+from kdnb import __version__
+from kdnb.errors import InputError
+
+PROFILES = ("smoke", "lite", "full")
+
+
+# --- files ------------------------------------------------------------------------------------------------------
+
+def atomic_write(path, content):
+    """Write bytes or text to ``path`` so that the file is either the old one or the complete new one.
+
+    The content goes to a temporary file in the same folder, which then takes the name of ``path``. On any error,
+    a full disk (``OSError``) for one, the old file stays, the temporary one is removed and the error is raised.
+    """
+    path = Path(path)
+    data = content.encode("utf-8") if isinstance(content, str) else content
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes private files; results are meant to be read
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return path
+
+
+def _umask():
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def to_json(value):
+    """Turn numpy and torch scalars, arrays, paths and tuples into what JSON knows; NaN and infinity become None."""
+    if hasattr(value, "as_json"):
+        value = value.as_json()
+    if isinstance(value, dict):
+        return {str(key): to_json(item) for key, item in value.items()}
+    if hasattr(value, "tolist"):  # numpy scalars and arrays, torch tensors
+        value = value.tolist()
+    if isinstance(value, (list, tuple)):
+        return [to_json(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"cannot write a {type(value).__name__} to JSON")
+
+
+# --- settings ---------------------------------------------------------------------------------------------------
+
+class Settings(pydantic.BaseModel):
+    """Base of every project's settings: no unknown keys, no changes after reading."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+    @pydantic.field_validator("*", mode="before")
+    @classmethod
+    def _no_bool_as_number(cls, value, info):
+        # pydantic reads `steps: yes` as steps = 1; a number is meant to be written as a number
+        if isinstance(value, bool) and cls.model_fields[info.field_name].annotation in (int, float):
+            raise ValueError("a number, not a yes/no value")
+        return value
+
+
+def settings_text(project):
+    """The YAML text of ``kdnb/settings/<project>.yaml``, wherever the package is installed."""
+    source = resources.files("kdnb") / "settings" / f"{project}.yaml"
+    if not source.is_file():
+        raise InputError(f"settings/{project}.yaml does not exist; expected the settings of a project")
+    return source.read_text(encoding="utf-8")
+
+
+def load_settings(model, project, profile, **overrides):
+    """Read one profile of a project's settings file into ``model``, a subclass of ``Settings``.
+
+    The file has the blocks ``smoke``, ``lite`` and ``full``; an optional block ``common`` lies beneath each of
+    them, and ``overrides`` lie above. Raises InputError on an unknown profile, an unknown key (naming the nearest
+    known one) and a value of the wrong type.
+    """
+    if profile not in PROFILES:
+        raise InputError(f"unknown profile {profile!r}; expected one of {', '.join(PROFILES)}")
+    name = f"settings/{project}.yaml"
+    try:
+        blocks = yaml.safe_load(settings_text(project)) or {}
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        raise InputError(f"{name}:{mark.line + 1 if mark else '?'}: not readable as YAML: "
+                         f"{getattr(error, 'problem', None) or 'syntax error'}") from None
+    if not isinstance(blocks, dict) or not isinstance(blocks.get(profile), dict):
+        raise InputError(f"{name} has no block {profile!r}; expected the blocks {', '.join(PROFILES)}")
+    values = _merge(_merge(blocks.get("common") or {}, blocks[profile]), overrides)
+    try:
+        return model.model_validate(values)
+    except pydantic.ValidationError as error:
+        raise InputError(_explain(error.errors()[0], model, f"{name} [{profile}]")) from None
+
+
+def _merge(below, above):
+    """``above`` laid over ``below``; blocks inside blocks are merged too."""
+    merged = dict(below)
+    for key, value in above.items():
+        both_blocks = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both_blocks else value
+    return merged
+
+
+def _explain(problem, model, where):
+    """One line for one pydantic problem: the setting, what was found, what was expected."""
+    setting = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        known = _known_keys(model, problem["loc"][:-1])
+        return f"unknown setting {setting!r} in {where}{did_you_mean(str(problem['loc'][-1]), known)}"
+    if problem["type"] == "missing":
+        return f"setting {setting!r} is missing in {where}"
+    expected = re.sub(r"^(Input should be|Value error,) ", "", problem["msg"])
+    return f"setting {setting!r} in {where} is {problem['input']!r}, expected {expected}"
+
+
+def _known_keys(model, parents):
+    for parent in parents:
+        field = model.model_fields.get(parent) if isinstance(parent, str) else None
+        if field is None or not isinstance(field.annotation, type) \
+                or not issubclass(field.annotation, pydantic.BaseModel):
+            return []
+        model = field.annotation
+    return list(model.model_fields)
+
+
+def did_you_mean(word, known):
+    """'; did you mean ...?' with the nearest known word, or the list of known words when none is near."""
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    return f"; expected one of {', '.join(sorted(known))}" if known else ""
+
+
+# --- parameters -------------------------------------------------------------------------------------------------
+
+def check_parameters(**parameters):
+    """Check the papermill parameters of a notebook; papermill itself accepts any type.
+
+    Knows PROFILE (smoke, lite or full), SEED (whole number >= 0), DATA (None or an existing path), RESULTS (a
+    path) and ABLATIONS (True or False). Raises InputError naming the parameter, its value and what was expected.
+    """
+    checks = {
+        "PROFILE": (lambda v: v in PROFILES, "one of 'smoke', 'lite', 'full'"),
+        "SEED": (lambda v: isinstance(v, int) and not isinstance(v, bool) and v >= 0, "a whole number (int) >= 0"),
+        "DATA": (lambda v: v is None or isinstance(v, (str, Path)), "None or a path (str)"),
+        "RESULTS": (lambda v: isinstance(v, (str, Path)) and str(v) != "", "a folder (str)"),
+        "ABLATIONS": (lambda v: isinstance(v, bool), "True or False (bool)"),
+    }
+    for name, value in parameters.items():
+        if name not in checks:
+            raise InputError(f"unknown parameter {name!r}{did_you_mean(name, list(checks))}")
+        is_right, expected = checks[name]
+        if not is_right(value):
+            raise InputError(f"parameter {name} is {value!r} ({type(value).__name__}), expected {expected}")
+        if name == "DATA" and value is not None and not Path(value).exists():
+            raise InputError(f"parameter DATA is {str(value)!r}, which does not exist; expected the root of a data set")
+
+
+def set_threads():
+    """Honour the environment variable KDNB_THREADS; returns the number of threads torch uses.
+
+    Two OpenMP-heavy processes on two cores stall each other, so whoever runs several sets this to 1.
+    """
+    import torch
+
+    wanted = os.environ.get("KDNB_THREADS")
+    if wanted is not None:
+        if not wanted.isdigit() or int(wanted) < 1:
+            raise InputError(f"environment variable KDNB_THREADS is {wanted!r}, expected a whole number >= 1")
+        torch.set_num_threads(int(wanted))
+    return torch.get_num_threads()
+
+
+# --- the results folder -----------------------------------------------------------------------------------------
+
+class Run:
+    """The results folder of one run: ``config.yaml run.log metrics.json replicates.npz figures/ weights/``."""
+
+    def __init__(self, folder, project, profile, seed, settings, data=None):
+        self.folder = Path(folder)
+        self.project, self.profile, self.seed, self.settings, self.data = project, profile, seed, settings, data
+        self._logger = logging.Logger(f"kdnb.{self.folder.name}")  # its own, so that two runs never share a file
+        handler = logging.FileHandler(self.folder / "run.log", encoding="utf-8")  # flushes after each line
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+        self._logger.addHandler(handler)
+
+    @classmethod
+    def start(cls, project, profile, seed, results="results", settings=None, data=None):
+        """Create ``results/result_YYYYMMDD_HHMMSS_<project>_<profile>_s<seed>/`` and write its config.yaml.
+
+        ``project`` carries its number, '03_voc_defeat'; ``settings`` is a Settings object or a dict; ``data`` is
+        None for drawn data or the path the user gave.
+        """
+        settings = settings.model_dump(mode="json") if isinstance(settings, pydantic.BaseModel) else dict(settings or {})
+        run = cls(_new_folder(Path(results), f"{project}_{profile}_s{seed}"), project, profile, seed, settings, data)
+        config = {"project": project, "profile": profile, "seed": seed, "data": _data_name(data), "settings": settings}
+        atomic_write(run.folder / "config.yaml", yaml.safe_dump(to_json(config), sort_keys=False))
+        return run
+
+    def log(self, message):
+        """Print a line and write it, with the time, to run.log at once."""
+        self._logger.info(message)
+        print(message, flush=True)
+
+    def save_weights(self, name, state_dict):
+        """Write ``weights/<name>.safetensors``; tensors that share memory are written once each, on the CPU."""
+        from safetensors.torch import save
+
+        tensors = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in state_dict.items()}
+        return atomic_write(self._subfolder("weights") / f"{name}.safetensors", save(tensors))
+
+    def save_figure(self, name, figure, dpi=110):
+        """Write a matplotlib figure to ``figures/<name>.png``."""
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight")
+        return atomic_write(self._subfolder("figures") / f"{name}.png", buffer.getvalue())
+
+    def save_json(self, name, value):
+        """Write any value to ``<name>.json``; NaN becomes null."""
+        return atomic_write(self.folder / f"{name}.json", json.dumps(to_json(value), indent=1, allow_nan=False) + "\n")
+
+    def save_table(self, name, table):
+        """Write a pandas table to ``<name>.csv``."""
+        return atomic_write(self.folder / f"{name}.csv", table.to_csv(index=False))
+
+    def save_metrics(self, primary, higher_is_better, arms, comparisons, device="cpu"):
+        """Write metrics.json, and the bootstrap replicates of the comparisons to replicates.npz.
+
+        ``arms`` maps an arm's name to its numbers (rates in percent), each with at least ``primary``;
+        ``comparisons`` maps 'b_vs_a' to a ``kdnb.evidence.Comparison``.
+        """
+        lacking = [name for name, numbers in arms.items() if primary not in numbers]
+        if lacking:
+            raise InputError(f"arm {lacking[0]!r} has no {primary!r}; expected the primary metric in every arm")
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **{name: comparison.replicates for name, comparison in comparisons.items()})
+        atomic_write(self.folder / "replicates.npz", buffer.getvalue())
+        return self.save_json("metrics", {
+            "project": self.project, "profile": self.profile, "seed": self.seed,
+            "primary": primary, "higher_is_better": higher_is_better,
+            "arms": arms, "comparisons": comparisons,
+            "provenance": provenance(self.settings, self.data, device),
+        })
+
+    def _subfolder(self, name):
+        folder = self.folder / name
+        folder.mkdir(exist_ok=True)
+        return folder
+
+
+def _new_folder(results, ending):
+    """A folder nobody else has; when two runs start in the same second, the later one waits for the next second."""
+    if results.exists() and not results.is_dir():
+        raise InputError(f"RESULTS {str(results)!r} is a file, expected a folder")
+    results.mkdir(parents=True, exist_ok=True)
+    while True:
+        folder = results / f"result_{datetime.now():%Y%m%d_%H%M%S}_{ending}"
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            time.sleep(0.05)
+            continue
+        (folder / "figures").mkdir()
+        (folder / "weights").mkdir()
+        return folder
+
+
+def _data_name(data):
+    return "drawn" if data is None else Path(data).resolve().name
+
+
+def provenance(settings, data=None, device="cpu"):
+    """Where numbers come from: versions, machine, date, commit and a hash of the settings (a dict)."""
+    import torch
+
+    text = json.dumps(to_json(settings), sort_keys=True)
+    return {
+        "kdnb": __version__, "python": platform.python_version(), "torch": torch.__version__,
+        "torchvision": importlib.metadata.version("torchvision"), "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(), "device": str(device),
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"), "commit": _commit(),
+        "settings_sha256": hashlib.sha256(text.encode()).hexdigest(), "data": _data_name(data),
+    }
+
+
+def _commit():
+    """The commit of the checkout this package lies in ('-dirty' when files differ from it), or None."""
+    root = Path(__file__).resolve().parents[1]
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
