@@ -1,0 +1,130 @@
+"""The training objective: the student's own task loss plus a list of terms, each a named part."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from kdnb.distill.schedules import weight_at
+from kdnb.distill.taps import Taps
+from kdnb.distill.terms import Term
+from kdnb.errors import InputError
+
+
+def call(model: nn.Module, batch) -> dict:
+    """The plain step: the model takes the batch and returns a dict with its task loss under "loss"."""
+    return model(batch)
+
+
+class LiveTeacher:
+    """A frozen teacher that is run on every batch. ``TeacherCache`` answers the same ``observe``.
+
+    It is deliberately no ``nn.Module``: held by a Distiller it stays out of the optimiser, DDP and the saved state.
+
+    Args:
+        model: the teacher; set to eval mode, without gradients.
+        step: ``step(model, batch, student_seen) -> dict`` of what terms may read.
+    """
+
+    def __init__(self, model: nn.Module, step: Callable[[nn.Module, object, dict], dict]):
+        self.model = model.eval().requires_grad_(False)
+        self.step = step
+
+    @torch.no_grad()
+    def observe(self, batch, student_seen: dict, taps: list[str]) -> dict:
+        self.model.to(student_seen["loss"].device)
+        paths = module_paths(self.model, taps)
+        with Taps(self.model, paths) as seen:
+            output = self.step(self.model, batch, student_seen)
+        return {**output, **seen}
+
+
+def module_paths(model: nn.Module, taps: list[str]) -> list[str]:
+    """Those of the taps that are modules; the others must be keys of the step's output."""
+    modules = dict(model.named_modules())
+    return [tap for tap in taps if tap in modules]
+
+
+class Distiller(nn.Module):
+    """A student with its distillation terms: ``distiller(batch, progress)`` gives all parts of the loss by name.
+
+    Without terms, or with all weights 0, it *is* the baseline, bit for bit: the terms draw no random numbers and
+    add nothing to the student's gradients.
+
+    Args:
+        student: the model to train. Its ``state_dict()`` is what you keep.
+        teacher: a ``LiveTeacher`` or ``TeacherCache``, or None when there are no terms.
+        terms: list of ``Term``; their adapters become parameters of the distiller, not of the student.
+        student_step: ``student_step(student, batch) -> dict`` with the task loss under "loss", further scalar parts
+            of it under "parts" (optional), and whatever terms want to read.
+
+    Raises:
+        InputError: a term whose tap is neither a module nor a key of the step's output; two terms of one name.
+    """
+
+    too_large = 10.0
+
+    def __init__(self, student: nn.Module, teacher=None, terms: list[Term] = (), student_step: Callable = call):
+        super().__init__()
+        names = [term.name for term in terms]
+        if len(set(names)) < len(names) or {"loss", "task"} & set(names):
+            raise InputError(f"terms need names of their own, none of them 'loss' or 'task'; got {names}")
+        if terms and teacher is None:
+            raise InputError(f"the terms {names} need a teacher")
+        self.student = student
+        self.adapters = nn.ModuleDict({term.name: term.adapter for term in terms if term.adapter is not None})
+        self.terms, self.teacher, self.student_step = list(terms), teacher, student_step
+        self.warned: set[str] = set()
+
+    def forward(self, batch, progress: float = 0.0) -> dict[str, Tensor]:
+        """Returns {"loss": total, "task": ..., "<term>": weighted value, ...}, scalars in the order of the terms."""
+        weights = {term.name: weight_at(term.weight, progress) for term in self.terms}
+        active = [term for term in self.terms if weights[term.name] != 0]
+        taps = [term.student for term in active if isinstance(term.student, str)]
+        with Taps(self.student, module_paths(self.student, taps)) as seen:
+            output = self.student_step(self.student, batch)
+        student_seen = {**output, **seen}
+        parts = {"task": output["loss"], **output.get("parts", {})}
+        total = output["loss"]
+        if active:
+            teacher_taps = [term.teacher for term in active if isinstance(term.teacher, str)]
+            teacher_seen = self.teacher.observe(batch, student_seen, teacher_taps)
+        for term in active:
+            parts[term.name] = weights[term.name] * self._value(term, student_seen, teacher_seen)
+            self._warn_if_too_large(term.name, parts[term.name], output["loss"])
+            total = total + parts[term.name]
+        return {"loss": total + self._keep_in_graph(active), **parts}
+
+    @staticmethod
+    def _value(term: Term, student_seen: dict, teacher_seen: dict) -> Tensor:
+        for who, tap, seen in (("student", term.student, student_seen), ("teacher", term.teacher, teacher_seen)):
+            if isinstance(tap, str) and tap not in seen:
+                raise InputError(f"term {term.name!r}: {who} tap {tap!r} is no module path and not among {list(seen)}")
+        return term.value(student_seen, teacher_seen)
+
+    def _keep_in_graph(self, active: list[Term]) -> Tensor | float:
+        """0 times the adapters that this step does not use: DDP waits for a gradient of every parameter."""
+        idle = [name for name in self.adapters if name not in {term.name for term in active}]
+        return sum((0.0 * p.sum() for name in idle for p in self.adapters[name].parameters()), 0.0)
+
+    def _warn_if_too_large(self, name: str, part: Tensor, task: Tensor) -> None:
+        if name not in self.warned and part.detach() > self.too_large * task.detach():
+            self.warned.add(name)
+            warnings.warn(f"term {name!r} is {part.item():.3g}, more than {self.too_large:g} times the task loss "
+                          f"{task.item():.3g}: it will drown the labels", stacklevel=3)  # fmt: skip
+
+
+def require_stronger_teacher(teacher_score: float, baseline_score: float, metric: str, allow_weaker=False) -> None:
+    """Refuse to distil from a teacher that is no better than the student without it (higher scores are better).
+
+    Raises:
+        InputError: with both numbers, unless ``allow_weaker``.
+    """
+    if not teacher_score > baseline_score and not allow_weaker:
+        raise InputError(
+            f"the teacher's {metric} {teacher_score:.2f} is not above the student's own {baseline_score:.2f}: "
+            "distilling would make the student worse; train the teacher longer or pass allow_weaker=True"
+        )

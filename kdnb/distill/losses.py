@@ -1,0 +1,90 @@
+"""Distillation losses: pure functions of a student's and a teacher's tensors, without any task in them.
+
+Every loss is a mean per element (per sample, pixel, region or cell), so its value does not hang on the batch size or
+on the size of the picture, and it is 0 when student and teacher agree. The teacher's tensor never receives a gradient.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def kd_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0, dim: int = 1) -> Tensor:
+    """KL divergence from the teacher's softened probabilities to the student's, times temperature².
+
+    Args:
+        student_logits, teacher_logits: same shape, classes along ``dim``: (N, C), (N, C, H, W), ...
+        temperature: both are divided by it. The factor temperature² keeps the gradient's size, which otherwise
+            shrinks as 1/temperature² (Hinton et al. 2015, arXiv 1503.02531, section 2).
+
+    Returns:
+        A scalar, the mean over everything but ``dim`` (``reduction="batchmean"`` would sum over pixels).
+    """
+    student = F.log_softmax(student_logits / temperature, dim)
+    teacher = F.log_softmax(teacher_logits.detach() / temperature, dim)
+    return temperature**2 * F.kl_div(student, teacher, reduction="none", log_target=True).sum(dim).mean()
+
+
+def centred_mse(student_logits: Tensor, teacher_logits: Tensor, dim: int = 1) -> Tensor:
+    """Mean squared error of logits after subtracting each one's mean over the classes.
+
+    A softmax does not see a constant added to all logits, so the plain error punishes a difference that means
+    nothing. For temperature → ∞, ``kd_kl`` tends to ``centred_mse / 2``.
+    """
+    student = student_logits - student_logits.mean(dim, keepdim=True)
+    teacher = teacher_logits - teacher_logits.mean(dim, keepdim=True)
+    return F.mse_loss(student, teacher.detach())
+
+
+def cosine_loss(student: Tensor, teacher: Tensor, dim: int = -1) -> Tensor:
+    """Mean of 1 − cos(student, teacher) along ``dim``. On unit vectors ‖s − t‖² is twice this."""
+    return (1 - F.cosine_similarity(student, teacher.detach(), dim)).mean()
+
+
+def feature_mse(student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Mean squared error of feature maps (N, C, H, W) over the cells of a mask.
+
+    Args:
+        mask: (N, 1, H, W), weight of each cell in the mean; None takes all cells alike. An empty mask gives 0.
+    """
+    per_cell = (student - teacher.detach()).pow(2).mean(1, keepdim=True)
+    if mask is None:
+        return per_cell.mean()
+    # a batch without a single masked cell has a numerator of 0 and must not divide by 0
+    return (per_cell * mask).sum() / mask.sum().clamp(min=1)
+
+
+def region_mse(student: list[Tensor], teacher: list[Tensor], mask: list[Tensor]) -> Tensor:
+    """DeFeat's neck loss of one region (foreground or background): ½·MSE over its cells, mean over pyramid levels.
+
+    Called once with the foreground mask and once with the background mask, each normalised by its own number of
+    cells, so that the few cells of the objects are not drowned by the many of the background
+    (Guo et al. 2021, arXiv 2103.14475, section 3.2).
+
+    Args:
+        student, teacher: per level (N, C, H_l, W_l).
+        mask: per level (N, 1, H_l, W_l) of 0 and 1.
+    """
+    levels = [feature_mse(s, t, m) for s, t, m in zip(student, teacher, mask, strict=True)]
+    return 0.5 * torch.stack(levels).mean()
+
+
+def pkd(student: list[Tensor], teacher: list[Tensor]) -> Tensor:
+    """PKD: ½·MSE of feature maps standardised per channel over batch and cells; equals 1 − Pearson correlation.
+
+    Magnitudes drop out, so neither adapters nor masks are needed (Cao et al. 2022, arXiv 2207.02039, section 3).
+
+    Args:
+        student, teacher: per level (N, C, H_l, W_l).
+    """
+    levels = [0.5 * F.mse_loss(standardise(s), standardise(t.detach())) for s, t in zip(student, teacher, strict=True)]
+    return torch.stack(levels).mean()
+
+
+def standardise(feature_map: Tensor) -> Tensor:
+    """(N, C, H, W) with mean 0 and variance 1 per channel, over N, H and W."""
+    mean = feature_map.mean((0, 2, 3), keepdim=True)
+    variance = feature_map.var((0, 2, 3), unbiased=False, keepdim=True)
+    return (feature_map - mean) / (variance + 1e-6).sqrt()

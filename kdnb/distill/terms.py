@@ -1,0 +1,46 @@
+"""A distillation method is a list of terms: where to tap, what to compare, where to mask, how much and when."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+Tap = str | Callable[..., Any]
+
+
+@dataclass
+class Term:
+    """One comparison of the student with its teacher.
+
+    Attributes:
+        name: under which the part is logged.
+        loss: ``loss(student_value, teacher_value)``, or ``loss(student_value, teacher_value, mask)`` with a mask.
+        student: what to read of the student: the path of a module ("backbone.fpn"), a key of the step's output
+            ("class_logits"), or a function ``f(student_seen)`` of all that was read.
+        teacher: likewise for the teacher. A function gets ``f(teacher_seen, student_seen)``, because a teacher is
+            often asked about what the student looked at, such as its proposals.
+        adapter: module applied to the student's value. It trains with the student and is thrown away afterwards.
+        mask: function ``f(student_seen)`` that returns the mask.
+        weight: a number, or a function of progress in [0, 1].
+    """
+
+    name: str
+    loss: Callable[..., Tensor]
+    student: Tap
+    teacher: Tap
+    adapter: nn.Module | None = None
+    mask: Callable[[dict], Any] | None = None
+    weight: float | Callable[[float], float] = 1.0
+
+    def value(self, student_seen: dict, teacher_seen: dict) -> Tensor:
+        """The unweighted loss, from what was read of student and teacher."""
+        student = self.student(student_seen) if callable(self.student) else student_seen[self.student]
+        if self.adapter is not None:
+            student = self.adapter(student)
+        teacher = self.teacher(teacher_seen, student_seen) if callable(self.teacher) else teacher_seen[self.teacher]
+        if self.mask is None:
+            return self.loss(student, teacher)
+        return self.loss(student, teacher, self.mask(student_seen))
