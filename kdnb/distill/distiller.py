@@ -34,8 +34,9 @@ class LiveTeacher:
         self.step = step
 
     @torch.no_grad()
-    def observe(self, batch, student_seen: dict, taps: list[str]) -> dict:
-        self.model.to(student_seen["loss"].device)
+    def observe(self, batch, student_seen: dict | None, taps: list[str]) -> dict:
+        if student_seen is not None:
+            self.model.to(student_seen["loss"].device)
         paths = module_paths(self.model, taps)
         with Taps(self.model, paths) as seen:
             output = self.step(self.model, batch, student_seen)
