@@ -227,7 +227,9 @@ class Run:
         ``project`` carries its number, '03_voc_defeat'; ``settings`` is a Settings object or a dict; ``data`` is
         None for drawn data or the path the user gave.
         """
-        settings = settings.model_dump(mode="json") if isinstance(settings, pydantic.BaseModel) else dict(settings or {})
+        if isinstance(settings, pydantic.BaseModel):
+            settings = settings.model_dump(mode="json")
+        settings = dict(settings or {})
         run = cls(_new_folder(Path(results), f"{project}_{profile}_s{seed}"), project, profile, seed, settings, data)
         config = {"project": project, "profile": profile, "seed": seed, "data": _data_name(data), "settings": settings}
         atomic_write(run.folder / "config.yaml", yaml.safe_dump(to_json(config), sort_keys=False))
@@ -239,7 +241,7 @@ class Run:
         print(message, flush=True)
 
     def save_weights(self, name, state_dict):
-        """Write ``weights/<name>.safetensors``; tensors that share memory are written once each, on the CPU."""
+        """Write ``weights/<name>.safetensors``; tensors that share memory are written as separate copies."""
         from safetensors.torch import save
 
         tensors = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in state_dict.items()}
@@ -268,6 +270,10 @@ class Run:
         lacking = [name for name, numbers in arms.items() if primary not in numbers]
         if lacking:
             raise InputError(f"arm {lacking[0]!r} has no {primary!r}; expected the primary metric in every arm")
+        turned = [name for name, comparison in comparisons.items() if comparison.higher_is_better != higher_is_better]
+        if turned:
+            raise InputError(f"comparison {turned[0]!r} has higher_is_better={not higher_is_better}, "
+                             f"expected {higher_is_better} as for {primary!r}")
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **{name: comparison.replicates for name, comparison in comparisons.items()})
         atomic_write(self.folder / "replicates.npz", buffer.getvalue())
