@@ -1,0 +1,193 @@
+"""Put the outputs of an executed notebook into the committed one, cleaned of everything that belongs to one machine;
+and check that a committed notebook has the shape of a lesson and that its outputs belong to its code."""
+
+import copy
+import hashlib
+import re
+import statistics
+import sys
+from pathlib import Path
+
+import nbformat
+import yaml
+
+from kdnb.errors import InputError
+from kdnb.notebooks import find_notebooks, read_notebook
+from kdnb.run import atomic_write
+
+MAX_BYTES = 1_500_000
+WIDGET = "application/vnd.jupyter.widget-view+json"
+PROGRESS = re.compile(r"\d+%\||\d+it \[|\d(it|s)/(s|it)\b")  # what tqdm draws
+
+
+def code_hash(notebook):
+    """SHA-256 over the sources of the code cells, without the cell papermill injects."""
+    sources = [cell.source for cell in _own_cells(notebook) if cell.cell_type == "code"]
+    return hashlib.sha256("\0".join(sources).encode("utf-8")).hexdigest()
+
+
+def publish(number, run_folder=None, results="results"):
+    """Write the executed outputs of a run into the committed notebook ``number``; returns its path.
+
+    ``run_folder``: by default the newest lite run in ``results``. Sources must be those of the committed notebook.
+    Raises InputError when they are not, when an output is an error, and at 1.5 MB or more.
+    """
+    path = find_notebooks([number])[0]
+    folder = Path(run_folder) if run_folder else _newest_lite_run(path.stem, Path(results))
+    executed = read_notebook(folder / "notebook.ipynb")
+    notebook = copy.deepcopy(read_notebook(path))
+    _copy_outputs(executed, notebook, path, folder)
+    config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    notebook.metadata.pop("widgets", None)
+    notebook.metadata.pop("papermill", None)
+    notebook.metadata["kdnb"] = {"code_sha256": code_hash(notebook), "profile": config["profile"],
+                                 "seed": config["seed"]}
+    text = nbformat.writes(notebook)
+    if len(text.encode("utf-8")) >= MAX_BYTES:
+        raise InputError(f"{path.name} would have {len(text.encode()) / 1e6:.2f} MB, expected less than 1.5 MB; "
+                         f"the largest output is in cell {_largest_cell(notebook)}")
+    atomic_write(path, text + "\n")
+    return path
+
+
+def _newest_lite_run(name, results):
+    folders = sorted(path.parent for path in results.glob(f"result_*_{name}_lite_s*/notebook.ipynb"))
+    if not folders:
+        raise InputError(f"no lite run of {name} in {results}; expected one, make it with: "
+                         f"kdnb run {name[:2]} --profile lite")
+    return folders[-1]
+
+
+def _own_cells(notebook):
+    """The author's cells: without those papermill added."""
+    added = {"injected-parameters", "papermill-error-cell-tag"}
+    return [cell for cell in notebook.cells if not added & set(cell.metadata.get("tags", []))]
+
+
+def _copy_outputs(executed, notebook, path, folder):
+    """Take outputs from ``executed``; everything else in ``notebook`` stays. Execution counts start at 1."""
+    cells = _own_cells(executed)
+    for number, (theirs, ours) in enumerate(zip(cells, notebook.cells, strict=False), start=1):
+        if (theirs.cell_type, theirs.source) != (ours.cell_type, ours.source):
+            raise InputError(f"cell {number} of {folder / 'notebook.ipynb'} is not the one in {path.name}; expected "
+                             f"the same code, run it again: kdnb run {path.stem[:2]} --profile lite")
+    if len(cells) != len(notebook.cells):
+        raise InputError(f"{folder / 'notebook.ipynb'} has {len(cells)} cells, expected the {len(notebook.cells)} of "
+                         f"{path.name}; run it again: kdnb run {path.stem[:2]} --profile lite")
+    places = _places(path, folder)
+    count = 0
+    for number, (theirs, ours) in enumerate(zip(cells, notebook.cells, strict=True), start=1):
+        if ours.cell_type != "code":
+            continue
+        failed = [output for output in theirs.outputs if output.output_type == "error"]
+        if failed:
+            raise InputError(f"cell {number} of {folder / 'notebook.ipynb'} ended with {failed[0].ename}, "
+                             "expected a run without errors")
+        count += bool(ours.source.strip())
+        ours.execution_count = count if ours.source.strip() else None
+        ours.outputs = [clean for output in theirs.outputs if (clean := _cleaned(output, places, count))]
+        for noise in ("papermill", "execution", "ExecuteTime"):
+            ours.metadata.pop(noise, None)
+
+
+# --- cleaning ---------------------------------------------------------------------------------------------------
+
+def _places(path, folder):
+    """(pattern, replacement) for this machine's absolute paths, longest first."""
+    root = path.resolve().parents[1]
+    named = {str(folder.absolute().parent): "results", str(folder.resolve().parent): "results", str(root): ".",
+             sys.prefix: "<python>", sys.base_prefix: "<python>", str(Path.home()): "~", str(Path.cwd()): "."}
+    pairs = [(re.compile(r"/tmp/ipykernel_\d+/\d+\.py"), "<cell>")]
+    for place in sorted(named, key=len, reverse=True):
+        if len(Path(place).parts) > 1 and place not in ("/usr", "/usr/local"):
+            pairs.append((re.compile(rf"(?<![\w./-]){re.escape(place)}(?![\w-])"), named[place]))
+    return pairs
+
+
+def _cleaned(output, places, count):
+    """One output without progress bars, dead widgets and absolute paths; None when nothing is left."""
+    output = copy.deepcopy(output)
+    if output.output_type == "stream":
+        output.text = _without_paths(_without_progress(output.text), places)
+        return output if output.text.strip() else None
+    data = dict(output.data)
+    if data.pop(WIDGET, None) is not None and set(data) <= {"text/plain"}:
+        return None
+    output.data = {mime: value if mime.startswith("image/") and mime != "image/svg+xml"
+                   else _without_paths(value, places) for mime, value in data.items()}
+    if output.output_type == "execute_result":
+        output.execution_count = count
+    return nbformat.from_dict(output)
+
+
+def _without_progress(text):
+    """What a terminal would show in the end: text after the last carriage return, without progress bars."""
+    lines = [line.rstrip("\r").rsplit("\r", 1)[-1] for line in text.splitlines(keepends=False) or [""]]
+    kept = [line for line in lines if not PROGRESS.search(line)]
+    return "\n".join(kept) + ("\n" if kept and text.endswith("\n") else "")
+
+
+def _without_paths(value, places):
+    if isinstance(value, str):
+        for pattern, replacement in places:
+            value = pattern.sub(replacement, value)
+        return value
+    if isinstance(value, dict):
+        return {key: _without_paths(item, places) for key, item in value.items()}
+    return [_without_paths(item, places) for item in value] if isinstance(value, list) else value
+
+
+def _largest_cell(notebook):
+    sizes = [len(str(cell.get("outputs", ""))) for cell in notebook.cells]
+    return sizes.index(max(sizes)) + 1
+
+
+# --- shape ------------------------------------------------------------------------------------------------------
+
+def check_shape(notebook, number="NN"):
+    """What keeps a committed notebook from being a lesson, as a list of sentences; [] when nothing does.
+
+    25-45 cells; code cells of at most 20 lines, median at most 6; 35-75 % of the characters prose; one cell tagged
+    ``parameters``; outputs that are there, without errors and widgets, below 1.5 MB and of this very code.
+    """
+    return _text_problems(notebook) + _output_problems(notebook, number)
+
+
+def _text_problems(notebook):
+    code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    prose = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
+    lines = [len(source.splitlines()) for source in code]
+    share = sum(map(len, prose)) / max(1, sum(map(len, prose + code)))
+    tagged = sum("parameters" in cell.metadata.get("tags", []) for cell in notebook.cells)
+    problems = []
+    if not 25 <= len(notebook.cells) <= 45:
+        problems.append(f"{len(notebook.cells)} cells, expected 25 to 45")
+    for number, cell in enumerate(notebook.cells, start=1):
+        if cell.cell_type == "code" and len(cell.source.splitlines()) > 20:
+            problems.append(f"code cell {number} has {len(cell.source.splitlines())} lines, expected at most 20")
+    if lines and statistics.median(lines) > 6:
+        problems.append(f"code cells have a median of {statistics.median(lines):g} lines, expected at most 6")
+    if not 0.35 <= share <= 0.75:
+        problems.append(f"{100 * share:.0f} % of the characters are prose, expected 35 to 75 %")
+    if tagged != 1:
+        problems.append(f"{tagged} cells tagged 'parameters', expected 1")
+    return problems
+
+
+def _output_problems(notebook, number):
+    renew = f"renew them: kdnb run {number} --profile lite && kdnb publish {number}"
+    code = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
+    outputs = [output for cell in code for output in cell.outputs]
+    size = len(nbformat.writes(notebook).encode("utf-8"))
+    problems = []
+    if not outputs or any(cell.execution_count is None for cell in code):
+        problems.append(f"code cells without outputs; {renew}")
+    if any(output.output_type == "error" for output in outputs):
+        problems.append(f"an output is an error; {renew}")
+    if "widgets" in notebook.metadata or any(WIDGET in output.get("data", {}) for output in outputs):
+        problems.append(f"widget state that is dead outside a running notebook; {renew}")
+    if size >= MAX_BYTES:
+        problems.append(f"{size / 1e6:.2f} MB, expected less than 1.5 MB")
+    if notebook.metadata.get("kdnb", {}).get("code_sha256") != code_hash(notebook):
+        problems.append(f"the outputs are not those of this code; {renew}")
+    return problems
