@@ -93,18 +93,22 @@ class Distiller(nn.Module):
         if active:
             teacher_taps = [term.teacher for term in active if isinstance(term.teacher, str)]
             teacher_seen = self.teacher.observe(batch, student_seen, teacher_taps)
+        adapted: dict = {}  # two terms that share a tap and an adapter share its output too
         for term in active:
-            parts[term.name] = weights[term.name] * self._value(term, student_seen, teacher_seen)
+            parts[term.name] = weights[term.name] * self._value(term, student_seen, teacher_seen, adapted)
             self._warn_if_too_large(term.name, parts[term.name], output["loss"])
             total = total + parts[term.name]
         return {"loss": total + self._keep_in_graph(active), **parts}
 
     @staticmethod
-    def _value(term: Term, student_seen: dict, teacher_seen: dict) -> Tensor:
+    def _value(term: Term, student_seen: dict, teacher_seen: dict, adapted: dict) -> Tensor:
         for who, tap, seen in (("student", term.student, student_seen), ("teacher", term.teacher, teacher_seen)):
             if isinstance(tap, str) and tap not in seen:
                 raise InputError(f"term {term.name!r}: {who} tap {tap!r} is no module path and not among {list(seen)}")
-        return term.value(student_seen, teacher_seen)
+        key = (term.student, id(term.adapter))
+        if key not in adapted:
+            adapted[key] = term.read_student(student_seen)
+        return term.compare(adapted[key], term.read_teacher(teacher_seen, student_seen), student_seen)
 
     def _keep_in_graph(self, active: list[Term]) -> Tensor | float:
         """0 times the adapters that this step does not use: DDP waits for a gradient of every parameter."""

@@ -20,8 +20,11 @@ def kd_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1
             shrinks as 1/temperature² (Hinton et al. 2015, arXiv 1503.02531, section 2).
 
     Returns:
-        A scalar, the mean over everything but ``dim`` (``reduction="batchmean"`` would sum over pixels).
+        A scalar, the mean over everything but ``dim`` (``reduction="batchmean"`` would sum over pixels); 0 for an
+        empty input, such as no foreground proposal.
     """
+    if student_logits.numel() == 0:
+        return student_logits.sum()
     student = F.log_softmax(student_logits / temperature, dim)
     teacher = F.log_softmax(teacher_logits.detach() / temperature, dim)
     return temperature**2 * F.kl_div(student, teacher, reduction="none", log_target=True).sum(dim).mean()

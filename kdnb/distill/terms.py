@@ -35,12 +35,16 @@ class Term:
     mask: Callable[[dict], Any] | None = None
     weight: float | Callable[[float], float] = 1.0
 
-    def value(self, student_seen: dict, teacher_seen: dict) -> Tensor:
-        """The unweighted loss, from what was read of student and teacher."""
-        student = self.student(student_seen) if callable(self.student) else student_seen[self.student]
-        if self.adapter is not None:
-            student = self.adapter(student)
-        teacher = self.teacher(teacher_seen, student_seen) if callable(self.teacher) else teacher_seen[self.teacher]
+    def read_student(self, student_seen: dict):
+        """The student's value, adapted."""
+        value = self.student(student_seen) if callable(self.student) else student_seen[self.student]
+        return value if self.adapter is None else self.adapter(value)
+
+    def read_teacher(self, teacher_seen: dict, student_seen: dict):
+        return self.teacher(teacher_seen, student_seen) if callable(self.teacher) else teacher_seen[self.teacher]
+
+    def compare(self, student_value, teacher_value, student_seen: dict) -> Tensor:
+        """The unweighted loss."""
         if self.mask is None:
-            return self.loss(student, teacher)
-        return self.loss(student, teacher, self.mask(student_seen))
+            return self.loss(student_value, teacher_value)
+        return self.loss(student_value, teacher_value, self.mask(student_seen))

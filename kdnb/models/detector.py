@@ -1,0 +1,182 @@
+"""Faster R-CNN detectors with a feature pyramid (FPN), from torchvision's own parts: small ones and the originals'."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection import FasterRCNN
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.backbone_utils import BackboneWithFPN, mobilenet_backbone, resnet_fpn_backbone
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.roi_heads import fastrcnn_loss
+from torchvision.models.resnet import BasicBlock
+from torchvision.ops import MultiScaleRoIAlign
+
+STRIDES = (4, 8, 16, 32, 64)  # of the pyramid's levels P2 ... P6, in pixels
+
+
+class SmallResNet(nn.Sequential):
+    """A residual network for small pictures, from scratch: stages at strides 4, 8, 16 and 32.
+
+    BatchNorm instead of torchvision's FrozenBatchNorm2d, which is right only with pretrained weights.
+    """
+
+    def __init__(self, widths: Sequence[int], blocks: Sequence[int]):
+        stem = nn.Sequential(nn.Conv2d(3, widths[0], 3, 2, 1, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU(True))
+        stages, channels = [], widths[0]
+        for width, count in zip(widths, blocks, strict=True):
+            shortcut = nn.Sequential(nn.Conv2d(channels, width, 1, 2, bias=False), nn.BatchNorm2d(width))
+            stage = [BasicBlock(channels, width, 2, shortcut)] + [BasicBlock(width, width) for _ in range(count - 1)]
+            stages.append(nn.Sequential(*stage))
+            channels = width
+        super().__init__(stem, *stages)
+
+
+def lite_detector(widths: Sequence[int], blocks: Sequence[int], num_classes: int, size: tuple[int, int],
+                  neck: int = 64, head: int = 128) -> FasterRCNN:  # fmt: skip
+    """A small Faster R-CNN on P2-P6, trained from scratch on small pictures.
+
+    Args:
+        widths, blocks: channels and residual blocks of the four backbone stages.
+        num_classes: with the background, which is label 0.
+        size: (width, height) in pixels that pictures are fitted into, keeping their aspect ratio.
+        neck: channels of every pyramid level. Equal in teacher and student, so that their maps can be compared.
+        head: channels of the two fully connected layers of the box head.
+    """
+    body = SmallResNet(widths, blocks)
+    backbone = BackboneWithFPN(body, {str(i + 1): str(i) for i in range(4)}, list(widths), neck)
+    anchors = AnchorGenerator(tuple((s,) for s in (10, 20, 40, 72, 112)), ((0.5, 1.0, 2.0),) * 5)
+    pool = MultiScaleRoIAlign(["0", "1", "2", "3"], output_size=5, sampling_ratio=2)
+    # the pooling level rule divides by a canonical size meant for 800 px pictures
+    pool.canonical_scale = 64
+    return FasterRCNN(
+        backbone, min_size=min(size), max_size=max(size), rpn_anchor_generator=anchors, box_roi_pool=pool,
+        box_head=TwoMLPHead(neck * 5 * 5, head), box_predictor=FastRCNNPredictor(head, num_classes),
+        rpn_pre_nms_top_n_train=250, rpn_pre_nms_top_n_test=250, rpn_post_nms_top_n_train=100,
+        rpn_post_nms_top_n_test=100, rpn_batch_size_per_image=64, box_batch_size_per_image=48,
+        box_detections_per_img=40, box_score_thresh=0.02,
+    )  # fmt: skip
+
+
+def full_detector(backbone: str, num_classes: int, size: tuple[int, int], pretrained: bool = True) -> FasterRCNN:
+    """Faster R-CNN as the original trains it, on a torchvision backbone: "resnet101", "resnet50", "mobilenet_v3_large".
+
+    Args:
+        size: (width, height); pictures are scaled to the shorter side, the longer one at most the other (VOC: 600 and
+            1000 pixels).
+        pretrained: ImageNet weights and frozen normalisation; False starts from random weights with BatchNorm.
+    """
+    weights = "DEFAULT" if pretrained else None
+    norm = {} if pretrained else {"norm_layer": nn.BatchNorm2d}
+    layers = 3 if pretrained else 5
+    if backbone.startswith("mobilenet"):
+        body = mobilenet_backbone(backbone_name=backbone, weights=weights, fpn=True, trainable_layers=layers, **norm)
+        anchors = AnchorGenerator(((32, 64, 128, 256, 512),) * 3, ((0.5, 1.0, 2.0),) * 3)
+        return FasterRCNN(body, num_classes, min_size=min(size), max_size=max(size), rpn_anchor_generator=anchors)
+    body = resnet_fpn_backbone(backbone_name=backbone, weights=weights, trainable_layers=layers, **norm)
+    return FasterRCNN(body, num_classes, min_size=min(size), max_size=max(size))
+
+
+def detection_step(model: FasterRCNN, batch: dict) -> dict:
+    """One training step of Faster R-CNN, written out: transform → backbone → RPN → sampled RoIs → heads → losses.
+
+    Args:
+        batch: "images" list of (3, H, W) in 0..1, "targets" list of dicts with "boxes" (N, 4) xyxy in pixels and
+            "labels" (N,), "labelled" list of bool. Pictures that are not labelled pass through the backbone only:
+            their boxes, if any, are a teacher's and serve as masks, never as labels.
+
+    Returns:
+        "loss" and its "parts"; "features" {level: (N, C, H_l, W_l)}; "pixels" (N, 3, H, W), the batch as the backbone
+        saw it; "boxes" list of (N, 4) in its pixels; of the labelled pictures: "proposals" list of (R, 4), the
+        sampled RoIs, "class_logits" (ΣR, classes), "labels" (ΣR,), "image_sizes", and "labelled", their indices.
+    """
+    images, targets = model.transform(batch["images"], batch["targets"])
+    features = model.backbone(images.tensors)
+    labelled = [i for i, is_labelled in enumerate(batch["labelled"]) if is_labelled]
+    sizes = [images.image_sizes[i] for i in labelled]
+    known = {level: feature_map[labelled] for level, feature_map in features.items()}
+    truth = [targets[i] for i in labelled]
+
+    proposals, rpn_losses = model.rpn(ImageList(images.tensors[labelled], sizes), known, truth)
+    heads = model.roi_heads
+    # a copy: the sampler appends the ground-truth boxes to the list it is given
+    proposals, _, labels, regression_targets = heads.select_training_samples(list(proposals), truth)
+    class_logits, box_regression = roi_logits(model, known, proposals, sizes)
+    class_loss, box_loss = fastrcnn_loss(class_logits, box_regression, labels, regression_targets)
+    parts = {"rpn_class": rpn_losses["loss_objectness"], "rpn_box": rpn_losses["loss_rpn_box_reg"],
+             "roi_class": class_loss, "roi_box": box_loss}  # fmt: skip
+    return {
+        "loss": sum(parts.values()), "parts": parts, "features": features, "pixels": images.tensors,
+        "boxes": [target["boxes"] for target in targets], "proposals": proposals, "class_logits": class_logits,
+        "labels": torch.cat(labels), "image_sizes": sizes, "labelled": labelled,
+    }  # fmt: skip
+
+
+def roi_logits(model: FasterRCNN, features: dict, proposals: list[Tensor], image_sizes) -> tuple[Tensor, Tensor]:
+    """Class logits (ΣR, classes) and box offsets (ΣR, 4·classes) of a model's head on given proposals."""
+    heads = model.roi_heads
+    pooled = heads.box_roi_pool(features, proposals, image_sizes)
+    return heads.box_predictor(heads.box_head(pooled))
+
+
+@torch.inference_mode()
+def predict(model: FasterRCNN, images: list[Tensor], batch_size: int = 16) -> list[dict[str, Tensor]]:
+    """Detections per picture: "boxes" (D, 4) xyxy in the picture's own pixels, "labels" (D,), "scores" (D,), on CPU.
+
+    Args:
+        images: (3, H, W) each, uint8 or 0..1 float.
+    """
+    was_training = model.training
+    model.eval()
+    device = next(model.parameters()).device
+    found = []
+    for start in range(0, len(images), batch_size):
+        batch = [as_float(image).to(device) for image in images[start : start + batch_size]]
+        found += [{key: value.cpu() for key, value in one.items()} for one in model(batch)]
+    model.train(was_training)
+    return found
+
+
+def as_float(image: Tensor) -> Tensor:
+    """uint8 0..255 → float 0..1; floats stay."""
+    return image.float() / 255 if image.dtype == torch.uint8 else image
+
+
+def pyramid_level(boxes: Tensor, base: float = 56.0, levels: int = 5) -> Tensor:
+    """The one pyramid level (0 is P2) that DeFeat gives each box (N, 4): clamp(floor(log2(√area / base)), 0, 4).
+
+    ``base`` is 56 pixels for pictures of 600 x 1000; scale it with the picture.
+    """
+    side = ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).clamp(min=1e-6).sqrt()
+    return torch.floor(torch.log2(side / base)).clamp(0, levels - 1).long()
+
+
+def foreground_masks(boxes: list[Tensor], features: dict[str, Tensor], strides: Sequence[int] = STRIDES,
+                     base: float = 56.0, every_level: bool = False) -> list[Tensor]:  # fmt: skip
+    """DeFeat's foreground: the cells of each ground-truth box, on its one level; the background is all the rest.
+
+    Corners are divided by the stride and truncated; the right and lower cells are left out unless the box would then
+    have no width or height, when it keeps one row or column (the released code keeps a single cell).
+
+    Args:
+        boxes: per picture (N, 4) xyxy in the pixels that the backbone saw.
+        features: {level: (B, C, H_l, W_l)}, P2 first.
+        every_level: mark a box on all levels rather than on one.
+
+    Returns:
+        Per level (B, 1, H_l, W_l) of 0 and 1.
+    """
+    maps = list(features.values())
+    masks = [m.new_zeros(m.shape[0], 1, *m.shape[2:]) for m in maps]
+    for i, of_image in enumerate(boxes):
+        chosen = pyramid_level(of_image, base, len(maps)).tolist()
+        for corners, level in zip(of_image.tolist(), chosen, strict=True):
+            for k in range(len(maps)) if every_level else (level,):
+                height, width = masks[k].shape[2:]
+                x1, y1, x2, y2 = (int(c / strides[k]) for c in corners)
+                x1, y1 = min(max(x1, 0), width - 1), min(max(y1, 0), height - 1)
+                masks[k][i, 0, y1 : max(y2, y1 + 1), x1 : max(x2, x1 + 1)] = 1
+    return masks
