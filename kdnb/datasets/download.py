@@ -1,0 +1,206 @@
+"""Fetching data sets: a download that resumes and verifies, and an unpacker that never writes outside its folder."""
+
+import errno
+import hashlib
+import http.client
+import os
+import shutil
+import stat
+import tarfile
+import tempfile
+import urllib.error
+import urllib.request
+import zipfile
+import zlib
+from lzma import LZMAError
+from pathlib import Path, PurePosixPath
+
+from tqdm import tqdm
+
+from kdnb.errors import InputError
+
+BLOCK = 1 << 20
+TIMEOUT_S = 60
+
+
+def download(url, target, checksum):
+    """Fetch ``url`` to ``target`` and return its path; nothing is fetched when the file is there with this checksum.
+
+    ``checksum`` is an MD5 (32 hexadecimal digits) or SHA-256 (64). Bytes go to ``<target>.part``, which a later call
+    continues with a Range request; the file gets its name only after its checksum fits. Raises InputError: no network
+    or a broken connection and a full disk (both keep the ``.part``), an HTTP error, a wrong checksum (removes it).
+    """
+    target = Path(target)
+    if target.is_file() and _digest(target, checksum).hexdigest() == checksum.lower():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(target.name + ".part")
+    try:
+        digest = _fetch(url, part, checksum)
+    except urllib.error.HTTPError as error:
+        raise InputError(f"{url}: the server answers {error.code} {error.reason}, expected the file") from None
+    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
+        reason = getattr(error, "reason", None) or error or type(error).__name__
+        raise InputError(f"{url}: no answer ({reason}), is there a network? Run again to resume {part.name}") from None
+    except OSError as error:
+        raise _disk_error(error, part) from None
+    if digest != checksum.lower():
+        part.unlink()
+        raise InputError(f"{target}: checksum is {digest}, expected {checksum} from {url}; removed, run again")
+    os.replace(part, target)
+    return target
+
+
+def _hasher(checksum):
+    names = {32: "md5", 64: "sha256"}
+    if len(checksum) not in names:
+        raise InputError(f"checksum {checksum!r} has {len(checksum)} digits, expected 32 (MD5) or 64 (SHA-256)")
+    return hashlib.new(names[len(checksum)], usedforsecurity=False)
+
+
+def _digest(path, checksum):
+    """The hash, of the kind of ``checksum``, over what ``path`` holds so far."""
+    digest = _hasher(checksum)
+    if path.exists():
+        with open(path, "rb") as file:
+            while block := file.read(BLOCK):
+                digest.update(block)
+    return digest
+
+
+def _fetch(url, part, checksum):
+    """Bring ``part`` to its full length and return the hex digest of it all."""
+    have = part.stat().st_size if part.exists() else 0
+    headers = {"User-Agent": "kdnb"} | ({"Range": f"bytes={have}-"} if have else {})
+    try:
+        answer = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT_S)
+    except urllib.error.HTTPError as error:
+        if error.code != 416:
+            raise
+        # Nothing lies beyond our bytes: either the part is complete, or it belongs to another file and starts over.
+        digest = _digest(part, checksum).hexdigest()
+        if digest == checksum.lower():
+            return digest
+        part.unlink()
+        return _fetch(url, part, checksum)
+    with answer:
+        resumed = answer.status == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {have}-")
+        have = have if resumed else 0  # a server without ranges sends everything from the start
+        digest = _digest(part, checksum) if resumed else _hasher(checksum)
+        length = int(answer.headers.get("Content-Length") or 0)
+        total = have + length if length else None
+        with open(part, "ab" if resumed else "wb") as file, tqdm(
+            total=total, initial=have, unit="B", unit_scale=True, desc=part.stem, disable=None
+        ) as bar:
+            while block := answer.read(BLOCK):
+                file.write(block)
+                digest.update(block)
+                bar.update(len(block))
+            if total is not None and file.tell() < total:
+                raise ConnectionError(f"connection closed after {file.tell()} of {total} bytes")
+    return digest.hexdigest()
+
+
+def _disk_error(error, path):
+    if error.errno == errno.ENOSPC:
+        return InputError(f"{path}: the disk is full; make room and run again, what is there is kept")
+    return InputError(f"{path}: cannot be fetched or written ({error.strerror or error})")
+
+
+def unpack(archive, folder):
+    """Unpack a zip or tar (plain, gz, bz2, xz) into ``folder``; files already there under the same name are replaced.
+
+    Everything is written to a temporary folder beside the target first and moved when the whole archive was read.
+    Raises InputError, and leaves ``folder`` untouched, for an archive that is cut short or no archive, for absolute
+    names or ``..``, for links that leave the folder, and for devices.
+    """
+    archive, folder = Path(archive), Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        try:
+            _extract(archive, scratch)
+        except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, LZMAError, RuntimeError, KeyError) as error:
+            raise InputError(f"{archive}: cannot be unpacked ({error}), expected a whole zip or tar archive") from None
+        except FileNotFoundError as error:
+            if error.filename != str(archive):
+                raise
+            raise InputError(f"{archive}: no such archive") from None
+        except OSError as error:
+            raise _disk_error(error, scratch if error.errno == errno.ENOSPC else archive) from None
+        _move(scratch, folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _extract(archive, scratch):
+    """Write all members of the archive; links come last, so that no file is ever written through one."""
+    with open(archive, "rb") as file:
+        is_zip = file.read(2) == b"PK"
+    links = []
+    for name, kind, link, opened in _zip_members(archive) if is_zip else _tar_members(archive):
+        path = scratch / _safe_name(archive, name)
+        if kind == "folder":
+            path.mkdir(parents=True, exist_ok=True)
+        elif kind == "link":
+            links.append((name, path, link))
+        elif kind == "file":
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with opened() as source, open(path, "wb") as sink:
+                shutil.copyfileobj(source, sink, BLOCK)
+        else:
+            raise InputError(f"{archive}: member {name!r} is a device or pipe, expected files, folders and links")
+    for name, path, link in links:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() or path.is_symlink() or not path.parent.resolve().is_relative_to(scratch.resolve()):
+            raise InputError(f"{archive}: link {name!r} collides with another member")
+        path.symlink_to(link)
+    for name, path, link in links:  # only now, since one link may lead through another
+        if os.path.isabs(link) or not Path(os.path.realpath(path)).is_relative_to(scratch.resolve()):
+            raise InputError(f"{archive}: link {name!r} -> {link!r} leaves the folder, refused")
+
+
+def _safe_name(archive, name):
+    parts = PurePosixPath(name.replace("\\", "/")).parts
+    if not name or name.startswith(("/", "\\")) or ".." in parts or (parts and parts[0].endswith(":")):
+        raise InputError(f"{archive}: member {name!r} would be written outside the folder, refused")
+    return Path(*parts)
+
+
+def _zip_members(archive):
+    with zipfile.ZipFile(archive) as box:
+        for info in box.infolist():
+            mode = stat.S_IFMT(info.external_attr >> 16)
+            if stat.S_ISLNK(mode):
+                yield info.filename, "link", os.fsdecode(box.read(info)), None
+            elif mode in (0, stat.S_IFREG, stat.S_IFDIR):
+                yield info.filename, "folder" if info.is_dir() else "file", None, lambda info=info: box.open(info)
+            else:
+                yield info.filename, "device", None, None
+
+
+def _tar_members(archive):
+    with tarfile.open(archive) as box:
+        for member in box:
+            if member.islnk():  # a hard link becomes a copy of its target, which must be a member too
+                _safe_name(archive, member.linkname)
+            kind = "folder" if member.isdir() else "link" if member.issym() else "device"
+            kind = "file" if member.isreg() or member.islnk() else kind
+            yield member.name, kind, member.linkname, lambda member=member: box.extractfile(member)
+        # tarfile takes a file that ends between two members for a whole one; a whole one ends with empty blocks.
+        box.fileobj.seek(box.offset)
+        if box.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise tarfile.ReadError("unexpected end of data")
+
+
+def _move(scratch, folder):
+    """Move the content of ``scratch`` into ``folder``: as one rename where a name is new, file by file where not."""
+    folder.mkdir(exist_ok=True)
+    for path in scratch.iterdir():
+        target = folder / path.name
+        if path.is_dir() and not path.is_symlink() and target.is_dir():
+            _move(path, target)
+        elif target.is_dir():
+            raise InputError(f"{target}: is a folder, but the archive holds a file of that name")
+        else:
+            os.replace(path, target)

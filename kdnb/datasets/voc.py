@@ -1,0 +1,226 @@
+"""PASCAL VOC detection: photographs or drawn streets in the official devkit layout, as torch samples; and a checker
+that reads a whole root and names every fault in it."""
+
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageFile, UnidentifiedImageError
+from tqdm import tqdm
+
+from kdnb.datasets.download import download, unpack
+from kdnb.datasets.voc_files import (
+    VOC_CLASSES,
+    annotation_path,
+    find_devkit,
+    image_path,
+    list_path,
+    parse_annotation,
+    parse_list,
+    read_annotation,
+    read_list,
+    voc_years,
+    write_detections,
+)
+from kdnb.errors import InputError
+
+__all__ = ["VOC", "VOC_CLASSES", "VOCReport", "check_voc", "download_voc", "find_devkit", "write_detections"]
+
+
+class VOC(torch.utils.data.Dataset):
+    """Images and boxes of one or several (year, image set) pairs of a devkit.
+
+    ``VOC(root, sets=(("2007", "trainval"), ("2012", "trainval")))`` is the usual 07+12. ``voc[i]`` is a dict of
+
+    - ``id``: such as ``"2007/000012"``
+    - ``image``: uint8 (3, H, W), RGB
+    - ``boxes``: float32 (N, 4), pixel edges ``[xmin - 1, ymin - 1, xmax, ymax]`` counted from 0
+    - ``labels``: int64 (N,), 1..20 as in ``VOC_CLASSES`` (0 is background)
+    - ``difficult``: bool (N,);  ``area``: float32 (N,), pixels
+
+    An image without objects has boxes of shape (0, 4). ``keep_in_memory`` keeps decoded samples (uint8) for the next
+    epoch. Raises InputError, naming file and line, for every departure from the official format.
+    """
+
+    def __init__(self, devkit, sets=(("2007", "trainval"),), keep_in_memory=False):
+        self.devkit = find_devkit(devkit)
+        self.keep_in_memory = keep_in_memory
+        self.ids = []
+        for pair in sets:
+            if isinstance(pair, str) or len(pair) != 2:
+                raise InputError(f"sets holds {pair!r}, expected pairs such as (('2007', 'trainval'),)")
+            year, image_set = str(pair[0]), pair[1]
+            names = read_list(self.devkit, year, image_set)
+            _require_files(self.devkit, year, names)
+            self.ids += [f"{year}/{name}" for name in names]
+        repeated = [image_id for image_id, count in Counter(self.ids).items() if count > 1]
+        if repeated:
+            raise InputError(f"{self.devkit}: image {repeated[0]} is in two of the sets {sets}, expected disjoint sets")
+        self._memory = {}
+
+    def __len__(self):
+        return len(self.ids)
+
+    def annotation(self, index):
+        """The sample without its image: only the XML is read."""
+        year, name = self.ids[index].split("/")
+        return self._sample(self.ids[index], read_annotation(annotation_path(self.devkit, year, name)))
+
+    def __getitem__(self, index):
+        sample = self._memory.get(self.ids[index])
+        if sample is None:
+            sample = self._read(index)
+            if self.keep_in_memory:
+                self._memory[self.ids[index]] = sample
+        # Cached tensors are handed out as copies: a caller that flips in place must not flip the next epoch.
+        return {key: value.clone() if torch.is_tensor(value) else value for key, value in sample.items()}
+
+    def _read(self, index):
+        year, name = self.ids[index].split("/")
+        path, xml = image_path(self.devkit, year, name), annotation_path(self.devkit, year, name)
+        annotation = read_annotation(xml)
+        image = read_image(path)
+        fault = _size_fault(xml, annotation.size, image)
+        if fault:
+            raise InputError(fault)
+        tensor = torch.from_numpy(image).permute(2, 0, 1).contiguous()
+        sample = self._sample(self.ids[index], annotation)
+        return {"id": sample.pop("id"), "image": tensor, **sample}
+
+    @staticmethod
+    def _sample(image_id, annotation):
+        boxes = torch.from_numpy(annotation.boxes).float()
+        area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+        labels, difficult = torch.from_numpy(annotation.labels), torch.from_numpy(annotation.difficult)
+        return {"id": image_id, "boxes": boxes, "labels": labels, "difficult": difficult, "area": area}
+
+
+def read_image(path):
+    """Decode a picture to a uint8 RGB array (H, W, 3). Raises InputError when it is missing, cut short or none."""
+    # Some libraries switch this on globally; a picture cut short would then come back padded with grey, silently.
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
+    try:
+        with Image.open(path) as image:
+            return np.array(image.convert("RGB"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such image, expected a JPEG file") from None
+    except UnidentifiedImageError:
+        raise InputError(f"{path}: not an image, expected a JPEG file") from None
+    except (OSError, SyntaxError, ValueError) as error:
+        raise InputError(f"{path}: cannot be decoded ({error}), expected a whole JPEG file") from None
+
+
+def _require_files(devkit, year, names):
+    """Raise InputError for the first id without its image or XML: better now than an hour into training."""
+    for path_of, what in ((image_path, "image"), (annotation_path, "annotation")):
+        folder = path_of(devkit, year, "x").parent
+        there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+        for name in names:
+            path = path_of(devkit, year, name)
+            if path.name not in there:
+                raise InputError(f"{path}: no such {what}, expected one for every id of the image list")
+
+
+def _size_fault(xml, size, image):
+    height, width = image.shape[:2]
+    if size != (width, height):
+        return f"{xml}: <size> says {size[0]:g} x {size[1]:g}, expected {width} x {height} as in the image"
+    return None
+
+
+@dataclass
+class VOCReport:
+    """What :func:`check_voc` found. Keys of the dicts are set names such as ``"VOC2007/trainval"``."""
+
+    root: Path
+    images: dict = field(default_factory=dict)  # set -> number of images
+    counts: dict = field(default_factory=dict)  # set -> Counter of objects per class name
+    difficult: dict = field(default_factory=dict)  # set -> number of difficult objects
+    faults: list = field(default_factory=list)  # "file:line: what", all of them
+
+    def summary(self):
+        """A table of objects per class and set, then every fault on a line of its own."""
+        sets = list(self.images)
+        rows = [("", *sets), ("images", *(self.images[s] for s in sets))]
+        rows.append(("objects", *(sum(self.counts[s].values()) for s in sets)))
+        rows.append(("  difficult", *(self.difficult[s] for s in sets)))
+        rows += [(f"  {name}", *(self.counts[s][name] for s in sets)) for name in VOC_CLASSES]
+        widths = [max(len(str(row[i])) for row in rows) for i in range(len(rows[0]))]
+        lines = [f"{row[0]:<{widths[0]}}" + "".join(f"  {v:>{w}}" for v, w in zip(row[1:], widths[1:], strict=True))
+                 for row in rows]  # fmt: skip
+        end = f"{len(self.faults)} fault{'s' * (len(self.faults) != 1)}" if self.faults else "no faults"
+        return "\n".join([str(self.root), *lines, *self.faults, end])
+
+    __str__ = summary
+
+
+def check_voc(root):
+    """Read every list, XML and image of a devkit and report counts per class and every fault (:class:`VOCReport`).
+
+    Raises InputError only when ``root`` is no devkit at all.
+    """
+    report = VOCReport(find_devkit(root))
+    listed = {}
+    for year in voc_years(report.root):
+        for path in _set_lists(report, year):
+            names, faults = parse_list(path)
+            report.faults += faults
+            listed[f"VOC{year}/{path.stem}"] = [(year, name) for name in names]
+    images = sorted({image for group in listed.values() for image in group})
+    with ThreadPoolExecutor() as pool:  # Pillow decodes without holding Python's lock
+        read = pool.map(lambda image: _check_image(report.root, *image), images)
+        results = dict(zip(images, tqdm(read, total=len(images), desc="check", disable=None), strict=True))
+    report.faults += [fault for image in images for fault in results[image][1]]
+    for name, group in listed.items():
+        notes = [results[image][0] for image in group]
+        labels = [label for note in notes if note for label in note.labels]
+        report.images[name] = len(group)
+        report.counts[name] = Counter(VOC_CLASSES[label - 1] for label in labels)
+        report.difficult[name] = int(sum(note.difficult.sum() for note in notes if note))
+    return report
+
+
+def _set_lists(report, year):
+    """The image lists of a year without the per-class ones (``car_trainval.txt``), which hold flags."""
+    folder = list_path(report.root, year, "x").parent
+    per_class = tuple(f"{name}_" for name in VOC_CLASSES)
+    paths = [path for path in sorted(folder.glob("*.txt")) if not path.stem.startswith(per_class)]
+    if not paths:
+        report.faults.append(f"{folder}: no image lists, expected trainval.txt or test.txt")
+    return paths
+
+
+def _check_image(devkit, year, name):
+    """``(Annotation or None, faults)`` of one image and its XML."""
+    xml = annotation_path(devkit, year, name)
+    annotation, faults = parse_annotation(xml)
+    try:
+        image = read_image(image_path(devkit, year, name))
+    except InputError as error:
+        return annotation, [*faults, str(error)]
+    if annotation is not None and None not in annotation.size:
+        fault = _size_fault(xml, annotation.size, image)
+        faults += [fault] if fault else []
+    return annotation, faults
+
+
+def download_voc(root, parts=("2007", "2007-test", "2012")):
+    """Fetch and unpack VOC2007 trainval and test and VOC2012 trainval into ``root/VOCdevkit``; return that path.
+
+    Addresses and MD5 sums are torchvision's; ``parts`` are keys of its table. A second call resumes, or does nothing;
+    the archives may be deleted once unpacked.
+    Raises InputError for a failed download, a wrong checksum or a broken archive.
+    """
+    from torchvision.datasets.voc import DATASET_YEAR_DICT
+
+    root = Path(root)
+    for part in parts:
+        entry = DATASET_YEAR_DICT[part]
+        done = root / f".{entry['filename']}.unpacked"
+        if not done.exists():
+            unpack(download(entry["url"], root / entry["filename"], entry["md5"]), root)
+            done.touch()
+    return find_devkit(root)

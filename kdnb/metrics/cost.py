@@ -1,0 +1,59 @@
+"""What a model costs: parameters, floating-point operations, time for one image, megabytes."""
+
+import statistics
+import time
+from pathlib import Path
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from kdnb.errors import InputError
+
+
+def count_parameters(model):
+    """Number of parameters, frozen ones included, shared ones once; buffers (BatchNorm statistics) not counted."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def count_flops(fn):
+    """Floating-point operations of one call of ``fn()``, as torch counts them: matrix products and convolutions, a
+    multiply-add as two. Element-wise layers, NMS and RoIAlign are not counted."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        fn()
+    return counter.get_total_flops()
+
+
+def latency_ms(fns, repeats=30, warmup=5, threads=1):
+    """Median milliseconds of one call of each function in ``fns`` (name -> callable): ``{name: ms}``.
+
+    The functions take turns in one run, so that a machine that slows down slows all of them. ``threads`` is set for
+    the run and restored. Functions are called as they are: put ``torch.inference_mode()`` and ``eval`` into them.
+    """
+    times = {name: [] for name in fns}
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for turn in range(warmup + repeats):
+            for name, fn in fns.items():
+                start = time.perf_counter()
+                fn()
+                if torch.cuda.is_initialized():
+                    torch.cuda.synchronize()
+                if turn >= warmup:
+                    times[name].append(1000 * (time.perf_counter() - start))
+    finally:
+        torch.set_num_threads(before)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def file_size_mb(path):
+    """Size of a file in megabytes (10^6 bytes). Raises InputError when it is not there."""
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file, expected a weights file")
+    return path.stat().st_size / 1e6
+
+
+def state_dict_mb(model):
+    """Megabytes (10^6 bytes) of all tensors in the state dict, as a file of plain weights would hold them."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values()) / 1e6

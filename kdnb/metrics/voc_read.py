@@ -1,0 +1,107 @@
+"""Reading what the VOC evaluation compares: the ground truth of a devkit and the official detection files."""
+
+import re
+from difflib import get_close_matches
+from pathlib import Path
+
+import numpy as np
+
+from kdnb.datasets.voc_files import VOC_CLASSES, annotation_path, find_devkit, read_annotation, read_list
+from kdnb.errors import InputError
+
+
+def read_ground_truth(devkit, year="2007", image_set="test"):
+    """Ground truth of one image set as ``kdnb.metrics.voc`` describes it; ids as in the lists, such as ``000012``.
+
+    Reads list and XML files only. Raises InputError with file and line for every fault.
+    """
+    devkit = find_devkit(devkit)
+    truth = {}
+    for image_id in read_list(devkit, year, image_set):
+        annotation = read_annotation(annotation_path(devkit, year, image_id))
+        truth[image_id] = {key: getattr(annotation, key) for key in ("boxes", "labels", "difficult")}
+    return truth
+
+
+def read_detections(folder, classes=VOC_CLASSES, images=None):
+    """Detections from the official files ``comp4_det_<set>_<class>.txt`` of a folder, as ``kdnb.metrics.voc``.
+
+    Lines are ``image score xmin ymin xmax ymax`` with 1-based corners. Each image also gets ``order``, line numbers
+    that rank equal scores as the official code does. Raises InputError, naming file and line, for a malformed line, a
+    number that is not finite or an image not among ``images`` (when given), and for a missing file of ``classes``, an
+    unknown class and two files of one class.
+    """
+    files = _class_files(folder)
+    missing = [name for name in classes if name not in files]
+    if missing:
+        raise InputError(f"{Path(folder) / f'comp4_det_<set>_{missing[0]}.txt'}: no such file, expected one per class")
+    known = None if images is None else set(images)
+    ids, numbers, labels, orders = [], [np.zeros((0, 5))], [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    for name, path in files.items():
+        names, values, lines = _read_class_file(path, known)
+        ids += names
+        numbers.append(values)
+        labels.append(np.full(len(names), VOC_CLASSES.index(name) + 1))
+        orders.append(lines)
+    return _per_image(ids, np.concatenate(numbers), np.concatenate(labels), np.concatenate(orders))
+
+
+def _class_files(folder):
+    """Class name -> file, in the order of VOC_CLASSES."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder, expected one with comp4_det_test_<class>.txt files")
+    files = {}
+    for path in sorted(folder.glob("comp4_det_*.txt")):
+        name = re.sub(r"comp4_det_(.*_)?", "", path.stem)
+        if name not in VOC_CLASSES:
+            near = get_close_matches(name, VOC_CLASSES, n=1, cutoff=0)[0]
+            raise InputError(f"{path}: unknown class {name!r}, expected one of the 20 VOC classes (nearest: {near!r})")
+        if name in files:
+            raise InputError(f"{path}: a second file for class {name!r} beside {files[name].name}, expected one")
+        files[name] = path
+    return {name: files[name] for name in VOC_CLASSES if name in files}
+
+
+def _read_class_file(path, known):
+    """``(ids, values (N, 5): score and edges, line numbers (N,))`` of one file; blank lines are passed over."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as text ({error})") from None
+    rows = [(number, line.split()) for number, line in enumerate(lines, start=1) if line.strip()]
+    try:
+        values = np.array([row[1:] for _, row in rows], dtype=np.float64).reshape(len(rows), 5)
+        good = bool(np.isfinite(values).all())
+    except ValueError:
+        good = False
+    if not good or (known is not None and any(row[0] not in known for _, row in rows)):
+        raise InputError(next(fault for number, row in rows if (fault := _line_fault(f"{path}:{number}", row, known))))
+    return [row[0] for _, row in rows], values - [0, 1, 1, 0, 0], np.array([n for n, _ in rows], dtype=np.int64)
+
+
+def _line_fault(where, row, known):
+    """What is wrong with one line of a detection file; None when it is fine."""
+    if len(row) != 6:
+        return f"{where}: found {len(row)} columns, expected 6: image score xmin ymin xmax ymax"
+    if known is not None and row[0] not in known:
+        return f"{where}: unknown image {row[0]!r}, expected one of the {len(known)} images of the set"
+    for text, column in zip(row[1:], ("score", "xmin", "ymin", "xmax", "ymax"), strict=True):
+        try:
+            finite = np.isfinite(float(text))
+        except ValueError:
+            finite = False
+        if not finite:
+            return f"{where}: {column} is {text!r}, expected a finite number"
+    return None
+
+
+def _per_image(ids, numbers, labels, orders):
+    """Split flat rows into the dict of images."""
+    number = {image: i for i, image in enumerate(dict.fromkeys(ids))}
+    image = np.array([number[name] for name in ids], dtype=np.int64)
+    by_image = np.argsort(image, kind="stable")
+    cuts = np.searchsorted(image[by_image], np.arange(1, len(number)))
+    parts = [np.split(array[by_image], cuts) for array in (numbers, labels, orders)]
+    return {name: {"boxes": values[:, 1:], "labels": label, "scores": values[:, 0], "order": order}
+            for name, values, label, order in zip(number, *parts, strict=bool(number))}  # fmt: skip
