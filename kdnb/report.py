@@ -1,0 +1,257 @@
+"""Merge the runs of several seeds into tables people read: Markdown, HTML, and the summary at the end of a run."""
+
+import html
+import json
+import math
+import zipfile
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pydantic
+
+from kdnb.errors import InputError
+from kdnb.evidence import Comparison, over_seeds
+from kdnb.run import atomic_write
+
+COSTS = {"params": "parameters", "flops": "FLOPs", "latency_ms": "latency, ms", "size_mb": "file, MB",
+         "train_s": "training, s", "steps": "steps"}
+MISSING = "–"
+
+
+class _Comparison(pydantic.BaseModel):
+    delta: float | None
+    ci95: tuple[float | None, float | None]
+    verdict: Literal["BEATS", "LOSES", "INCONCLUSIVE"]
+
+
+class Metrics(pydantic.BaseModel):
+    """A metrics.json, and with it the folder it lies in and its replicates."""
+
+    project: str
+    profile: str
+    seed: int
+    primary: str
+    higher_is_better: bool
+    arms: dict[str, dict[str, Any]]
+    comparisons: dict[str, _Comparison]
+    provenance: dict[str, Any] = {}
+    folder: Path
+    replicates: dict[str, Any] = {}
+
+    def comparison(self, name):
+        """The named comparison with its replicates, as it was when the run wrote it."""
+        found = self.comparisons[name]
+        low_high = tuple(_number(x) for x in found.ci95)
+        return Comparison(_number(found.delta), low_high, found.verdict, self.replicates[name],
+                          self.higher_is_better, (_number(found.delta),))
+
+
+def _number(value):
+    return float("nan") if value is None else float(value)
+
+
+# --- reading ----------------------------------------------------------------------------------------------------
+
+def read_run(folder):
+    """Read metrics.json and replicates.npz of one run folder; raises InputError naming what is missing or wrong."""
+    folder = Path(folder)
+    path = folder / "metrics.json"
+    if not path.is_file():
+        raise InputError(f"{folder} has no metrics.json; expected the results folder of a finished run")
+    try:
+        metrics = Metrics(**{**json.loads(path.read_text(encoding="utf-8")), "folder": folder})
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path} is malformed: {_first_problem(error)}") from None
+    for name, numbers in metrics.arms.items():
+        if metrics.primary not in numbers:
+            raise InputError(f"{path} is malformed: arm {name!r} lacks the primary metric {metrics.primary!r}")
+    try:
+        with np.load(folder / "replicates.npz", allow_pickle=False) as file:
+            metrics.replicates = {name: file[name] for name in metrics.comparisons}
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise InputError(f"{folder / 'replicates.npz'} does not hold the replicates of the comparisons in "
+                         f"metrics.json: {error}") from None
+    return metrics
+
+
+def _first_problem(error):
+    if isinstance(error, pydantic.ValidationError):
+        problem = error.errors()[0]
+        return f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+    return str(error).splitlines()[0]
+
+
+def _run_folders(folders):
+    """Run folders among ``folders``; a folder that holds run folders stands for the finished ones in it."""
+    for folder in map(Path, folders):
+        inside = sorted(path.parent for path in folder.glob("result_*/metrics.json"))
+        yield from inside if inside and not (folder / "metrics.json").exists() else [folder]
+
+
+def groups(folders):
+    """Runs that may be merged: {(project, profile, data): [one per seed]}; of two runs of a seed the newer counts."""
+    found = {}
+    for run in sorted(map(read_run, _run_folders(folders)), key=lambda run: run.folder.name):
+        key = (run.project, run.profile, run.provenance.get("data", "drawn"))
+        found.setdefault(key, {})[run.seed] = run
+    return {key: [seeds[seed] for seed in sorted(seeds)] for key, seeds in sorted(found.items())}
+
+
+# --- tables -----------------------------------------------------------------------------------------------------
+
+def arms_table(runs):
+    """(header, rows) of strings: per arm the mean over seeds of the metrics and costs, with the range of metrics."""
+    primary = runs[0].primary
+    arms = list(dict.fromkeys(name for run in runs for name in run.arms))
+    keys = list(dict.fromkeys(key for run in runs for numbers in run.arms.values() for key, value in numbers.items()
+                              if isinstance(value, (int, float))))
+    others = [key for key in keys if key != primary and key not in COSTS]
+    rows = []
+    for arm in arms:
+        def values(key, arm=arm):
+            return [run.arms[arm].get(key) for run in runs if arm in run.arms]
+
+        rows.append([arm] + [_mean_and_range(values(key)) for key in [primary, *others]]
+                    + [_quantity(values(key)) for key in COSTS])
+    return ["arm", primary, *others, *COSTS.values()], rows
+
+
+def comparisons_table(runs):
+    """(header, rows) of strings: per comparison the mean difference, its range and interval over seeds, the verdict."""
+    rows = []
+    for name in dict.fromkeys(name for run in runs for name in run.comparisons):
+        merged = over_seeds([run.comparison(name) for run in runs if name in run.comparisons])
+        deltas = merged.per_seed
+        span = f"{_signed(min(deltas))} to {_signed(max(deltas))}"
+        interval = f"{_signed(merged.ci95[0])} to {_signed(merged.ci95[1])}"
+        rows.append([name.replace("_", " "), _signed(merged.delta), span, interval, merged.verdict,
+                     ", ".join(map(_signed, deltas))])
+    return ["comparison", "difference", "lowest to highest seed", "95 % interval", "verdict", "per seed"], rows
+
+
+def _known(values):
+    return [value for value in values if isinstance(value, (int, float)) and math.isfinite(value)]
+
+
+def _mean_and_range(values):
+    known = _known(values)
+    if not known:
+        return MISSING
+    mean = f"{np.mean(known):.2f}"
+    return mean if len(known) == 1 else f"{mean} ({min(known):.2f} to {max(known):.2f})"
+
+
+def _quantity(values):
+    """The mean with three significant figures and a unit a person can read: 1.76 M, 410 k."""
+    known = _known(values)
+    if not known:
+        return MISSING
+    mean = float(np.mean(known))
+    for size, unit in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e5, " k")):
+        if abs(mean) >= size:
+            return f"{mean / (1e3 if unit == ' k' else size):.3g}{unit}"
+    return f"{mean:.0f}" if mean >= 100 or mean == int(mean) else f"{mean:.3g}"
+
+
+def _signed(value):
+    return MISSING if math.isnan(value) else f"{value:+.2f}"
+
+
+def _notes(runs):
+    """What a reader must know before trusting the tables."""
+    direction = "higher" if runs[0].higher_is_better else "lower"
+    seeds = ", ".join(str(run.seed) for run in runs)
+    notes = [f"Seeds: {seeds}. {runs[0].primary}: {direction} is better. Means over seeds, lowest to highest in "
+             "brackets; a difference is the first arm minus the second, its interval a paired bootstrap over test "
+             "items and seeds."]
+    for what, key in (("settings", "settings_sha256"), ("code", "commit"), ("device", "device")):
+        if len({run.provenance.get(key) for run in runs}) > 1:
+            notes.append(f"Careful: the seeds were not run with the same {what}.")
+    return notes
+
+
+# --- writing ----------------------------------------------------------------------------------------------------
+
+def report(folders, out):
+    """Merge runs into ``<out>.md`` and ``<out>.html``; returns the two paths.
+
+    ``folders``: run folders, or folders that hold them. Projects, profiles and data sets stay apart.
+    """
+    sections = []
+    for (project, profile, data), runs in groups(folders).items():
+        source = "drawn data" if data == "drawn" else f"data {data}"
+        sections.append((f"{project}, {profile}, {source}", _notes(runs),
+                         [("Arms", *arms_table(runs)), ("Comparisons", *comparisons_table(runs))]))
+    out = Path(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    return (atomic_write(out.with_name(out.name + ".md"), _markdown(sections)),
+            atomic_write(out.with_name(out.name + ".html"), _html(sections)))
+
+
+def _markdown(sections):
+    parts = ["# Results\n"]
+    for title, notes, tables in sections:
+        parts += [f"## {title}\n", *(note + "\n" for note in notes)]
+        for _, header, rows in tables:
+            lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
+            parts.append("\n".join("| " + " | ".join(c.replace("|", "\\|") for c in line) + " |" for line in lines)
+                         + "\n")
+    return "\n".join(parts)
+
+
+STYLE = """body{font:16px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:70rem;padding:0 1rem;color:#1a1a1a;
+background:#fff}.wide{overflow-x:auto}table{border-collapse:collapse;margin:1rem 0}caption{text-align:left;
+font-weight:600;padding:.3rem 0}th,td{padding:.3rem .7rem;border-bottom:1px solid #767676;text-align:right;
+white-space:nowrap}th:first-child{text-align:left}thead th{border-bottom:2px solid #1a1a1a}"""
+
+
+def _html(sections):
+    body = []
+    for title, notes, tables in sections:
+        body.append(f"<h2>{html.escape(title)}</h2>" + "".join(f"<p>{html.escape(note)}</p>" for note in notes))
+        for caption, header, rows in tables:
+            body.append(_html_table(f"{caption}: {title}", header, rows))
+    return ('<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+            '<meta name="viewport" content="width=device-width, initial-scale=1"><title>kdnb results</title>'
+            f"<style>{STYLE}</style></head><body><main><h1>Results</h1>\n" + "\n".join(body)
+            + "\n</main></body></html>\n")
+
+
+def _html_table(caption, header, rows):
+    """A table a screen reader can walk: caption, column and row headers; scrollable with the keyboard."""
+    caption = html.escape(caption)
+    head = "".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in header)
+    lines = "".join(f'<tr><th scope="row">{html.escape(row[0])}</th>'
+                    + "".join(f"<td>{html.escape(cell)}</td>" for cell in row[1:]) + "</tr>\n" for row in rows)
+    return (f'<div class="wide" role="region" tabindex="0" aria-label="{caption}"><table><caption>{caption}</caption>'
+            f"<thead><tr>{head}</tr></thead>\n<tbody>\n{lines}</tbody></table></div>")
+
+
+# --- the end of `kdnb run` --------------------------------------------------------------------------------------
+
+def summary_table(executions):
+    """The table at the end of ``kdnb run``: what came out, whether distillation paid, how long it took, and where.
+
+    ``executions``: ``kdnb.notebooks.Executed`` objects. Returns text with aligned columns.
+    """
+    header = ["notebook", "seed", "metric", "teacher", "baseline", "distilled", "verdict", "time", "executed notebook"]
+    rows = []
+    for done in executions:
+        cells = ["", MISSING, MISSING, MISSING, "FAILED" if done.error else MISSING]
+        if not done.error and done.run_folder and (done.run_folder / "metrics.json").exists():
+            run = read_run(done.run_folder)
+            scores = [_mean_and_range([run.arms.get(a, {}).get(run.primary)]) for a in
+                      ("teacher", "baseline", "distilled")]
+            main = run.comparisons.get("distilled_vs_baseline")
+            cells = [run.primary, *scores, main.verdict if main else MISSING]
+        rows.append([done.name, str(done.seed), *cells, f"{done.seconds:.0f} s", _nearby(done.notebook)])
+    widths = [max(len(line[i]) for line in [header, *rows]) for i in range(len(header))]
+    lines = [header, ["-" * width for width in widths], *rows]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+                     for line in lines)
+
+
+def _nearby(path):
+    """The path as seen from here, when it lies below."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
