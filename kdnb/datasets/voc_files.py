@@ -230,7 +230,7 @@ def write_detections(folder, classes, detections, image_set="test"):
         short = str(image_id).rsplit("/", 1)[-1]
         if short_ids.setdefault(short, image_id) != image_id:
             raise InputError(f"{folder}: images {short_ids[short]} and {image_id} would both be written as {short}")
-        boxes, labels, scores = (np.asarray(found[key], dtype=np.float64) for key in ("boxes", "labels", "scores"))
+        boxes, labels, scores = (as_array(found[key], np.float64) for key in ("boxes", "labels", "scores"))
         for (x1, y1, x2, y2), label, score in zip(boxes.reshape(-1, 4), labels.astype(int), scores, strict=True):
             if not 1 <= label <= len(classes):
                 raise InputError(f"{folder}: image {image_id} has label {label}, expected 1 to {len(classes)}")
@@ -239,6 +239,11 @@ def write_detections(folder, classes, detections, image_set="test"):
     folder.mkdir(parents=True, exist_ok=True)
     for name in classes:
         write_text(folder / f"comp4_det_{image_set}_{name}.txt", "".join(lines[name]))
+
+
+def as_array(values, dtype):
+    """A numpy array from a list, an array or a tensor on any device, without importing torch."""
+    return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values, dtype=dtype)
 
 
 def write_text(path, text):

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kdnb.datasets.voc_files import VOC_CLASSES, write_text
+from kdnb.datasets.voc_files import VOC_CLASSES, as_array, write_text
 from kdnb.errors import InputError
 from kdnb.metrics.voc_read import read_detections, read_ground_truth
 
@@ -89,7 +89,7 @@ def match_table(ground_truth, detections, iou=0.5, classes=VOC_CLASSES):
     number = {image: i for i, image in enumerate(images)}
     unknown = [image for image in detections if image not in number]
     if unknown:
-        raise InputError(f"detections of image {unknown[0]!r}, which is not among the {len(images)} of the ground truth")
+        raise InputError(f"detections of image {unknown[0]!r}, not one of the {len(images)} of the ground truth")
     truth = _flatten(ground_truth, number, {"difficult": bool}, len(classes), "ground truth")
     found = _flatten(detections, number, {"scores": np.float64}, len(classes), "detections")
     found["order"] = _file_order(detections)
@@ -119,7 +119,7 @@ def _flatten(samples, number, extra, n_classes, what):
     columns = {key: [np.zeros((0, 4) if key == "boxes" else 0, dtype)] for key, dtype in fields.items()}
     sizes = []
     for image, sample in samples.items():
-        arrays = {key: _array(sample[key], dtype) for key, dtype in fields.items()}
+        arrays = {key: as_array(sample[key], dtype) for key, dtype in fields.items()}
         arrays["boxes"] = arrays["boxes"].reshape(-1, 4)
         sizes.append(len(arrays["boxes"]))
         if any(len(array) != sizes[-1] for array in arrays.values()):
@@ -138,15 +138,10 @@ def _flatten(samples, number, extra, n_classes, what):
     return flat
 
 
-def _array(values, dtype):
-    """A numpy array from a list, an array or a tensor on any device (without importing torch)."""
-    return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values, dtype=dtype)
-
-
 def _file_order(detections):
     """Rank for equal scores: the line in the class file where there is one, else the order of the dict."""
     if detections and all("order" in sample for sample in detections.values()):
-        return np.concatenate([np.asarray(sample["order"]) for sample in detections.values()])
+        return np.concatenate([as_array(sample["order"], np.int64) for sample in detections.values()])
     return np.arange(sum(len(sample["scores"]) for sample in detections.values()))
 
 
