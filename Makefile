@@ -1,0 +1,58 @@
+# make run: the environment, then every notebook. make help: the rest.
+PYTHON  ?= python3
+NB      ?=
+PROFILE ?= lite
+SEED    ?= 0
+RESULTS ?= results
+DATA    ?=
+
+VENV      := .venv
+BIN       := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+TESTABLE  := $(VENV)/.installed_test
+# Byte code is written at first import, for what is imported; compiling all of it now costs most of a minute.
+PIP       := $(BIN)/python -m pip install --disable-pip-version-check --no-compile
+
+.PHONY: help run install test lab clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make run      install once, then execute the notebooks: all, or NB=03 (several: NB='03 05')"
+	@echo "              PROFILE=smoke|lite|full  SEED=0 or 0,1,2  RESULTS=folder  DATA=root of a real data set"
+	@echo "make install  only the environment, in $(VENV) (PYTHON=python3.12 picks the interpreter)"
+	@echo "make test     lint and all tests"
+	@echo "make lab      open the notebooks in JupyterLab"
+	@echo "make clean    remove $(VENV), drawn data and caches; results stay"
+
+run: $(INSTALLED)
+	@$(BIN)/kdnb run $(NB) --profile $(PROFILE) --seeds $(SEED) --out "$(RESULTS)" $(if $(DATA),-p DATA "$(DATA)")
+
+install: $(INSTALLED)
+
+test: $(TESTABLE)
+	$(BIN)/ruff check kdnb tests
+	$(BIN)/python -m pytest
+
+lab: $(INSTALLED)
+	$(BIN)/jupyter lab --notebook-dir=notebooks
+
+clean:
+	rm -rf $(VENV) kdnb.egg-info .pytest_cache .ruff_cache
+	find data -mindepth 1 -maxdepth 1 ! -name '*.md' -exec rm -rf {} +
+	find kdnb tests -name __pycache__ -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || \
+	  { echo "kdnb needs Python 3.10 or newer, but '$(PYTHON)' is: $$($(PYTHON) --version 2>&1 | tail -n 1)." \
+	         "Name another one: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || \
+	  { rm -rf $(VENV); echo "'$(PYTHON) -m venv' failed; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+
+# The stamps are touched last, so an interrupted installation is taken up again by the next call.
+$(INSTALLED): pyproject.toml | $(BIN)/python
+	$(PIP) -e .
+	@touch $@
+
+$(TESTABLE): pyproject.toml | $(BIN)/python
+	$(PIP) -e '.[test]'
+	@touch $(INSTALLED) $@

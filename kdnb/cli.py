@@ -1,0 +1,204 @@
+"""The command line: ``kdnb run | data | eval | report | bench | publish | doctor``.
+
+Everything heavy is imported inside the commands, so that ``kdnb --help`` answers at once.
+"""
+
+import re
+
+import click
+
+from kdnb.errors import InputError
+
+PROFILES = click.Choice(["smoke", "lite", "full"])
+
+
+class Course(click.Group):
+    """A group whose commands end with one line and status 1 when the input is wrong."""
+
+    def invoke(self, context):
+        try:
+            return super().invoke(context)
+        except InputError as error:
+            click.echo(f"kdnb: {error}", err=True)
+            context.exit(1)
+
+
+@click.group(cls=Course, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="kdnb", message="kdnb %(version)s")
+def main():
+    """Knowledge distillation for driving perception: the course's notebooks and the tools around them."""
+
+
+def parse_seeds(context, option, text):
+    """'0,1,2' as [0, 1, 2]."""
+    if not re.fullmatch(r"\d+(,\d+)*", text):
+        raise click.BadParameter(f"{text!r}, expected whole numbers with commas between them: 0,1,2")
+    return list(dict.fromkeys(int(seed) for seed in text.split(",")))
+
+
+def parse_size(context, option, text):
+    """'160x128' as (160, 128), width and height."""
+    match = re.fullmatch(r"(\d+)x(\d+)", text)
+    if not match:
+        raise click.BadParameter(f"{text!r}, expected width x height in pixels: 160x128")
+    return int(match[1]), int(match[2])
+
+
+@main.command()
+@click.argument("numbers", metavar="[NN]...", nargs=-1)
+@click.option("--profile", type=PROFILES, default="lite", show_default=True)
+@click.option("--seeds", default="0", show_default=True, metavar="0,1,2", callback=parse_seeds)
+@click.option("--out", default="results", show_default=True, metavar="DIR", help="Where the run folders go.")
+@click.option("-p", "extra", nargs=2, multiple=True, metavar="NAME VALUE", help="A parameter of the notebook.")
+@click.option("--timeout", type=click.IntRange(min=1), metavar="SECONDS", help="Limit for a single cell.")
+@click.pass_context
+def run(context, numbers, profile, seeds, out, extra, timeout):
+    """Execute notebooks (all of them, or those with the numbers NN), one at a time."""
+    from kdnb import notebooks
+    from kdnb.report import summary_table
+
+    extra = {name: notebooks.parse_parameter(name, value) for name, value in extra}
+    out = extra.get("RESULTS") or out
+    paths = notebooks.find_notebooks(numbers)
+    if not paths:
+        raise InputError(f"no notebooks in {notebooks.notebooks_folder()}, expected NN_name.ipynb")
+    steps = notebooks.plan(paths, profile, seeds, out, extra)
+    executions = [notebooks.execute(path, parameters, out, timeout) for path, parameters in steps]
+    click.echo("\n" + summary_table(executions))
+    failures = [done for done in executions if done.error]
+    for done in failures:
+        click.echo(f"\n{done.name}, {done.profile}, seed {done.seed} failed; kept as {done.notebook}\n{done.error}",
+                   err=True)
+    context.exit(1 if failures else 0)
+
+
+# --- data -------------------------------------------------------------------------------------------------------
+
+@main.group()
+def data():
+    """Make, check or download a data set in its official layout."""
+
+
+@data.group("make")
+def data_make():
+    """Draw a data set."""
+
+
+@data_make.command("voc")
+@click.option("--out", required=True, metavar="DIR", help="Gets VOCdevkit/VOC2007/ inside.")
+@click.option("--train", type=click.IntRange(min=1), default=800, show_default=True, help="Images in trainval.")
+@click.option("--test", type=click.IntRange(min=1), default=150, show_default=True, help="Images in test.")
+@click.option("--size", default="160x128", show_default=True, metavar="WxH", callback=parse_size)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+def data_make_voc(out, train, test, size, seed):
+    """Draw street scenes as a PASCAL VOC devkit."""
+    from kdnb.world.export_voc import export_voc
+
+    click.echo(f"drawn: {export_voc(out, train, test, size, seed) or out}")
+
+
+@data.group("check")
+def data_check():
+    """Read a data set and report counts and faults."""
+
+
+@data_check.command("voc")
+@click.argument("folder", metavar="DIR")
+@click.pass_context
+def data_check_voc(context, folder):
+    """Count the objects per class of a VOC devkit and name every fault with file and line."""
+    from kdnb.datasets.voc import check_voc
+
+    report = check_voc(folder)
+    click.echo(report.summary())
+    context.exit(1 if report.faults else 0)
+
+
+@data.group("get")
+def data_get():
+    """Download a real data set from its makers."""
+
+
+@data_get.command("voc")
+@click.option("--out", required=True, metavar="DIR")
+def data_get_voc(out):
+    """Download VOC2007 and VOC2012 (2.8 GB) and unpack them; a second call resumes."""
+    from kdnb.datasets.voc import download_voc
+
+    click.echo(f"ready: {download_voc(out)}")
+
+
+# --- eval, report, bench ----------------------------------------------------------------------------------------
+
+@main.group("eval")
+def evaluate():
+    """Score detections by the official rules."""
+
+
+@evaluate.command("voc")
+@click.option("--devkit", required=True, metavar="DIR", help="VOCdevkit, or the folder around it.")
+@click.option("--split", default="test", show_default=True)
+@click.option("--pred", required=True, metavar="DIR", help="Holds comp4_det_<split>_<class>.txt.")
+@click.option("--metric", type=click.Choice(["07", "area"]), default="07", show_default=True)
+@click.option("--json", "json_out", metavar="FILE", help="Also write the result here.")
+def eval_voc(devkit, split, pred, metric, json_out):
+    """Average precision per class and its mean, in percent."""
+    from kdnb.metrics.voc import voc_main
+
+    voc_main(devkit, split, pred, metric, json_out)
+
+
+@main.command("report")
+@click.argument("folders", metavar="DIR...", nargs=-1, required=True)
+@click.option("--out", default="report", show_default=True, metavar="PREFIX", help="Writes PREFIX.md and PREFIX.html.")
+def report_command(folders, out):
+    """Merge runs of several seeds into a table with intervals and verdicts."""
+    from kdnb.report import report
+
+    markdown, page = report(folders, out)
+    click.echo(markdown.read_text(encoding="utf-8"))
+    click.echo(f"written: {markdown} and {page}")
+
+
+@main.command()
+@click.argument("number", metavar="[NN]", default="03")
+def bench(number):
+    """Time a plain training step against a distilling one, with a live and with a cached teacher."""
+    if number.zfill(2) != "03":
+        raise InputError(f"no bench for {number!r}, expected 03")
+    from kdnb.projects import voc_defeat
+
+    click.echo(voc_defeat.bench())
+
+
+# --- publish, doctor --------------------------------------------------------------------------------------------
+
+@main.command()
+@click.argument("number", metavar="NN")
+@click.option("--run", "run_folder", metavar="DIR", help="The run folder; by default the newest lite run.")
+@click.option("--results", default="results", show_default=True, metavar="DIR", help="Where run folders lie.")
+def publish(number, run_folder, results):
+    """Put the outputs of a run into the committed notebook, clean of widgets, progress bars and this machine."""
+    from kdnb.notebooks import read_notebook
+    from kdnb.publish import check_shape
+    from kdnb.publish import publish as publish_notebook
+
+    path = publish_notebook(number, run_folder, results)
+    click.echo(f"published: {path}")
+    for problem in check_shape(read_notebook(path), path.stem[:2]):
+        click.echo(f"  but: {problem}")
+
+
+@main.command()
+@click.pass_context
+def doctor(context):
+    """Check this machine: Python, packages, torch and torchvision, device, disk, memory, kernel, browser."""
+    from kdnb.doctor import examine
+
+    lines, healthy = examine()
+    click.echo("\n".join(lines))
+    context.exit(0 if healthy else 1)
+
+
+if __name__ == "__main__":
+    main()
