@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -14,9 +15,6 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.roi_heads import fastrcnn_loss
 from torchvision.models.resnet import BasicBlock
 from torchvision.ops import MultiScaleRoIAlign
-
-STRIDES = (4, 8, 16, 32, 64)  # of the pyramid's levels P2 ... P6, in pixels
-
 
 class SmallResNet(nn.Sequential):
     """A residual network for small pictures, from scratch: stages at strides 4, 8, 16 and 32.
@@ -154,29 +152,31 @@ def pyramid_level(boxes: Tensor, base: float = 56.0, levels: int = 5) -> Tensor:
     return torch.floor(torch.log2(side / base)).clamp(0, levels - 1).long()
 
 
-def foreground_masks(boxes: list[Tensor], features: dict[str, Tensor], strides: Sequence[int] = STRIDES,
-                     base: float = 56.0, every_level: bool = False) -> list[Tensor]:  # fmt: skip
+def foreground_masks(boxes: list[Tensor], features: dict[str, Tensor], width: int, base: float = 56.0,
+                     every_level: bool = False) -> list[Tensor]:  # fmt: skip
     """DeFeat's foreground: the cells of each ground-truth box, on its one level; the background is all the rest.
 
-    Corners are divided by the stride and truncated; the right and lower cells are left out unless the box would then
-    have no width or height, when it keeps one row or column (the released code keeps a single cell).
+    Corners are divided by the level's stride and truncated; the right and lower cells are left out unless the box
+    would then have no width or height, when it keeps one column or row (the released code keeps a single cell).
 
     Args:
         boxes: per picture (N, 4) xyxy in the pixels that the backbone saw.
-        features: {level: (B, C, H_l, W_l)}, P2 first.
+        features: {level: (B, C, H_l, W_l)}, finest level first.
+        width: of the batch that the backbone saw, in pixels; gives the strides.
+        base: see ``pyramid_level``.
         every_level: mark a box on all levels rather than on one.
 
     Returns:
         Per level (B, 1, H_l, W_l) of 0 and 1.
     """
-    maps = list(features.values())
-    masks = [m.new_zeros(m.shape[0], 1, *m.shape[2:]) for m in maps]
+    masks = [m.new_zeros(m.shape[0], 1, *m.shape[2:]) for m in features.values()]
+    strides = [2 ** round(math.log2(width / m.shape[-1])) for m in masks]
     for i, of_image in enumerate(boxes):
-        chosen = pyramid_level(of_image, base, len(maps)).tolist()
-        for corners, level in zip(of_image.tolist(), chosen, strict=True):
-            for k in range(len(maps)) if every_level else (level,):
-                height, width = masks[k].shape[2:]
-                x1, y1, x2, y2 = (int(c / strides[k]) for c in corners)
-                x1, y1 = min(max(x1, 0), width - 1), min(max(y1, 0), height - 1)
+        levels = pyramid_level(of_image, base, len(masks)).tolist()
+        for corners, level in zip(of_image.tolist(), levels, strict=True):
+            for k in range(len(masks)) if every_level else (level,):
+                rows, columns = masks[k].shape[2:]
+                x1, y1, x2, y2 = (int(corner / strides[k]) for corner in corners)
+                x1, y1 = min(max(x1, 0), columns - 1), min(max(y1, 0), rows - 1)
                 masks[k][i, 0, y1 : max(y2, y1 + 1), x1 : max(x2, x1 + 1)] = 1
     return masks

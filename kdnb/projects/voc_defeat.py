@@ -218,7 +218,7 @@ def build_terms(names: tuple[str, ...], settings: VocDefeatSettings, teacher: Fa
         adapter = PerLevel(teacher.backbone.out_channels, levels)
 
     def foreground(seen):
-        return foreground_masks(seen["boxes"], seen["features"], base=settings.level_base)
+        return foreground_masks(seen["boxes"], seen["features"], seen["pixels"].shape[-1], settings.level_base)
 
     def background(seen):
         return [1 - mask for mask in foreground(seen)]

@@ -1,0 +1,238 @@
+"""03 VOC DeFeat, carried out: train an arm, score it, compare arms, and keep every finished arm in the run's folder."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch.utils.data import DataLoader, Subset
+from torchvision.models.detection import FasterRCNN
+
+from kdnb.datasets.detection import VIEWS, DetectionViews, collate
+from kdnb.datasets.voc import VOC_CLASSES
+from kdnb.distill.cache import TeacherCache
+from kdnb.distill.distiller import LiveTeacher, require_stronger_teacher
+from kdnb.engine import Fit, Fitted, Plan, accelerator, fit
+from kdnb.evidence import Comparison, paired_bootstrap
+from kdnb.metrics.cost import count_flops, count_parameters, latency_ms, state_dict_mb
+from kdnb.metrics.detection import detection_scores
+from kdnb.metrics.voc import bootstrap_map, match_table
+from kdnb.models.detector import predict
+from kdnb.projects.voc_defeat import (
+    ABLATION_ARMS,
+    ARMS,
+    COMPARISONS,
+    PRIMARY,
+    Arm,
+    Data,
+    VocDefeatSettings,
+    build,
+    build_distiller,
+    ground_truth,
+    inherit_heads,
+    teacher_step,
+)
+from kdnb.run import Run
+
+
+@dataclass
+class Result:
+    """A finished arm: the model, what it finds on test, its numbers for metrics.json, and how it got there."""
+
+    model: FasterRCNN
+    detections: dict[str, dict]
+    numbers: dict
+    validation: float
+    fitted: Fitted = field(default_factory=Fitted)
+
+
+class Experiment:
+    """All arms of one run.
+
+    ``experiment.train(name)`` trains an arm, or reads it back if this run's folder already holds it, so a killed run
+    goes on where it stopped: at the last finished arm, and within an arm at its last checkpoint.
+    """
+
+    def __init__(self, run: Run, settings: VocDefeatSettings, data: Data):
+        self.run, self.settings, self.data = run, settings, data
+        self.acc = accelerator(settings.precision, cpu=not torch.cuda.is_available())
+        self.truth = ground_truth(data.test)
+        self.validation_truth = ground_truth(data.validation)
+        self.results: dict[str, Result] = {}
+        self.cache: TeacherCache | None = None
+        self.cache_cpu_seconds = 0.0
+        size = len(data.train)
+        order = np.random.default_rng((run.seed, 0)).permutation(size)
+        self.labelled = sorted(order[: settings.few_labels].tolist())
+        self.unlabelled = sorted(order[settings.few_labels :].tolist())
+
+    # --- arms ---------------------------------------------------------------------------------------------------
+
+    def train(self, name: str) -> Result:
+        """Train "teacher", "baseline_matched", or any arm of ARMS and ABLATION_ARMS."""
+        if name not in self.results:
+            saved = self.run.folder / "arms" / f"{name}.json"
+            self.results[name] = self._read(name, json.loads(saved.read_text())) if saved.exists() else self._fit(name)
+        return self.results[name]
+
+    def train_all(self, ablations: bool = False) -> None:
+        """Teacher and baseline, the check that the teacher is worth learning from, then the other arms."""
+        self.train("teacher"), self.train("baseline")
+        self.check_teacher()
+        for name in [*ARMS, "baseline_matched", *(ABLATION_ARMS if ablations else [])]:
+            self.train(name)
+
+    def check_teacher(self) -> None:
+        """Refuse a teacher that is no better on validation than the student without it."""
+        teacher, baseline = self.train("teacher").validation, self.train("baseline").validation
+        require_stronger_teacher(teacher, baseline, f"validation {PRIMARY}", self.settings.allow_weaker_teacher)
+
+    def arm(self, name: str) -> Arm:
+        if name == "baseline_matched":
+            # as many steps as fit into the CPU seconds that distilling took, the teacher's own passes included
+            spent = self.train("distilled").numbers["train_s"] / self.train("baseline").numbers["train_s"]
+            return Arm(longer=max(1.0, spent))
+        return (ARMS | ABLATION_ARMS)[name]
+
+    def _fit(self, name: str) -> Result:
+        settings, is_teacher = self.settings, name == "teacher"
+        arm = Arm() if is_teacher else self.arm(name)
+        # every student starts from the same weights: what differs between arms is only what the arm says
+        network, seed = (settings.teacher, 1000 + self.run.seed) if is_teacher else (settings.student, self.run.seed)
+        model = build(network, settings, seed)
+        teacher = None if is_teacher or not (arm.terms or arm.inherit) else self.train("teacher").model
+        if arm.inherit:
+            inherit_heads(model, teacher)
+        cache = self.teacher_cache() if arm.terms and settings.cache_teacher and self.data.one_size else None
+        steps = settings.teacher_steps if is_teacher else round(settings.student_steps * arm.longer)
+        distiller = build_distiller(model, teacher, arm.terms, settings, cache)
+        torch.manual_seed(self.run.seed)
+        fitted = fit(distiller, *self._batches(arm), self._how(steps), collate=collate, name=name,
+                     checkpoint=self.run.folder / "checkpoints" / f"{name}.pt" if settings.checkpoint_every else None,
+                     validate=lambda _: self._validation_score(model))  # fmt: skip
+        return self._finish(name, model, fitted, self.cache_cpu_seconds if cache else 0.0)
+
+    def _how(self, steps: int) -> Fit:
+        s = self.settings
+        return Fit(steps=steps, lr=s.lr, optimizer=s.optimizer, weight_decay=s.weight_decay, schedule=s.schedule,
+                   clip=s.clip, precision=s.precision, workers=s.workers, checkpoint_every=s.checkpoint_every,
+                   validate_every=-(-steps // s.curve_points))  # fmt: skip
+
+    def _batches(self, arm: Arm) -> tuple[DetectionViews, Plan]:
+        """The arm's data and batches: with few labels, a distilled student fills half of each batch without labels."""
+        train, size = self.data.train, self.settings.batch
+        if not arm.few_labels:
+            return DetectionViews(train), Plan([(range(len(train)), size)], VIEWS, self.run.seed)
+        if not arm.terms:
+            return DetectionViews(train, self.labelled), Plan([(self.labelled, size)], VIEWS, self.run.seed)
+        pools = [(self.labelled, size // 2), (self.unlabelled, size - size // 2)]
+        views = DetectionViews(train, self.labelled, self.teacher_boxes())
+        return views, Plan(pools, VIEWS, self.run.seed)
+
+    def _validation_score(self, model: FasterRCNN) -> float:
+        return detection_scores(self.validation_truth, self.detect(model, self.data.validation), coco=False)[PRIMARY]
+
+    def _finish(self, name: str, model: FasterRCNN, fitted: Fitted, extra_cpu_seconds: float) -> Result:
+        detections = self.detect(model, self.data.test)
+        scores = detection_scores(self.truth, detections)
+        per_class = scores.pop("AP")
+        numbers = {**scores, "params": count_parameters(model), "size_mb": state_dict_mb(model),
+                   "train_s": fitted.cpu_seconds + extra_cpu_seconds, "steps": fitted.steps, "AP": per_class}  # fmt: skip
+        validation = max((score for _, score in fitted.scores), default=float("nan"))
+        result = Result(model, detections, numbers, validation, fitted)
+        if self.acc.is_main_process:
+            self.run.save_weights(name, model.state_dict())
+            (self.run.folder / "arms").mkdir(exist_ok=True)
+            self.run.save_json(f"arms/{name}", {"numbers": numbers, "validation": validation, "fitted": asdict(fitted)})
+            self.run.log(f"{name:22s} {PRIMARY} {numbers[PRIMARY]:5.1f}   mAP75 {numbers['mAP75']:5.1f}   "
+                         f"{fitted.steps} steps   {numbers['train_s']:.0f} CPU s")  # fmt: skip
+            (self.run.folder / "checkpoints" / f"{name}.pt").unlink(missing_ok=True)
+        self.acc.wait_for_everyone()
+        return result
+
+    def _read(self, name: str, saved: dict) -> Result:
+        network = self.settings.teacher if name == "teacher" else self.settings.student
+        model = build(network, self.settings, 0)
+        model.load_state_dict(load_file(self.run.folder / "weights" / f"{name}.safetensors"))
+        model.to(self.acc.device)
+        return Result(model, self.detect(model, self.data.test), saved["numbers"], saved["validation"],
+                      Fitted(**saved["fitted"]))  # fmt: skip
+
+    # --- the teacher's answers ----------------------------------------------------------------------------------
+
+    def teacher_cache(self) -> TeacherCache:
+        """The teacher's neck on every training picture in both views, computed once for all arms."""
+        if self.cache is None:
+            live = LiveTeacher(self.train("teacher").model, teacher_step)
+            self.cache = TeacherCache(live, self.run.folder / "cache", self.data.key, VIEWS, ["features"],
+                                      dtype=torch.float16)  # fmt: skip
+            data = DetectionViews(self.data.train)
+            keys = [[(i, view)] for view in VIEWS for i in range(len(data))]
+            clock = time.process_time()
+            if self.acc.is_main_process:
+                self.cache.fill(DataLoader(data, batch_sampler=keys, collate_fn=collate, generator=torch.Generator()))
+            self.cache_cpu_seconds = time.process_time() - clock
+            self.acc.wait_for_everyone()
+        return self.cache
+
+    def teacher_boxes(self) -> dict:
+        """What the teacher is sure of in the pictures without labels: foreground for the masks, never a label."""
+        pictures = Subset(self.data.train, self.unlabelled)
+        found = predict(self.train("teacher").model, [pictures[i]["image"] for i in range(len(pictures))])
+        sure = self.settings.pseudo_box_score
+        return {i: one["boxes"][one["scores"] > sure] for i, one in zip(self.unlabelled, found, strict=True)}
+
+    def detect(self, model: FasterRCNN, data) -> dict[str, dict]:
+        """image id → detections."""
+        items = [data[i] for i in range(len(data))]
+        found = predict(model, [item["image"] for item in items])
+        return {item["id"]: one for item, one in zip(items, found, strict=True)}
+
+    # --- evidence -----------------------------------------------------------------------------------------------
+
+    def compare(self) -> dict[str, Comparison]:
+        """Every pair of COMPARISONS whose two arms are there, by paired bootstrap over the test images."""
+        tables = {name: match_table(self.truth, result.detections) for name, result in self.results.items()}
+
+        def metric(name):
+            return lambda weights: bootstrap_map(tables[name], weights, "area")
+
+        return {
+            f"{b}_vs_{a}": paired_bootstrap(metric(a), metric(b), len(self.truth), seed=self.run.seed)
+            for b, a in COMPARISONS
+            if a in self.results and b in self.results
+        }
+
+    def add_costs(self) -> None:
+        """FLOPs and CPU latency of one test picture, teacher and student in turn in one run."""
+        image = self.data.test[0]["image"].float() / 255
+        models = {"teacher": self.train("teacher").model, "student": self.train("baseline").model}
+        calls = {}
+        for who, model in models.items():
+            copy = build(self.settings.teacher if who == "teacher" else self.settings.student, self.settings, 0).eval()
+            copy.load_state_dict(model.state_dict())
+            calls[who] = lambda copy=copy: copy([image])
+        with torch.inference_mode():
+            flops = {who: count_flops(call) for who, call in calls.items()}
+            milliseconds = latency_ms(calls)
+        for name, result in self.results.items():
+            who = "teacher" if name == "teacher" else "student"
+            result.numbers.update(flops=flops[who], latency_ms=milliseconds[who])
+
+    def save(self) -> dict[str, Comparison]:
+        """Costs, comparisons and metrics.json; returns the comparisons."""
+        self.add_costs()
+        comparisons = self.compare()
+        arms = {name: result.numbers for name, result in self.results.items()}
+        self.run.save_metrics(PRIMARY, True, arms, comparisons, self.acc.device)
+        return comparisons
+
+    def save_detections(self, name: str) -> None:
+        """The official ``comp4_det_test_<class>.txt`` files of an arm, below the run's folder."""
+        from kdnb.datasets.voc import write_detections
+
+        write_detections(self.run.folder / "detections" / name, VOC_CLASSES, self.results[name].detections)
