@@ -121,7 +121,8 @@ def unpack(archive, folder):
         try:
             _extract(archive, scratch)
         except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, LZMAError, RuntimeError, KeyError) as error:
-            raise InputError(f"{archive}: cannot be unpacked ({error}), expected a whole zip or tar archive") from None
+            reason = str(error).split("\n", 1)[0]
+            raise InputError(f"{archive}: cannot be unpacked ({reason}), expected a whole zip or tar archive") from None
         except FileNotFoundError as error:
             if error.filename != str(archive):
                 raise
@@ -191,6 +192,8 @@ def _tar_members(archive):
         box.fileobj.seek(box.offset)
         if box.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
             raise tarfile.ReadError("unexpected end of data")
+        while box.fileobj.read(BLOCK):  # to the end of a compressed stream, where its own checksum is
+            pass
 
 
 def _move(scratch, folder):

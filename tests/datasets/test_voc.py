@@ -26,8 +26,8 @@ def write_xml(path, objects, size=(40, 30)):
     lines = ["<annotation>", f"<size><width>{size[0]}</width><height>{size[1]}</height><depth>3</depth></size>"]
     for name, difficult, box in objects:
         corners = "".join(f"<{k}>{v}</{k}>" for k, v in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True))
-        lines += ["<object>", f"<name>{name}</name>", f"<difficult>{difficult}</difficult>", f"<bndbox>{corners}</bndbox>"]
-        lines += ["</object>"]
+        lines += ["<object>", f"<name>{name}</name>", f"<difficult>{difficult}</difficult>"]
+        lines += [f"<bndbox>{corners}</bndbox>", "</object>"]
     path.write_text("\n".join([*lines, "</annotation>"]))
 
 
@@ -206,7 +206,7 @@ def test_missing_file_is_found_before_training_and_while_reading(devkit, path_of
 def test_truncated_jpeg_is_never_padded(devkit, switched_on, monkeypatch):
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", switched_on)
     whole = picture(devkit).read_bytes()
-    for length in (len(whole) - 40, len(whole) // 2, 300, 0):
+    for length in (len(whole) - 2, len(whole) - 40, len(whole) // 2, 300, 0):
         picture(devkit).write_bytes(whole[:length])
         assert "000001.jpg" in error_of(lambda: VOC(devkit)[0])
 
@@ -214,7 +214,7 @@ def test_truncated_jpeg_is_never_padded(devkit, switched_on, monkeypatch):
 @pytest.mark.parametrize(
     ("old", "new", "line", "what"),
     [
-        ("<name>car<", "<name>cra<", 4, "unknown class 'cra', expected one of the 20 VOC classes (nearest: 'car')"),
+        ("<name>car<", "<name>carr<", 4, "unknown class 'carr', expected one of the 20 VOC classes (nearest: 'car')"),
         ("<name>car<", "<name>Person<", 4, "nearest: 'person'"),
         ("<name>car</name>", "", 3, "unknown class ''"),
         ("<xmin>5<", "<xmin>abc<", 6, "<xmin> is 'abc', expected a number"),
