@@ -1,0 +1,165 @@
+"""The street as a Pascal VOC detection set in the official layout, built in parallel and moved into place whole."""
+
+import hashlib
+import json
+import multiprocessing
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from kdnb.errors import InputError
+from kdnb.world.annotate import Annotation, annotate
+from kdnb.world.camera import render
+from kdnb.world.scene import make_scene
+
+WORLD_VERSION = 1  # raise it whenever pictures or annotations change: cached sets are then built anew
+VOC_CLASSES = ("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
+               "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor")
+VOC_NAME = {"car": "car", "van": "car", "bus": "bus", "tram": "train", "person": "person", "rider": "person",
+            "bicycle": "bicycle", "motorbike": "motorbike", "dog": "dog", "potted plant": "pottedplant"}
+FEWEST_PIXELS = 10  # fewer visible pixels than this are not annotated
+
+
+def is_difficult(a: Annotation) -> bool:
+    """Tiny or more than 70 % hidden."""
+    x1, y1, x2, y2 = a.visible_box
+    return min(x2 - x1, y2 - y1) < 8 or a.pixels < 60 or a.occlusion > 0.7
+
+
+def pose(a: Annotation) -> str:
+    """VOC's pose: the side of the thing that the camera sees."""
+    bearing = np.arctan2(a.thing.centre[1], a.thing.centre[0])
+    turn = np.mod(round(np.degrees(a.thing.yaw - bearing), 3) + 45, 360)
+    return ("Rear", "Left", "Frontal", "Right")[int(turn // 90)]
+
+
+def objects(annotations: list[Annotation]) -> list[dict]:
+    """VOC objects of an image: name, pose, truncated, difficult, and 1-based inclusive integer corners."""
+    out = []
+    for a in annotations:
+        if a.thing.category not in VOC_NAME or a.pixels < FEWEST_PIXELS:
+            continue
+        x1, y1, x2, y2 = a.visible_box
+        out.append({"name": VOC_NAME[a.thing.category], "pose": pose(a), "truncated": int(a.truncation > 0.15),
+                    "difficult": int(is_difficult(a)), "xmin": int(np.floor(x1)) + 1, "ymin": int(np.floor(y1)) + 1,
+                    "xmax": int(np.ceil(x2)), "ymax": int(np.ceil(y2))})
+    return out
+
+
+def _xml(name: str, width: int, height: int, found: list[dict]) -> str:
+    lines = ["<annotation>", "\t<folder>VOC2007</folder>", f"\t<filename>{name}.jpg</filename>",
+             "\t<source>", "\t\t<database>The kdnb street</database>", "\t\t<annotation>PASCAL VOC2007</annotation>",
+             "\t\t<image>drawn</image>", "\t</source>",
+             "\t<size>", f"\t\t<width>{width}</width>", f"\t\t<height>{height}</height>", "\t\t<depth>3</depth>",
+             "\t</size>", "\t<segmented>0</segmented>"]
+    for o in found:
+        lines += ["\t<object>", *(f"\t\t<{k}>{o[k]}</{k}>" for k in ("name", "pose", "truncated", "difficult")),
+                  "\t\t<bndbox>", *(f"\t\t\t<{k}>{o[k]}</{k}>" for k in ("xmin", "ymin", "xmax", "ymax")),
+                  "\t\t</bndbox>", "\t</object>"]
+    return "\n".join([*lines, "</annotation>", ""])
+
+
+def _draw(job) -> tuple[str, list[tuple[str, int]]]:
+    """Draw and write one image and its annotation; returns its name and (class, difficult) of its objects."""
+    folder, name, seed, split, index, (width, height) = job
+    scene = make_scene(seed, split, index)
+    view = render(scene, width, height)
+    found = objects(annotate(scene, view))
+    Image.fromarray(view.image).save(folder / "JPEGImages" / f"{name}.jpg", quality=95, subsampling=0)
+    (folder / "Annotations" / f"{name}.xml").write_text(_xml(name, width, height, found))
+    return name, [(o["name"], o["difficult"]) for o in found]
+
+
+def _write_lists(main: Path, sets: dict[str, list[str]], content: dict[str, list[tuple[str, int]]]):
+    """<set>.txt, and <class>_<set>.txt with 1 (there), 0 (only difficult ones) or -1 (not there)."""
+    for which, names in sets.items():
+        (main / f"{which}.txt").write_text("".join(f"{n}\n" for n in names))
+        for label in VOC_CLASSES:
+            lines = []
+            for n in names:
+                hard = [difficult for found, difficult in content[n] if found == label]
+                lines.append(f"{n} {-1 if not hard else 0 if all(hard) else 1:2d}\n")
+            (main / f"{label}_{which}.txt").write_text("".join(lines))
+
+
+def export_voc(out, train: int = 800, test: int = 150, size: tuple[int, int] = (160, 128), seed: int = 0,
+               workers: int | None = None) -> Path:
+    """Write a VOCdevkit into the folder ``out`` and return the path of that VOCdevkit.
+
+    Args:
+        train: images of trainval; the last eighth of them is val, drawn like train but from scenes of its own.
+        test: images of the test set, whose streets and light training never shows.
+        size: (width, height) in pixels.
+        workers: processes, by default one per usable core; the result does not depend on it.
+
+    Raises:
+        InputError: fewer than 8 training images or no test image, an image smaller than 32 pixels, or a VOCdevkit that
+            is already there.
+    """
+    if train < 8 or test < 1 or min(size) < 32:
+        raise InputError(f"export_voc: train={train}, test={test}, size={tuple(size)}, expected at least 8 images, "
+                         "1 image and 32 pixels")
+    root = Path(out) / "VOCdevkit"
+    if root.exists():
+        raise InputError(f"{root}: already exists, expected a folder without a VOCdevkit")
+    folder = root / "VOC2007"
+    for sub in ("JPEGImages", "Annotations", "ImageSets/Main"):
+        (folder / sub).mkdir(parents=True)
+    val = train // 8
+    splits = ["train"] * (train - val) + ["val"] * val + ["test"] * test
+    jobs = [(folder, f"{k + 1:06d}", seed, split, k, tuple(size)) for k, split in enumerate(splits)]
+    content = dict(_run(jobs, workers))
+    names = [job[1] for job in jobs]
+    sets = {"train": names[: train - val], "val": names[train - val : train], "trainval": names[:train],
+            "test": names[train:]}
+    _write_lists(folder / "ImageSets" / "Main", sets, content)
+    return root
+
+
+def _usable_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _run(jobs, workers):
+    workers = min(workers or _usable_cores(), len(jobs))
+    bar = {"total": len(jobs), "desc": "drawing the street", "unit": "image", "mininterval": 0.5}
+    if workers == 1:
+        return list(tqdm(map(_draw, jobs), **bar))
+    # spawn, not fork: a parent that has used torch's threads must not be forked
+    with multiprocessing.get_context("spawn").Pool(workers) as pool:
+        return list(tqdm(pool.imap_unordered(_draw, jobs, chunksize=8), **bar))
+
+
+def drawn_voc(root, **settings) -> Path:
+    """The VOCdevkit for these settings of export_voc, drawn only when ``root`` does not hold it yet.
+
+    It is built in a temporary folder beside its place and moved there whole, so a killed build leaves nothing that is
+    taken for complete, and of two processes that draw the same set at once the second uses what the first has moved.
+    """
+    known = {"train": 800, "test": 150, "size": (160, 128), "seed": 0}
+    unknown = set(settings) - set(known) - {"workers"}
+    if unknown:
+        raise InputError(f"drawn_voc: unknown setting {sorted(unknown)[0]}, expected one of {', '.join(known)}")
+    recipe = {**known, **{k: v for k, v in settings.items() if k != "workers"}, "world": WORLD_VERSION}
+    recipe["size"] = list(recipe["size"])
+    digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:12]
+    place = Path(root) / f"voc_{digest}"
+    if not place.is_dir():
+        Path(root).mkdir(parents=True, exist_ok=True)
+        build = Path(tempfile.mkdtemp(prefix=f".voc_{digest}_", dir=root))
+        try:
+            export_voc(build, **settings)
+            (build / "settings.json").write_text(json.dumps(recipe, indent=1) + "\n")
+            build.chmod(0o755)
+            os.rename(build, place)
+        except OSError:
+            if not place.is_dir():
+                raise
+        finally:
+            shutil.rmtree(build, ignore_errors=True)
+    return place / "VOCdevkit"

@@ -1,0 +1,223 @@
+"""A street scene from a seed: what stands where, in what light, seen by which camera."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from kdnb.errors import InputError
+from kdnb.world import figures, furniture, palette, vehicles
+from kdnb.world.layout import Placer, Street, draw_street
+from kdnb.world.solids import Kit, Solids, solids
+
+SPLITS = ("train", "val", "test")
+# Chance (or expected number) of each category in a scene, nearest and farthest placing in metres.
+CAST = {
+    "tram": (0.38, 11, 30), "bus": (0.40, 9, 28), "truck": (0.20, 10, 32), "van": (0.30, 7, 26), "car": (1.6, 6, 26),
+    "motorbike": (0.44, 4, 11), "bicycle": (0.42, 4, 11), "dog": (0.46, 2.8, 7), "potted plant": (0.5, 2.8, 8),
+    "bench": (0.2, 3.5, 10), "person": (1.25, 3.2, 11),
+}
+
+
+@dataclass
+class Thing:
+    """One object that counts. ``centre`` (3,), ``size`` (length, width, height) and ``yaw`` are its upright 3D box in
+    the ego frame (metres, radians); ``attributes`` name what sets it apart (colour, body, trim, ...). ``partner`` is
+    the instance of the bicycle or motorbike of a rider and the other way round, 0 for none; ``place`` says where it
+    stands: "lane", "oncoming", "parked", "side street", "crossing" or "pavement"."""
+
+    instance: int
+    category: str
+    attributes: dict
+    centre: np.ndarray
+    size: np.ndarray
+    yaw: float
+    place: str = ""
+    partner: int = 0
+
+
+@dataclass
+class Scene:
+    """Solids and things in the ego frame: x forward, y left, z up, metres, origin on the ground below the camera.
+
+    ``lens`` is the focal length as a share of sqrt(width * height), so one scene has the same character in every image
+    format; ``camera_height`` in metres, ``camera_pitch`` in radians, positive looks down.
+    """
+
+    solids: Solids
+    things: list[Thing]
+    street: Street
+    look: palette.Look
+    camera_height: float
+    camera_pitch: float
+    lens: float
+    seed: tuple
+
+    def thing(self, instance: int) -> Thing:
+        """The thing with this instance id; ids count from 1."""
+        return self.things[instance - 1]
+
+
+def generator(seed: int, split: str, index: int) -> np.random.Generator:
+    """The only source of chance: PCG64 seeded with (seed, split, index).
+
+    Raises InputError for an unknown split.
+    """
+    if split not in SPLITS:
+        raise InputError(f"split is '{split}', expected one of {', '.join(SPLITS)}")
+    return np.random.Generator(np.random.PCG64([seed, SPLITS.index(split), index]))
+
+
+def build(category: str, rng: np.random.Generator) -> list[tuple[str, Kit, dict]]:
+    """The kits of one category: (category, kit, attributes), two of them for somebody on a bicycle or motorbike."""
+    single = {"car": vehicles.car, "van": vehicles.van, "truck": vehicles.truck, "bus": vehicles.bus,
+              "tram": vehicles.tram, "person": figures.person, "dog": figures.dog, "bench": furniture.bench,
+              "potted plant": furniture.potted_plant}
+    if category in single:
+        return [(category, *single[category](rng))]
+    kit, attributes, rider, looks = {"bicycle": figures.bicycle, "motorbike": figures.motorbike}[category](rng)
+    return [(category, kit, attributes), ("rider", rider, looks)]
+
+
+class _Stage:
+    """Collects placed kits and things while a scene is being made."""
+
+    def __init__(self):
+        self.placed, self.things = [], []
+
+    def scenery(self, kit: Kit, x, y, yaw):
+        self.placed.append((np.array(kit.rows), x, y, yaw, 0))
+
+    def thing(self, category, kit: Kit, attributes, x, y, yaw, place):
+        low, high = kit.extent()
+        middle, cos, sin = (low + high) / 2, np.cos(yaw), np.sin(yaw)
+        centre = np.array([x + cos * middle[0] - sin * middle[1], y + sin * middle[0] + cos * middle[1], middle[2]])
+        instance = len(self.things) + 1
+        self.placed.append((np.array(kit.rows), x, y, yaw, instance))
+        self.things.append(Thing(instance, category, attributes, np.round(centre, 4), np.round(high - low, 4),
+                                 round(float(yaw), 6), place))
+        return self.things[-1]
+
+    def add(self, parts, x, y, yaw, place):
+        made = [self.thing(*part, x, y, yaw, place) for part in parts]
+        if len(made) == 2:
+            made[0].partner, made[1].partner = made[1].instance, made[0].instance
+
+
+def _wanted(rng) -> list[str]:
+    """Categories to place, in random order, rare ones and common ones alike."""
+    names = []
+    for category, (expected, *_) in CAST.items():
+        count = int(expected) + (rng.uniform() < expected % 1)
+        if category in ("car", "person"):
+            count = max(count + int(rng.integers(-1, 2)), 0)
+        names += [category] * count
+    order = rng.permutation(len(names))
+    return [names[k] for k in order]
+
+
+def _populate(rng, stage: _Stage, street: Street, placer: Placer):
+    for category in _wanted(rng):
+        parts = build(category, rng)
+        spot = placer.find(category, parts, CAST[category][1:], near=True)
+        if spot:
+            stage.add(parts, *spot)
+    for _ in range(int(rng.integers(5, 10))):  # seen by wide images and by LiDAR, too far out or too far for small ones
+        category = ("car", "car", "car", "person", "van", "truck", "bicycle")[int(rng.integers(7))]
+        parts = build(category, rng)
+        spot = placer.find(category, parts, (-30, 60), near=False)
+        if spot:
+            stage.add(parts, *spot)
+
+
+def _scenery(rng, stage: _Stage, street: Street, placer: Placer, split: str):
+    facades = palette.FACADES["test" if split == "test" else "train"]
+    for side in (-1, 1):
+        x = -32.0 + rng.uniform(0, 6)
+        while x < 95:
+            wide = rng.uniform(8, 15)
+            gap = street.side is not None and x < street.side[1] + 2 and x + wide > street.side[0] - 2
+            if gap:
+                x = street.side[1] + 2.05
+                continue
+            back = street.frontage(side)
+            if rng.uniform() < 0.78:
+                name, (wall, trim) = palette.named(rng, facades)
+                deep = rng.uniform(8, 11)
+                kit, _ = furniture.building(rng, wall, trim, wide, deep)
+                yaw = 0.0 if side < 0 else np.pi
+                stage.scenery(kit, *street.to_ego(x + wide / 2, side * (back + deep / 2 + 0.4), yaw))
+            else:
+                _garden(rng, stage, street, side, x, wide, back)
+            x += wide + (rng.uniform(1, 4) if rng.uniform() < 0.25 else 0.05)
+        _kerbside(rng, stage, street, placer, side)
+    _end_of_street(rng, stage, street, facades)
+
+
+def _garden(rng, stage, street, side, x, wide, back):
+    """A gap between houses: a fence, and trees behind it."""
+    kit, _ = furniture.fence(rng, wide - 0.6)
+    stage.scenery(kit, *street.to_ego(x + wide / 2, side * (back + 0.5), 0.0))
+    for k in range(2):
+        kit, _ = furniture.tree(rng, rng.uniform(1.6, 2.6))
+        stage.scenery(kit, *street.to_ego(x + wide * (0.3 + 0.4 * k), side * (back + 4.0 + 3 * k), 0.0))
+
+
+def _kerbside(rng, stage, street, placer, side):
+    """Trees, lamps, signs and signals along the kerb; their feet keep clear of people."""
+    x, y = -20 + rng.uniform(0, 8), side * (street.kerb(side) + 0.55)
+    leafy = rng.uniform() < 0.65
+    while x < 75:
+        kind = rng.uniform()
+        free = street.side is None or not street.side[0] - 1 < x < street.side[1] + 1
+        if free and placer.claim(x, y, 0.35):
+            if leafy and kind < 0.6:
+                kit, yaw = furniture.tree(rng, rng.uniform(4.0, 4.6))[0], rng.uniform(0, 6)
+            elif kind < 0.8:
+                kit, yaw = furniture.lamp_post(rng)[0], 0.0 if side < 0 else np.pi
+            elif kind < 0.95 or street.zebra is None:
+                kit, yaw = furniture.sign(rng)[0], 0.0
+            else:
+                kit, yaw = furniture.signal(rng)[0], 0.0
+            stage.scenery(kit, *street.to_ego(x, y, yaw))
+        x += rng.uniform(6, 13)
+
+
+def _end_of_street(rng, stage, street, facades):
+    for k in range(-3, 4):
+        if rng.uniform() < 0.5:
+            kit, _ = furniture.building(rng, *palette.named(rng, facades)[1], 14, 8)
+            stage.scenery(kit, *street.to_ego(118 + rng.uniform(0, 8), 14.5 * k, np.pi / 2))
+        else:
+            kit, _ = furniture.tree(rng, 2.0)
+            stage.scenery(kit, *street.to_ego(108, 14.5 * k, 0.0))
+
+
+def make_scene(seed: int, split: str = "train", index: int = 0) -> Scene:
+    """Scene ``index`` of a split. "test" scenes draw facades, light, haze and sky that "train" and "val" do not.
+
+    Raises InputError for an unknown split.
+    """
+    rng = generator(seed, split, index)
+    look = palette.draw_look(rng, split)
+    street = draw_street(rng)
+    lens = round(rng.uniform(0.92, 1.10), 4)
+    height = rng.uniform(1.35, 1.9) if street.viewpoint == "car" else rng.uniform(1.4, 2.3)
+    pitch = round(rng.uniform(0.0, 0.06) + 0.035 * (height - 1.5), 4)
+    stage, placer = _Stage(), Placer(rng, street, half_view=float(np.arctan(0.56 / lens)))
+    _populate(rng, stage, street, placer)
+    _scenery(rng, stage, street, placer, split)
+    return Scene(solids(stage.placed), stage.things, street, look, round(height, 3), pitch, lens, (seed, split, index))
+
+
+def make_car(seed: int, body: str | None = None, colour: str | None = None, trim: str | None = None,
+             split: str = "train", index: int = 0) -> Scene:
+    """One car alone on its street, close to the camera and turned any way: fine-grained close-ups."""
+    rng = generator(seed, split, index)
+    look, street = palette.draw_look(rng, split), draw_street(rng)
+    stage, placer = _Stage(), Placer(rng, street, half_view=0.5)
+    kit, attributes = vehicles.car(rng, body, colour, trim)
+    stage.thing("car", kit, attributes, rng.uniform(6.0, 7.5), rng.uniform(-0.6, 0.6), rng.uniform(0, 2 * np.pi), "")
+    placer.claim_ego(stage.things[0])
+    _scenery(rng, stage, street, placer, split)
+    return Scene(solids(stage.placed), stage.things, street, look, round(rng.uniform(1.3, 1.9), 3),
+                 round(rng.uniform(0.06, 0.12), 4), 1.05, (seed, split, index))

@@ -1,0 +1,99 @@
+"""Solids: the oriented boxes (and what is rounded or slanted inside them) that everything in the street is made of."""
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+# What fills the oriented box. A RING is a wheel one looks through: a cylinder across the box without its inner disc.
+BOX, CYLINDER_Y, CYLINDER_Z, ELLIPSOID, RING = range(5)
+
+# Texture of a solid: what shade.py paints on its faces.
+(PLAIN, CAR_BODY, CABIN, VAN_BODY, BUS_BODY, TRAM_BODY, CARGO, WHEEL, HEAD, SHIRT, LEAVES, FACADE, ROOF, SIGN, SIGNAL,
+ WOOD, FLOWERS, HELMET, LAMP) = range(19)
+
+SEMANTICS = ("void", "sky", "road", "lane mark", "pavement", "grass", "building", "fence", "pole", "traffic sign", "tree",
+             "car", "van", "truck", "bus", "tram", "person", "rider", "bicycle", "motorbike", "dog", "potted plant",
+             "bench")
+SEMANTIC = {name: index for index, name in enumerate(SEMANTICS)}
+
+
+@dataclass
+class Solids:
+    """Struct of arrays over N oriented boxes in the ego frame (x forward, y left, z up, metres).
+
+    centre (N,3), size (N,3) and yaw (N,) place the box. ``inset`` (N,3) moves the top edge of the front, the back and
+    both sides inwards by so many metres, which makes windscreens, roofs, cones, and - front = -back - leaning limbs.
+    ``colour`` and ``accent`` (N,3) are in 0..1; ``variant`` (N,) is a small number that textures vary with.
+    ``instance`` is 0 for scenery.
+    """
+
+    centre: np.ndarray
+    size: np.ndarray
+    yaw: np.ndarray
+    shape: np.ndarray
+    inset: np.ndarray
+    colour: np.ndarray
+    accent: np.ndarray
+    texture: np.ndarray
+    variant: np.ndarray
+    semantic: np.ndarray
+    instance: np.ndarray
+
+    def __len__(self):
+        return len(self.yaw)
+
+    def take(self, index) -> "Solids":
+        """The solids at ``index`` (integers or a mask)."""
+        return Solids(*(getattr(self, f.name)[index] for f in fields(self)))
+
+    def turn(self) -> tuple[np.ndarray, np.ndarray]:
+        """cos and sin of yaw, (N,) each, rounded so that no decision hangs on a machine's last bit."""
+        return np.round(np.cos(self.yaw), 6) + 0.0, np.round(np.sin(self.yaw), 6) + 0.0
+
+    def corners(self) -> np.ndarray:
+        """(N, 8, 3) corners in the ego frame, insets included."""
+        half = self.size / 2
+        x = np.stack([half[:, 0], -half[:, 0], half[:, 0] - self.inset[:, 0], self.inset[:, 1] - half[:, 0]], 1)
+        y = np.stack([half[:, 1], half[:, 1] - self.inset[:, 2]], 1)
+        cos, sin = self.turn()
+        out = np.empty((len(self), 8, 3))
+        for k in range(8):
+            top, end, side = k >> 2, (k >> 1) & 1, 1 - 2 * (k & 1)
+            px, py = x[:, 2 * top + end], side * y[:, top]
+            out[:, k, 0] = cos * px - sin * py
+            out[:, k, 1] = sin * px + cos * py
+            out[:, k, 2] = half[:, 2] * (2 * top - 1)
+        return out + self.centre[:, None]
+
+
+class Kit:
+    """Parts of one thing in its own frame (x forward, y left, z up, origin on the ground), before it is put somewhere."""
+
+    def __init__(self, semantic: str):
+        self.semantic = SEMANTIC[semantic]
+        self.rows = []
+
+    def add(self, centre, size, colour, texture=PLAIN, shape=BOX, inset=(0, 0, 0), accent=None, variant=0, turned=0.0,
+            semantic=None):
+        """Add a box: centre (3), size (3), colour (3). ``turned`` is its yaw within the thing."""
+        self.rows.append((*centre, *size, turned, shape, *inset, *colour, *(colour if accent is None else accent),
+                          texture, variant, self.semantic if semantic is None else SEMANTIC[semantic]))
+
+    def extent(self) -> tuple[np.ndarray, np.ndarray]:
+        """Lowest and highest corner (3,) of all parts in the thing's own frame."""
+        corners = solids([(np.array(self.rows), 0.0, 0.0, 0.0, 0)]).corners().reshape(-1, 3)
+        return corners.min(0), corners.max(0)
+
+
+def solids(placed) -> Solids:
+    """Solids of a list of (rows of a Kit, x, y, yaw, instance)."""
+    rows = np.concatenate([rows for rows, *_ in placed])
+    x, y, yaw, instance = (np.repeat([p[k] for p in placed], [len(p[0]) for p in placed]) for k in (1, 2, 3, 4))
+    cos, sin = np.cos(yaw), np.sin(yaw)
+    centre = np.stack([x + cos * rows[:, 0] - sin * rows[:, 1], y + sin * rows[:, 0] + cos * rows[:, 1], rows[:, 2]], 1)
+    return Solids(
+        centre=np.round(centre, 4), size=np.round(rows[:, 3:6], 4), yaw=np.round(yaw + rows[:, 6], 6),
+        shape=rows[:, 7].astype(np.uint8), inset=np.round(rows[:, 8:11], 4), colour=rows[:, 11:14].astype(np.float32),
+        accent=rows[:, 14:17].astype(np.float32), texture=rows[:, 17].astype(np.uint8),
+        variant=rows[:, 18].astype(np.uint8), semantic=rows[:, 19].astype(np.uint8),
+        instance=instance.astype(np.int32))
