@@ -157,6 +157,7 @@ def fit(
         NonFiniteLoss: naming the step and the part.
     """
     acc = accelerator(how.precision, cpu=not torch.cuda.is_available())
+    module.to(acc.device)
     optimizer = make_optimizer([p for p in module.parameters() if p.requires_grad], how)
     schedule = make_schedule(optimizer, how)
     state = Fitted()
@@ -194,8 +195,9 @@ def make_loader(data, plan: Plan, how: Fit, acc: Accelerator, collate, start: in
     """Batches of the steps from ``start`` on: this process's share of each global batch."""
     share = slice(acc.process_index, None, acc.num_processes)
     batches = [plan.batch(step)[share] for step in range(start, how.steps)]
+    # a generator of its own: a loader otherwise draws from the global one, and a resumed run would differ
     loader = DataLoader(data, batch_sampler=batches, collate_fn=collate, num_workers=how.workers,
-                        pin_memory=torch.cuda.is_available())  # fmt: skip
+                        pin_memory=torch.cuda.is_available(), generator=torch.Generator())  # fmt: skip
     return (move(batch, acc.device) for batch in loader)
 
 

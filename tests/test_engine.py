@@ -1,0 +1,200 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+
+from kdnb.distill.distiller import Distiller
+from kdnb.engine import Fit, NonFiniteLoss, Plan, fit, make_schedule
+from kdnb.errors import InputError
+
+HOW = {"steps": 12, "lr": 0.05, "clip": 1.0, "schedule": "onecycle"}
+
+
+class Points(Dataset):
+    """Samples of a fixed function of their index; the view negates them."""
+
+    def __getitem__(self, key):
+        index, view = key
+        x = torch.sin(torch.arange(6.0) * (index + 1))
+        return (x if view == "plain" else -x), torch.tensor(index % 3)
+
+    def __len__(self):
+        return 40
+
+
+class Net(nn.Module):
+    """With dropout, so that a run only repeats itself if the random numbers do."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 3))
+
+    def forward(self, batch):
+        x, y = batch
+        return {"loss": nn.functional.cross_entropy(self.layers(x), y)}
+
+
+def collate(samples):
+    return [torch.stack(column) for column in zip(*samples, strict=True)]
+
+
+def make():
+    torch.manual_seed(3)
+    return Distiller(Net())
+
+
+def run(module=None, plan=None, checkpoint=None, validate=None, **changes):
+    module = module or make()
+    plan = plan or Plan([(range(40), 8)], ("plain", "flip"), seed=1)
+    fitted = fit(module, Points(), plan, Fit(**{**HOW, **changes}), collate=collate, checkpoint=checkpoint,
+                 validate=validate)  # fmt: skip
+    return module, fitted
+
+
+def same(a, b):
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
+def test_plan_goes_through_every_item_once_per_pass_and_repeats_itself():
+    plan = Plan([(range(10), 4)], ("plain", "flip"), seed=5)
+    items = [item for step in range(5) for item, _ in plan.batch(step)]
+    assert sorted(items[:10]) == list(range(10)) and sorted(items[10:]) == list(range(10))
+    assert items[:10] != items[10:]
+    assert plan.batch(3) == Plan([(range(10), 4)], ("plain", "flip"), seed=5).batch(3)
+    assert plan.batch(3) != Plan([(range(10), 4)], ("plain", "flip"), seed=6).batch(3)
+    assert {view for step in range(9) for _, view in plan.batch(step)} == {"plain", "flip"}
+
+
+def test_plan_of_two_pools_fills_each_batch_from_both():
+    plan = Plan([([0, 1], 2), ([7, 8, 9], 3)], seed=0)
+    for step in range(4):
+        items = [item for item, _ in plan.batch(step)]
+        assert sorted(items) == [0, 1, 7, 8, 9]
+
+
+def test_training_learns_and_logs_every_step():
+    module, fitted = run(steps=60, schedule="cosine", lr=0.02)
+    assert [h["step"] for h in fitted.history] == list(range(1, 61))
+    assert set(fitted.history[0]) == {"step", "lr", "loss", "task"}
+    assert np.mean([h["loss"] for h in fitted.history[-10:]]) < np.mean([h["loss"] for h in fitted.history[:10]])
+    assert fitted.cpu_seconds > 0 and fitted.seconds > 0
+
+
+def test_resume_is_bit_equal(tmp_path):
+    whole, _ = run()
+    checkpoint = tmp_path / "c.pt"
+    stop = RuntimeError("killed")
+
+    def kill(module):
+        raise stop
+
+    with pytest.raises(RuntimeError, match="killed"):
+        run(checkpoint=checkpoint, checkpoint_every=5, validate=kill, validate_every=7)
+    resumed, fitted = run(checkpoint=checkpoint, checkpoint_every=5)
+    assert same(whole, resumed)
+    assert [h["step"] for h in fitted.history] == list(range(1, 13))
+
+
+def test_sigkill_and_resume_give_the_same_weights(tmp_path):
+    """A process killed at any moment leaves a whole checkpoint, and the next one ends at the same weights."""
+    script = tmp_path / "train.py"
+    script.write_text(
+        "import sys, time, torch\n"
+        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "import test_engine as t\n"
+        "class Slow(t.Points):\n"
+        "    def __getitem__(self, key):\n"
+        "        time.sleep(float(sys.argv[2])); return super().__getitem__(key)\n"
+        "t.Points = Slow\n"
+        "module, _ = t.run(checkpoint=sys.argv[1] + '/c.pt', checkpoint_every=1, steps=40)\n"
+        "torch.save(module.state_dict(), sys.argv[1] + '/done.pt')\n"
+    )
+    command = [sys.executable, str(script), str(tmp_path)]
+    process = subprocess.Popen([*command, "0.01"], start_new_session=True)
+    deadline = time.time() + 120
+    while not (tmp_path / "c.pt").exists() and time.time() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.4)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "done.pt").exists()
+    subprocess.run([*command, "0"], check=True)
+    whole, _ = run(steps=40)
+    resumed = torch.load(tmp_path / "done.pt", weights_only=True)
+    assert all(torch.equal(value, resumed[key]) for key, value in whole.state_dict().items())
+
+
+def test_nan_stops_with_the_step_and_the_part():
+    class Breaks(Net):
+        calls = 0
+
+        def forward(self, batch):
+            Breaks.calls += 1
+            out = super().forward(batch)
+            bad = out["loss"] * (float("nan") if Breaks.calls == 4 else 1)
+            return {"loss": out["loss"] + bad, "parts": {"box": bad}}
+
+    module = Distiller(Breaks())
+    module.student.layers = make().student.layers
+    with pytest.raises(NonFiniteLoss, match=r"step 4: part '(task|box)' of the loss is nan"):
+        run(module)
+
+
+def test_best_state_is_restored_and_patience_stops():
+    scores = iter([1.0, 5.0, 4.0, 3.0, 2.0, 1.0])
+    states = []
+
+    def validate(module):
+        states.append({k: v.clone() for k, v in module.state_dict().items()})
+        return next(scores)
+
+    module, fitted = run(steps=60, validate=validate, validate_every=10, patience=2)
+    assert fitted.steps == 40 and fitted.best_step == 20
+    assert [score for _, score in fitted.scores] == [1.0, 5.0, 4.0, 3.0]
+    assert all(torch.equal(states[1][k], v) for k, v in module.state_dict().items())
+
+
+def test_schedules_and_optimizers():
+    for schedule, last in (("onecycle", 0.0), ("cosine", 0.0), ("step", 0.01)):
+        how = Fit(steps=100, lr=1.0, schedule=schedule, optimizer="sgd")
+        optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], 1.0)
+        rates = make_schedule(optimizer, how)
+        for _ in range(99):
+            optimizer.step()
+            rates.step()
+        assert rates.get_last_lr()[0] == pytest.approx(last, abs=2e-3)
+    with pytest.raises(InputError, match="expected onecycle, cosine or step"):
+        make_schedule(optimizer, Fit(1, 1.0, schedule="two-cycle"))
+    with pytest.raises(InputError, match="expected adamw or sgd"):
+        run(optimizer="adamx")
+
+
+def test_two_processes_see_the_same_global_batches(tmp_path):
+    """torchrun with two processes and gloo logs the losses of one process and ends at its weights."""
+    script = tmp_path / "ddp.py"
+    script.write_text(
+        "import sys, os, json, torch\n"
+        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "import test_engine as t\n"
+        "module = t.make(); module.student.layers[2] = torch.nn.Identity()\n"
+        "module, fitted = t.run(module)\n"
+        "if int(os.environ.get('RANK', 0)) == 0:\n"
+        "    state = {k: v.tolist() for k, v in module.state_dict().items()}\n"
+        "    json.dump([[h['loss'] for h in fitted.history], state], open(sys.argv[1], 'w'))\n"
+    )
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29731"]
+    subprocess.run([*torchrun, str(script), str(tmp_path / "two.json")], check=True, env=env, timeout=300)
+    subprocess.run([sys.executable, str(script), str(tmp_path / "one.json")], check=True, env=env, timeout=300)
+    (two, weights_two), (one, weights_one) = (json.loads((tmp_path / f).read_text()) for f in ("two.json", "one.json"))
+    assert np.allclose(one, two, atol=1e-5)
+    assert all(np.allclose(weights_one[k], weights_two[k], atol=1e-4) for k in weights_one)
