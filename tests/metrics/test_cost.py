@@ -1,0 +1,63 @@
+"""Costs against counts done by hand."""
+
+import time
+
+import pytest
+import torch
+from torch import nn
+
+from kdnb.errors import InputError
+from kdnb.metrics.cost import count_flops, count_parameters, file_size_mb, latency_ms, state_dict_mb
+
+
+def model():
+    # 3x3 convolution from 3 to 8 channels with bias: 8 * 3 * 9 + 8 = 224; BatchNorm: 16; linear from 8 to 5: 45.
+    return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+                         nn.Linear(8, 5)).eval()  # fmt: skip
+
+
+def test_parameters_frozen_ones_included_shared_ones_once():
+    net = model().requires_grad_(False)
+    assert count_parameters(net) == 224 + 16 + 45
+    shared = nn.Linear(4, 4)
+    assert count_parameters(nn.ModuleList([shared, shared])) == 20
+
+
+def test_flops_count_a_multiply_add_as_two():
+    net, image = model(), torch.zeros(1, 3, 10, 12)
+    # 10 * 12 places, 8 outputs of 27 products each; then 5 outputs of 8 products.
+    assert count_flops(lambda: net(image)) == 2 * (10 * 12 * 8 * 27 + 5 * 8)
+
+
+def test_latency_is_the_median_of_calls_in_turn_and_threads_are_restored():
+    calls, before = [], torch.get_num_threads()
+
+    def step(name, seconds):
+        calls.append(name)
+        assert torch.get_num_threads() == 1
+        time.sleep(seconds * (10 if len(calls) > 15 else 1))  # one slow turn at the end: a mean would show it
+
+    times = latency_ms({"slow": lambda: step("slow", 0.02), "fast": lambda: step("fast", 0.001)}, repeats=6, warmup=2)
+    assert calls == ["slow", "fast"] * 8 and torch.get_num_threads() == before
+    assert list(times) == ["slow", "fast"] and 20 <= times["slow"] < 150 and 1 <= times["fast"] < times["slow"]
+
+
+def test_threads_are_restored_after_a_failure():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(ZeroDivisionError):
+            latency_ms({"bad": lambda: 1 / 0})
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_sizes_in_megabytes(tmp_path):
+    path = tmp_path / "weights"
+    path.write_bytes(bytes(2_500_000))
+    assert file_size_mb(path) == 2.5
+    with pytest.raises(InputError, match="absent: no such file"):
+        file_size_mb(tmp_path / "absent")
+    # 285 parameters and 16 statistics of 4 bytes, and BatchNorm's counter of 8.
+    assert state_dict_mb(model()) == pytest.approx((4 * (285 + 16) + 8) / 1e6)
