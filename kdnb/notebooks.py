@@ -67,7 +67,7 @@ def read_notebook(path):
         nbformat.validate(notebook)
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; expected a notebook") from None
-    except (nbformat.reader.NotJSONError, nbformat.ValidationError, UnicodeDecodeError, AttributeError) as error:
+    except Exception as error:  # nbformat walks through whatever JSON it finds, and fails in as many ways
         raise InputError(f"{path} is not a notebook: {str(error).splitlines()[0][:120]}") from None
     return notebook
 
@@ -78,9 +78,13 @@ def parameter_names(notebook):
     """Names assigned in the cell tagged ``parameters``, in order; [] without such a cell."""
     for cell in notebook.cells:
         if cell.cell_type == "code" and "parameters" in cell.metadata.get("tags", []):
-            statements = ast.parse(cell.source).body
-            targets = [t for s in statements if isinstance(s, ast.Assign) for t in s.targets]
-            targets += [s.target for s in statements if isinstance(s, ast.AnnAssign)]
+            try:
+                statements = ast.parse(cell.source).body
+            except SyntaxError as error:
+                raise InputError(f"the cell tagged 'parameters' is not Python, line {error.lineno}: {error.msg}; "
+                                 "expected lines such as SEED = 0") from None
+            targets = [target for s in statements if isinstance(s, (ast.Assign, ast.AnnAssign))
+                       for target in (s.targets if isinstance(s, ast.Assign) else [s.target])]
             return [target.id for target in targets if isinstance(target, ast.Name)]
     return []
 
@@ -122,7 +126,8 @@ def plan(paths, profile, seeds, results, extra):
 @contextlib.contextmanager
 def own_kernel():
     """Make 'python3' mean the Python that is running now, whatever other kernels the user has installed."""
-    command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    # only critical messages: a kernel on a local socket warns of its missing encryption in every terminal
+    command = [sys.executable, "-m", "ipykernel_launcher", "--log-level=CRITICAL", "-f", "{connection_file}"]
     before = os.environ.get("JUPYTER_PATH")
     with tempfile.TemporaryDirectory(prefix="kdnb_kernel_") as folder:
         spec = Path(folder) / "kernels" / "python3" / "kernel.json"
@@ -148,6 +153,7 @@ def execute(path, parameters, results, timeout=None):
     import papermill
 
     path, results = Path(path).resolve(), Path(results).absolute()
+    read_notebook(path)
     _make_folder(results)
     profile, seed = parameters.get("PROFILE", "lite"), parameters.get("SEED", 0)
     label = f"{path.stem}_{profile}_s{seed}"
@@ -156,12 +162,13 @@ def execute(path, parameters, results, timeout=None):
     print(f"{path.stem}: profile {profile}, seed {seed}", flush=True)
     try:
         with own_kernel():
-            papermill.execute_notebook(_literal(path), _literal(executing), parameters, kernel_name="python3",
-                                       cwd=str(path.parent), execution_timeout=timeout, start_timeout=120)
+            papermill.execute_notebook(
+                _literal(path), _literal(executing), parameters, kernel_name="python3", language="python",
+                cwd=str(path.parent), execution_timeout=timeout, start_timeout=120)
     except papermill.PapermillExecutionError as problem:
         error = _describe(problem)
     except (RuntimeError, TimeoutError) as problem:  # the kernel died, or a cell took longer than `timeout`
-        error = f"{type(problem).__name__}: {problem}".strip()
+        error = f"{type(problem).__name__}: {problem}".splitlines()[0]
     except BaseException:
         executing.unlink(missing_ok=True)
         raise

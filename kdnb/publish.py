@@ -85,7 +85,8 @@ def _copy_outputs(executed, notebook, path, folder):
                              "expected a run without errors")
         count += bool(ours.source.strip())
         ours.execution_count = count if ours.source.strip() else None
-        ours.outputs = [clean for output in theirs.outputs if (clean := _cleaned(output, places, count))]
+        cleaned = (_cleaned(output, places, count) for output in _merged(theirs.outputs))
+        ours.outputs = [_as_seen(output) for output in _merged(output for output in cleaned if output)]
         for noise in ("papermill", "execution", "ExecuteTime"):
             ours.metadata.pop(noise, None)
 
@@ -100,7 +101,7 @@ def _places(path, folder):
     pairs = [(re.compile(r"/tmp/ipykernel_\d+/\d+\.py"), "<cell>")]
     for place in sorted(named, key=len, reverse=True):
         if len(Path(place).parts) > 1 and place not in ("/usr", "/usr/local"):
-            pairs.append((re.compile(rf"(?<![\w./-]){re.escape(place)}(?![\w-])"), named[place]))
+            pairs.append((re.compile(rf"(?<![\w.-]){re.escape(place)}(?![\w-])"), named[place]))
     return pairs
 
 
@@ -120,11 +121,27 @@ def _cleaned(output, places, count):
     return nbformat.from_dict(output)
 
 
+def _merged(outputs):
+    """Join neighbouring pieces of the same stream: a kernel sends what it prints in pieces of any size."""
+    merged = []
+    for output in outputs:
+        if merged and output.output_type == merged[-1].output_type == "stream" and output.name == merged[-1].name:
+            merged[-1].text += output.text
+        else:
+            merged.append(copy.deepcopy(output))
+    return merged
+
+
 def _without_progress(text):
-    """What a terminal would show in the end: text after the last carriage return, without progress bars."""
-    lines = [line.rstrip("\r").rsplit("\r", 1)[-1] for line in text.splitlines(keepends=False) or [""]]
-    kept = [line for line in lines if not PROGRESS.search(line)]
-    return "\n".join(kept) + ("\n" if kept and text.endswith("\n") else "")
+    """Without what tqdm draws: pieces that end in a carriage return or a new line and look like a bar."""
+    return "".join(piece for piece in re.split(r"(?<=[\r\n])", text) if not PROGRESS.search(piece))
+
+
+def _as_seen(output):
+    """A stream as a terminal shows it in the end: of each line what follows its last carriage return."""
+    if output.output_type == "stream":
+        output.text = re.sub(r"[^\n]*\r(?=[^\n])", "", output.text).replace("\r", "")
+    return output
 
 
 def _without_paths(value, places):

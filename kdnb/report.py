@@ -164,7 +164,7 @@ def _notes(runs):
     seeds = ", ".join(str(run.seed) for run in runs)
     notes = [f"Seeds: {seeds}. {runs[0].primary}: {direction} is better. Means over seeds, lowest to highest in "
              "brackets; a difference is the first arm minus the second, its interval a paired bootstrap over test "
-             "items and seeds."]
+             + ("items and seeds." if len(runs) > 1 else "items; one seed says nothing about others.")]
     for what, key in (("settings", "settings_sha256"), ("code", "commit"), ("device", "device")):
         if len({run.provenance.get(key) for run in runs}) > 1:
             notes.append(f"Careful: the seeds were not run with the same {what}.")
@@ -238,7 +238,7 @@ def summary_table(executions):
     header = ["notebook", "seed", "metric", "teacher", "baseline", "distilled", "verdict", "time", "executed notebook"]
     rows = []
     for done in executions:
-        cells = ["", MISSING, MISSING, MISSING, "FAILED" if done.error else MISSING]
+        cells = [MISSING, MISSING, MISSING, MISSING, "FAILED" if done.error else MISSING]
         if not done.error and done.run_folder and (done.run_folder / "metrics.json").exists():
             run = read_run(done.run_folder)
             scores = [_mean_and_range([run.arms.get(a, {}).get(run.primary)]) for a in
