@@ -6,8 +6,11 @@ import numpy as np
 
 from kdnb.world.camera import View, silhouette
 from kdnb.world.scene import Scene, Thing
+from kdnb.world.solids import SEMANTIC
 
 LIMIT = 96  # rays per side of the grid a thing is cast on when it reaches beyond the image
+
+FLAT = [SEMANTIC[name] for name in ("road", "lane mark", "pavement", "grass")]
 
 
 @dataclass
@@ -50,13 +53,20 @@ def _whole(scene, instance, camera, bounds):
     return _mask_box(mask, columns, rows, step_x, step_y), float(1 - (mask & inside).sum() / mask.sum())
 
 
+def _something_before(view, thing, won, window) -> bool:
+    """Whether anything but flat ground stands in the thing's window nearer than the far end of its 3D box."""
+    ahead = (thing.centre - view.camera.origin) @ view.camera.rotation[2]
+    behind = view.depth[window] > ahead + np.linalg.norm(thing.size) / 2
+    return not (won | behind | np.isin(view.semantic[window], FLAT)).all()
+
+
 def annotate(scene: Scene, view: View) -> list[Annotation]:
     """Annotations of all things with at least one visible pixel, in order of their instance."""
     counts = np.bincount(view.instance.ravel(), minlength=len(scene.things) + 1)
     seen = [t for t in scene.things if counts[t.instance]]
     if not seen:
         return []
-    corner_bounds = view.camera.bounds(scene.solids.corners())
+    corner_bounds = view.camera.bounds(scene.solids.corners)
     return [_one(scene, view, thing, int(counts[thing.instance]),
                  corner_bounds[scene.solids.instance == thing.instance]) for thing in seen]
 
@@ -68,8 +78,10 @@ def _one(scene, view, thing, pixels, part_bounds):
     x1, y1 = np.maximum(np.floor(bounds[:2]), 0).astype(int)
     x2, y2 = np.minimum(np.ceil(bounds[2:]), (w, h)).astype(int)
     columns, rows = np.arange(x1, x2) + 0.5, np.arange(y1, y2) + 0.5
-    alone = silhouette(scene, thing.instance, camera, columns, rows).solid >= 0
     won = view.instance[y1:y2, x1:x2] == thing.instance
+    alone = won
+    if _something_before(view, thing, won, (slice(y1, y2), slice(x1, x2))):
+        alone = silhouette(scene, thing.instance, camera, columns, rows).solid >= 0
     box = _mask_box(alone, columns, rows, 1, 1)
     amodal, truncation = box, 0.0
     if bounds[0] < 0 or bounds[1] < 0 or bounds[2] > w or bounds[3] > h:

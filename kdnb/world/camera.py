@@ -88,19 +88,19 @@ class Camera:
             bounds[cut] = self._pixel_bounds(np.concatenate([p[cut], extra], 1), front)
         return bounds
 
+    def windows(self, corners: np.ndarray, columns: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """(N, 4) first row, end row, first column, end column of the grid positions that boxes (N, 8, 3) can cover."""
+        x1, y1, x2, y2 = self.bounds(corners).T
+        slack = 0.02
+        return np.stack([np.searchsorted(rows, y1 - slack), np.searchsorted(rows, y2 + slack),
+                         np.searchsorted(columns, x1 - slack), np.searchsorted(columns, x2 + slack)], 1)
+
     def _pixel_bounds(self, p, front):
         z = np.where(front, np.maximum(p[..., 2], NEAR), 1)
         u, v = self.fx * p[..., 0] / z + self.cx, self.fy * p[..., 1] / z + self.cy
         low = [np.where(front, a, np.inf).min(1) for a in (u, v)]
         high = [np.where(front, a, -np.inf).max(1) for a in (u, v)]
         return np.stack(low + high, 1)
-
-
-def windows(bounds: np.ndarray, columns: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """(N, 4) first row, end row, first column, end column of the grid positions inside pixel bounds (N, 4)."""
-    slack = 0.02
-    return np.stack([np.searchsorted(rows, bounds[:, 1] - slack), np.searchsorted(rows, bounds[:, 3] + slack),
-                     np.searchsorted(columns, bounds[:, 0] - slack), np.searchsorted(columns, bounds[:, 2] + slack)], 1)
 
 
 def scene_camera(scene: Scene, width: int, height: int) -> Camera:
@@ -127,38 +127,45 @@ def render(scene: Scene, width: int = 160, height: int = 128, camera: Camera | N
 
     Args:
         camera: by default the scene's own for this image size.
-        supersample: 2 casts rays also half-way between pixel centres and filters with a tent; 1 is faster and jagged.
-            Depth and masks are those of the pixel centres either way.
+        supersample: 2 also samples the corners of pixels, which smooths edges; 1 is faster and jagged. Depth and masks
+            are those of the pixel centres either way.
     """
     camera = camera or scene_camera(scene, width, height)
-    step, first = (0.5, 0.0) if supersample == 2 else (1.0, 0.5)
-    columns = np.arange(first, camera.width + first / 2, step)
-    rows = np.arange(first, camera.height + first / 2, step)
-    if supersample == 2:
-        columns, rows = np.append(columns, camera.width), np.append(rows, camera.height)
+    h, w = camera.height, camera.width
+    fine = supersample == 2
+    columns, rows = (np.arange(2 * n + 1) / 2 if fine else np.arange(n) + 0.5 for n in (w, h))
     rays = camera.rays(columns, rows)
-    solids = scene.solids
-    area = windows(camera.bounds(solids.corners()), columns, rows)
-    hits = cast(solids, camera.origin, rays, area, (len(rows), len(columns)))
-    colour, semantic, distance = shade.shade(scene, camera, rays, hits, (columns, rows), step)
-    centres = (slice(1, None, 2), slice(1, None, 2)) if supersample == 2 else (slice(None), slice(None))
-    image = _tent(colour) if supersample == 2 else colour
-    solid = hits.solid[centres]
-    instance = np.where(solid >= 0, solids.instance[solid], 0).astype(np.int32)
-    return View(_develop(scene, image), distance[centres], instance, semantic[centres], camera)
+    hits = cast(scene.solids, camera.origin, rays, camera.windows(scene.solids.corners, columns, rows),
+                (len(rows), len(columns)))
+    light = shade.ground_light(scene, camera)
+    # pixel centres first, then, when supersampling, pixel corners
+    picks = [(slice(1, None, 2),) * 2, (slice(0, None, 2),) * 2] if fine else [(slice(None),) * 2]
+    whole = [np.broadcast_to(a, hits.solid.shape) for a in (*rays, hits.distance, hits.solid)]
+    x, y, z, reach, solid = (np.concatenate([a[pick].ravel() for pick in picks]) for a in whole)
+    light = np.concatenate([a.reshape(2, -1) for a in ([light, _at_corners(light)] if fine else [light])], 1)
+    colour, semantic, distance = shade.shade(scene, camera, np.stack([x, y, z]), reach, solid, light)
+    n = h * w
+    image = colour[:, :n].reshape(3, h, w)
+    if fine:  # quincunx: half a pixel's value from its centre, an eighth from each corner
+        c = colour[:, n:].reshape(3, h + 1, w + 1)
+        image = image * 0.5 + (c[:, :-1, :-1] + c[:, 1:, :-1] + c[:, :-1, 1:] + c[:, 1:, 1:]) * np.float32(0.125)
+    solid, distance, semantic = (a[:n].reshape(h, w) for a in (solid, distance, semantic))
+    on_solid = (solid >= 0) & (semantic == scene.solids.semantic[solid])
+    instance = np.where(on_solid, scene.solids.instance[solid], 0).astype(np.int32)
+    return View(_develop(scene, image.transpose(1, 2, 0)), distance, instance, semantic, camera)
 
 
 def silhouette(scene: Scene, instance: int, camera: Camera, columns: np.ndarray, rows: np.ndarray) -> Hits:
     """One thing cast alone on a grid of pixel positions (which may lie outside the image)."""
     own = scene.solids.take(scene.solids.instance == instance)
-    area = windows(camera.bounds(own.corners()), columns, rows)
+    area = camera.windows(own.corners, columns, rows)
     return cast(own, camera.origin, camera.rays(columns, rows), area, (len(rows), len(columns)))
 
 
-def _tent(colour: np.ndarray) -> np.ndarray:
-    """(2H+1, 2W+1, 3) to (H, W, 3) with weights 1 2 1 along both axes."""
-    rows = colour[0:-2:2] + colour[2::2] + 2 * colour[1:-1:2]
-    return (rows[:, 0:-2:2] + rows[:, 2::2] + 2 * rows[:, 1:-1:2]) * np.float32(1 / 16)
+def _at_corners(maps: np.ndarray) -> np.ndarray:
+    """(K, H, W) at pixel centres to (K, H+1, W+1) at pixel corners."""
+    m = np.pad(maps, ((0, 0), (1, 1), (1, 1)), mode="edge")
+    return (m[:, :-1, :-1] + m[:, 1:, :-1] + m[:, :-1, 1:] + m[:, 1:, 1:]) * np.float32(0.25)
 
 
 def _develop(scene: Scene, image: np.ndarray) -> np.ndarray:

@@ -93,7 +93,8 @@ def fence(rng: np.random.Generator, length: float) -> tuple[Kit, dict]:
 
 def bench(rng: np.random.Generator) -> tuple[Kit, dict]:
     """A bench that looks to +x."""
-    colour, paint = palette.named(rng, {"brown": palette.WOOD_BROWN, "green": (0.12, 0.32, 0.20), "grey": (0.5, 0.5, 0.5)})
+    paints = {"brown": palette.WOOD_BROWN, "green": (0.12, 0.32, 0.20), "grey": (0.5, 0.5, 0.5)}
+    colour, paint = palette.named(rng, paints)
     kit, wide = Kit("bench"), rng.uniform(1.5, 2.0)
     kit.add((0, 0, 0.45), (0.48, wide, 0.06), paint, s.WOOD)
     for level in (0.64, 0.84):

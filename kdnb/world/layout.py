@@ -9,10 +9,11 @@ from kdnb.world.solids import SEMANTIC
 VEHICLES = ("car", "van", "truck", "bus", "tram")
 # where each category may stand
 ZONES = {
-    "car": ("lane", "oncoming", "parked", "parked", "side street"), "van": ("lane", "oncoming", "parked", "side street"),
+    "car": ("lane", "oncoming", "parked", "parked", "side street"),
+    "van": ("lane", "oncoming", "parked", "side street"),
     "truck": ("lane", "oncoming", "side street"), "bus": ("lane", "oncoming", "oncoming", "side street"),
     "tram": ("lane", "oncoming", "side street"), "motorbike": ("lane", "oncoming", "oncoming", "side street"),
-    "bicycle": ("edge", "edge", "oncoming", "crossing", "side street"), "person": ("pavement", "pavement", "crossing"),
+    "bicycle": ("edge", "crossing", "crossing", "side street"), "person": ("pavement", "pavement", "crossing"),
     "dog": ("pavement", "crossing"), "potted plant": ("pavement",), "bench": ("pavement",),
 }
 
@@ -137,7 +138,7 @@ class Placer:
 
     def __init__(self, rng: np.random.Generator, street: Street, half_view: float):
         self.rng, self.street, self.half_view = rng, street, half_view
-        self.circles = np.array([[0.0, 0.0, 2.0]])  # x, y, radius in the ego frame; the camera keeps a distance
+        self.circles = np.array([[0.0, 0.0, 1.5]])  # x, y, radius in the ego frame; the camera keeps a distance
         self.spans = []  # (low azimuth, high azimuth, distance) of what is already there
 
     def _zone(self, zone, category, width, count):
@@ -241,7 +242,7 @@ class Placer:
         lows, highs = zip(*(kit.extent() for _, kit, _ in parts), strict=True)
         low, high = np.min(lows, 0), np.max(highs, 0)
         zones = ZONES[category]
-        for _ in range(3):
+        for _ in range(5):
             zone, count = zones[int(self.rng.integers(len(zones)))], 48
             candidates = self._zone(zone, category, high[1] - low[1], count)
             u = self.rng.uniform(size=count) ** (1.4 if near else 1.0)
@@ -252,7 +253,10 @@ class Placer:
             ex, ey, eyaw = self.street.to_ego(x, y, yaw)
             front = ex - 0.5 * (high[0] - low[0]) * np.abs(np.cos(eyaw))
             inside = np.abs(np.arctan2(ey, ex)) < 0.88 * self.half_view
-            good = inside & (front > reach[0]) & (front < reach[1]) if near else (~inside | (ex > 32)) & (np.abs(ex) > 6)
+            if near:
+                good = inside & (front > reach[0]) & (front < reach[1])
+            else:
+                good = (~inside | (ex > 32)) & (np.abs(ex) > 6)
             for k in np.flatnonzero(good)[:10].tolist():
                 circles = self._cover(ex[k], ey[k], eyaw[k], low, high)
                 span = self._span(circles)

@@ -37,7 +37,7 @@ FACADES = {
         "chalk": ((0.88, 0.87, 0.84), (0.55, 0.56, 0.58)), "plum": ((0.44, 0.28, 0.36), (0.80, 0.76, 0.74)),
     },
 }
-# name: (sun elevation in degrees, sun colour, ambient colour, zenith, horizon, visibility in m, clouds), pairs are ranges
+# name: (sun elevation in degrees, sun colour, ambient colour, zenith, horizon, visibility in m, clouds); pairs: ranges
 LIGHTS = {
     "train": {
         "noon": ((42, 68), (1.05, 1.00, 0.92), (0.46, 0.50, 0.56), (0.22, 0.45, 0.82), (0.70, 0.82, 0.93), (260, 500),

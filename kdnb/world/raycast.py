@@ -39,26 +39,29 @@ def _slab(o, d, half):
 
 def _planes(o, d, oz, dz, half, height, low, high):
     """Like _slab for two planes that lean: inset by ``low`` (negative side) and ``high`` (positive side) at the top."""
-    near, far = -np.inf, np.inf
-    for sign, inset in ((1, high), (-1, low)):
-        slope = inset / height
-        room = half - sign * o - slope * (oz + height / 2)
-        speed = sign * d + slope * dz
-        t = room / speed
-        near = np.maximum(near, np.where(speed < 0, t, -np.inf))
-        far = np.minimum(far, np.where(speed < 0, np.inf, t))
-    return near, far
+    up = oz + height / 2
+    fast, slow = d + (high / height) * dz, (low / height) * dz - d
+    a, b = (half - o - (high / height) * up) / fast, (half + o - (low / height) * up) / slow
+    enters_a, enters_b = fast < 0, slow < 0
+    near = np.maximum(np.where(enters_a, a, -np.inf), np.where(enters_b, b, -np.inf))
+    return near, np.minimum(np.where(enters_a, np.inf, a), np.where(enters_b, np.inf, b))
 
 
-def _round(*axes):
-    """Entry and exit of a unit circle or sphere; axes are (origin, direction) pairs scaled by the radius."""
-    a = sum(d * d for _, d in axes)
-    b = sum(o * d for o, d in axes)
-    # |o x d|^2 instead of a * (|o|^2 - 1): does not lose the small radius among large distances
-    pairs = [(0, 1), (0, 2), (1, 2)][: len(axes) * (len(axes) - 1) // 2]
-    cross = sum((axes[i][0] * axes[j][1] - axes[j][0] * axes[i][1]) ** 2 for i, j in pairs)
-    root = np.sqrt(a - cross)
-    return (-b - root) / a, (-b + root) / a
+def _disc(ox, oy, dx, dy):
+    """Entry and exit of a unit circle."""
+    a = dx * dx + dy * dy
+    cross = ox * dy - oy * dx
+    # a - cross^2 instead of b^2 - a (|o|^2 - 1): does not lose the small radius among large distances
+    root, b = np.sqrt(a - cross * cross), ox * dx + oy * dy
+    return (-b - root) / a, (root - b) / a
+
+
+def _ball(ox, oy, oz, dx, dy, dz):
+    """Entry and exit of a unit sphere."""
+    a = dx * dx + dy * dy + dz * dz
+    c1, c2, c3 = oy * dz - oz * dy, oz * dx - ox * dz, ox * dy - oy * dx
+    root, b = np.sqrt(a - c1 * c1 - c2 * c2 - c3 * c3), ox * dx + oy * dy + oz * dz
+    return (-b - root) / a, (root - b) / a
 
 
 def entry(shape, half, inset, o, d):
@@ -66,15 +69,14 @@ def entry(shape, half, inset, o, d):
 
     ``o`` and ``d`` are triples of arrays that broadcast together, ``half`` the half sizes, ``inset`` as in Solids.
     """
-    (ox, oy, oz), (dx, dy, dz), (hx, hy, hz) = o, d, half
-    front, back, side = inset
+    (ox, oy, oz), (dx, dy, dz), (hx, hy, hz), (front, back, side) = o, d, half, inset
     if shape == ELLIPSOID:
-        near, far = _round((ox / hx, dx / hx), (oy / hy, dy / hy), (oz / hz, dz / hz))
+        near, far = _ball(ox / hx, oy / hy, oz / hz, dx / hx, dy / hy, dz / hz)
     elif shape == CYLINDER_Z:
-        (near, far), (n, f) = _round((ox / hx, dx / hx), (oy / hy, dy / hy)), _slab(oz, dz, hz)
+        (near, far), (n, f) = _disc(ox / hx, oy / hy, dx / hx, dy / hy), _slab(oz, dz, hz)
         near, far = np.maximum(near, n), np.minimum(far, f)
     elif shape in (CYLINDER_Y, RING):
-        (near, far), (n, f) = _round((ox / hx, dx / hx), (oz / hz, dz / hz)), _slab(oy, dy, hy)
+        (near, far), (n, f) = _disc(ox / hx, oz / hz, dx / hx, dz / hz), _slab(oy, dy, hy)
         near, far = np.maximum(near, n), np.minimum(far, f)
         if shape == RING:
             inner = ((ox + near * dx) / hx) ** 2 + ((oz + near * dz) / hz) ** 2
@@ -105,18 +107,19 @@ def cast(solids: Solids, origin, directions, windows: np.ndarray, shape: tuple[i
     """
     distance = np.full(shape, np.inf, np.float32)
     index = np.full(shape, -1, np.int32)
-    cos, sin = (a.astype(np.float32) for a in solids.turn())
-    half, inset = (solids.size / 2).astype(np.float32), solids.inset.astype(np.float32)
-    start = (np.asarray(origin) - solids.centre).astype(np.float32)
-    kinds = solids.shape.tolist()
+    start = np.asarray(origin) - solids.centre
+    # plain Python numbers: scalars of numpy would cost more than the work on a small window
+    rows_of = zip(*(a.tolist() for a in (windows, *solids.turn, start, solids.size / 2, solids.inset, solids.shape)),
+                  strict=True)
     dx, dy, dz = directions
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        for i in np.flatnonzero((windows[:, 1] > windows[:, 0]) & (windows[:, 3] > windows[:, 2])).tolist():
-            r0, r1, c0, c1 = windows[i].tolist()
+        for i, ((r0, r1, c0, c1), cos, sin, (sx, sy, sz), half, inset, kind) in enumerate(rows_of):
+            if r1 <= r0 or c1 <= c0:
+                continue
             rows, cols = slice(r0, r1), slice(c0, c1)
-            lx, ly = into_frame(cos[i], sin[i], _part(dx, rows, cols), _part(dy, rows, cols))
-            ox, oy = into_frame(cos[i], sin[i], start[i, 0], start[i, 1])
-            near = entry(kinds[i], half[i], inset[i], (ox, oy, start[i, 2]), (lx, ly, _part(dz, rows, cols)))
+            o = (*into_frame(cos, sin, sx, sy), sz)
+            d = (*into_frame(cos, sin, _part(dx, rows, cols), _part(dy, rows, cols)), _part(dz, rows, cols))
+            near = entry(kind, half, inset, o, d)
             best = distance[rows, cols]
             won = near < best
             np.copyto(best, near, where=won)
@@ -134,7 +137,7 @@ def faces(solids: Solids, solid: np.ndarray, points: np.ndarray):
         local (3, M) point in the solid's frame, normal (3, M) in the ego frame, face (M,) uint8: 0 front (+x), 1 back,
         2 left (+y), 3 right, 4 top (+z), 5 bottom.
     """
-    cos, sin = (a.astype(np.float32)[solid] for a in solids.turn())
+    cos, sin = (a[solid] for a in solids.turn)
     x, y, z = points - solids.centre.T.astype(np.float32)[:, solid]
     x, y = cos * x + sin * y, cos * y - sin * x
     hx, hy, hz = (solids.size.T / 2).astype(np.float32)[:, solid]

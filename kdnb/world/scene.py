@@ -12,9 +12,9 @@ from kdnb.world.solids import Kit, Solids, solids
 SPLITS = ("train", "val", "test")
 # Chance (or expected number) of each category in a scene, nearest and farthest placing in metres.
 CAST = {
-    "tram": (0.38, 11, 30), "bus": (0.40, 9, 28), "truck": (0.20, 10, 32), "van": (0.30, 7, 26), "car": (1.6, 6, 26),
-    "motorbike": (0.44, 4, 11), "bicycle": (0.42, 4, 11), "dog": (0.46, 2.8, 7), "potted plant": (0.5, 2.8, 8),
-    "bench": (0.2, 3.5, 10), "person": (1.25, 3.2, 11),
+    "tram": (0.42, 8, 22), "bus": (0.42, 7, 20), "truck": (0.20, 8, 26), "van": (0.30, 6, 20), "car": (1.5, 4.5, 18),
+    "motorbike": (0.46, 2.8, 8), "bicycle": (0.60, 2.8, 8), "dog": (0.55, 2.2, 5.5), "potted plant": (0.6, 2.2, 6.5),
+    "bench": (0.2, 3.0, 8), "person": (1.25, 2.6, 8),
 }
 
 
@@ -169,6 +169,8 @@ def _kerbside(rng, stage, street, placer, side):
     while x < 75:
         kind = rng.uniform()
         free = street.side is None or not street.side[0] - 1 < x < street.side[1] + 1
+        ex, ey, _ = street.to_ego(x, y, 0.0)
+        free &= not (-1 < ex < 5 and abs(ey) < 1.6)  # nothing right before the lens
         if free and placer.claim(x, y, 0.35):
             if leafy and kind < 0.6:
                 kit, yaw = furniture.tree(rng, rng.uniform(4.0, 4.6))[0], rng.uniform(0, 6)

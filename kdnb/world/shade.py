@@ -11,41 +11,48 @@ GROUND_COLOURS = {"road": (0.36, 0.36, 0.375), "lane mark": (0.86, 0.86, 0.83), 
 FAR = 400.0  # metres; ground beyond is lost in the haze
 
 
-def shade(scene, camera, rays, hits, grid, step):
-    """Colours of a grid of rays.
+def shade(scene, camera, directions, reach, solid, light):
+    """Colours of M rays.
 
     Args:
-        rays: ego directions as from Camera.rays; hits: what they meet; grid: (columns, rows) pixel positions; step:
-            their distance in pixels.
+        directions: (3, M) ego directions as from Camera.rays.
+        reach, solid: (M,) distance of the first solid on the ray (inf: none) and its index, as from raycast.cast.
+        light: (2, M) shares of sun and of sky light that reach the ground there, as from ground_light.
     Returns:
-        colour (H, W, 3) float32 about 0..1, semantic (H, W) uint8, distance (H, W) float32 (ground included).
+        colour (3, M) float32 about 0..1, semantic (M,) uint8, distance (M,) float32 with the ground's included.
     """
-    shape = hits.distance.shape
-    x, y, z = (np.broadcast_to(a, shape) for a in rays)
+    ground = ground_distance(camera, directions[2])
+    distance = np.minimum(reach, ground)
+    on_solid, on_ground = np.flatnonzero(reach < ground), np.flatnonzero((ground <= reach) & np.isfinite(ground))
+    sky = np.flatnonzero(np.isinf(distance))
+    colour, semantic = np.empty(directions.shape, np.float32), np.full(len(reach), SEMANTIC["sky"], np.uint8)
+    semantic[on_solid] = scene.solids.semantic[solid[on_solid]]
+    lit, semantic[on_ground] = _ground(scene, directions[:, on_ground], distance[on_ground], light[:, on_ground])
+    _scatter(colour, sky, _sky(scene.look, *directions[:, sky]))
+    _scatter(colour, on_ground, _through_air(scene.look, lit, distance[on_ground]))
+    lit = _solids(scene, camera, solid[on_solid], distance[on_solid], directions[:, on_solid])
+    _scatter(colour, on_solid, _through_air(scene.look, lit, distance[on_solid]))
+    return colour, semantic, distance
+
+
+def _scatter(colour, at, values):
+    for channel, value in zip(colour, values, strict=True):
+        channel[at] = value
+
+
+def _through_air(look, light, distance):
+    """Display values of squared ones, seen through the haze."""
+    colour = np.sqrt(light)
+    share = 1 - np.exp(distance * np.float32(-1 / look.visibility))
+    colour += share * (np.float32(look.horizon)[:, None] - colour)
+    return colour
+
+
+def ground_distance(camera, z):
+    """Distance along rays with vertical direction z to the ground, inf where they miss it or where it is too far."""
     with np.errstate(divide="ignore"):
-        ground = np.where(rays[2] < 0, -np.float32(camera.above) / rays[2], np.float32(np.inf))
-    ground = np.broadcast_to(np.where(ground > FAR, np.float32(np.inf), ground), shape)
-    on_solid = hits.distance < ground
-    on_ground = ~on_solid & np.isfinite(ground)
-    distance = np.where(on_solid, hits.distance, ground)
-    semantic = np.full(shape, SEMANTIC["sky"], np.uint8)
-    colour = np.empty((3, *shape), np.float32)
-    sky = ~(on_solid | on_ground)
-    colour[:, sky] = _sky(scene.look, x[sky], y[sky], z[sky])
-    d = distance[on_ground]
-    gx, gy = x[on_ground] * d, y[on_ground] * d
-    sun = ground_light(scene, camera, grid, step, ground)[on_ground]
-    colour[:, on_ground], semantic[on_ground] = _ground(scene, gx, gy, d, sun)
-    t, solid = hits.distance[on_solid], hits.solid[on_solid]
-    directions = np.stack([x[on_solid], y[on_solid], z[on_solid]])
-    colour[:, on_solid] = _solids(scene, camera, solid, t, directions)
-    semantic[on_solid] = scene.solids.semantic[solid]
-    np.sqrt(np.maximum(colour, 0, out=colour), out=colour)  # light adds up in squares of display values
-    hit = ~sky
-    share = 1 - np.exp(-distance[hit] * np.float32(1 / scene.look.visibility))
-    air = np.float32(scene.look.horizon)[:, None]
-    colour[:, hit] += share * (air - colour[:, hit])
-    return np.ascontiguousarray(colour.transpose(1, 2, 0)), semantic, distance
+        distance = np.where(z < 0, np.float32(-camera.above) / z, np.float32(np.inf))
+    return np.where(distance > FAR, np.float32(np.inf), distance)
 
 
 def _sky(look, x, y, z):
@@ -62,12 +69,12 @@ def _sky(look, x, y, z):
     cover = np.clip((cloud - np.float32(0.78 - 0.5 * look.clouds)) * 4, 0, 1) * np.minimum(up * 8, 1) * 0.8
     white = np.float32(0.55) + np.float32(0.40) * np.float32(look.horizon)[:, None]
     colour += cover * (white - colour)
-    return colour * colour
+    return colour
 
 
-def _ground(scene, gx, gy, distance, sun):
-    """Light of ground points in the ego frame, squared display values (3, M), and their semantic class."""
-    sx, sy = scene.street.from_ego(gx, gy)
+def _ground(scene, directions, distance, light):
+    """Squared display values (3, M) of ground points, and their semantic class."""
+    sx, sy = scene.street.from_ego(directions[0] * distance, directions[1] * distance)
     kind = scene.street.ground(sx, sy)
     table = np.zeros((32, 3), np.float32)
     for name, value in GROUND_COLOURS.items():
@@ -91,39 +98,26 @@ def _ground(scene, gx, gy, distance, sun):
     patch = smooth_noise(sx * 0.21 + scene.street.wear, sy * 0.34)
     grain[road & (patch > 0.76)] -= 0.10
     albedo = albedo * (1 + grain)
+    sun, sky = light
     look = scene.look
-    light = np.float32(look.ambient)[:, None] * sun[1] + np.float32(look.sun_colour * look.sun[2])[:, None] * sun[0]
-    return albedo * albedo * light, kind
+    shine = np.float32(look.ambient)[:, None] * sky + np.float32(look.sun_colour * look.sun[2])[:, None] * sun
+    return albedo * albedo * shine, kind
 
 
-def ground_light(scene, camera, grid, step, ground):
-    """How much sun and how much sky reaches the ground: an (H, W) array of pairs, indexable like the grid.
+def ground_light(scene, camera) -> np.ndarray:
+    """(2, H, W): how much of the sun and how much of the sky reaches the ground at each pixel centre, 0..1.
 
-    Shadows are cast from the ground towards the sun with the same slab test as everything else, at one ray per pixel.
+    Shadows are cast from the ground towards the sun with the same slab test as everything else.
     """
-    stride = 2 if step < 1 else 1
-    columns, rows = grid[0][stride - 1 :: stride], grid[1][stride - 1 :: stride]
-    x, y, _ = camera.rays(columns, rows)
-    flat = ground[stride - 1 :: stride, stride - 1 :: stride]
-    flat = np.where(np.isfinite(flat), flat, 0)
-    gx, gy = x * flat, y * flat
-    sun, sky = np.ones(flat.shape, np.float32), np.ones(flat.shape, np.float32)
-    _shadows(scene, camera, (columns, rows), gx, gy, sun)
-    _contact(scene, camera, (columns, rows), gx, gy, sky)
-    both = np.stack([_soften(sun), _soften(sky)])
-    if stride == 2:
-        both = np.pad(np.repeat(np.repeat(both, 2, 1), 2, 2), ((0, 0), (1, 0), (1, 0)), mode="edge")
-    return _Pairs(both)
-
-
-class _Pairs:
-    """Two maps that are masked together."""
-
-    def __init__(self, maps):
-        self.maps = maps
-
-    def __getitem__(self, mask):
-        return self.maps[:, mask]
+    grid = np.arange(camera.width) + 0.5, np.arange(camera.height) + 0.5
+    x, y, z = camera.rays(*grid)
+    distance = ground_distance(camera, z)
+    distance = np.where(np.isfinite(distance), distance, 0)
+    gx, gy = np.broadcast_to(x * distance, (camera.height, camera.width)), y * distance
+    sun, sky = np.ones(gy.shape, np.float32), np.ones(gy.shape, np.float32)
+    _shadows(scene, camera, grid, gx, gy, sun)
+    _contact(scene, camera, grid, gx, gy, sky)
+    return np.stack([_soften(sun), _soften(sky)])
 
 
 def _soften(a):
@@ -135,49 +129,43 @@ def _soften(a):
 
 
 def _shadows(scene, camera, grid, gx, gy, out):
-    from kdnb.world.camera import windows
-
     solids, sun = scene.solids, scene.look.sun
-    corners = solids.corners()
+    corners = solids.corners
     fall = corners[..., 2:] / sun[2] * sun
-    area = windows(camera.bounds(corners - fall), *grid)
+    area = camera.windows(corners - fall, *grid)
     pixels = np.maximum(area[:, 1] - area[:, 0], 0) * np.maximum(area[:, 3] - area[:, 2], 0)
-    big = (pixels >= 12) & (solids.size.max(1) > 0.3)
-    cos, sin = (a.astype(np.float32) for a in solids.turn())
-    half, inset, centre = (a.astype(np.float32) for a in (solids.size / 2, solids.inset, solids.centre))
+    big = np.flatnonzero((pixels >= 12) & (solids.size.max(1) > 0.3))
     light = sun.astype(np.float32)
+    columns = (area, *solids.turn, solids.centre, solids.size / 2, solids.inset, solids.shape)
+    numbers = zip(*(a[big].tolist() for a in columns), strict=True)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        for i in np.flatnonzero(big).tolist():
-            r0, r1, c0, c1 = area[i].tolist()
+        for (r0, r1, c0, c1), cos, sin, centre, half, inset, kind in numbers:
             win = (slice(r0, r1), slice(c0, c1))
-            o = into_frame(cos[i], sin[i], gx[win] - centre[i, 0], gy[win] - centre[i, 1])
-            d = into_frame(cos[i], sin[i], light[0], light[1])
-            met = entry(solids.shape[i], half[i], inset[i], (*o, -centre[i, 2]), (*d, light[2]))
+            o = into_frame(cos, sin, gx[win] - centre[0], gy[win] - centre[1])
+            d = into_frame(cos, sin, light[0], light[1])
+            met = entry(kind, half, inset, (*o, -centre[2]), (*d, light[2]))
             np.copyto(out[win], 0, where=np.isfinite(met))
 
 
 def _contact(scene, camera, grid, gx, gy, out):
     """Less sky light right below and beside things."""
-    from kdnb.world.camera import windows
-
     if not scene.things:
         return
-    reach = 0.6
-    boxes = []
+    reach, boxes = 0.6, []
     for thing in scene.things:
         cos, sin = np.cos(thing.yaw), np.sin(thing.yaw)
-        l, w = thing.size[0] / 2 + reach, thing.size[1] / 2 + reach
-        boxes.append([(thing.centre[0] + cos * a * l - sin * b * w, thing.centre[1] + sin * a * l + cos * b * w, z)
-                      for z in (0, 0.01) for a in (1, -1) for b in (1, -1)])
-    area = windows(camera.bounds(np.array(boxes)), *grid)
+        long, wide = thing.size[:2] / 2 + reach
+        flat = [(cos * a * long - sin * b * wide, sin * a * long + cos * b * wide) for a in (1, -1) for b in (1, -1)]
+        boxes.append([(thing.centre[0] + x, thing.centre[1] + y, z) for z in (0, 0.01) for x, y in flat])
+    area = camera.windows(np.array(boxes), *grid)
     for thing, (r0, r1, c0, c1) in zip(scene.things, area.tolist(), strict=True):
         if r1 <= r0 or c1 <= c0:
             continue
         win = (slice(r0, r1), slice(c0, c1))
         cos, sin = np.float32(np.cos(thing.yaw)), np.float32(np.sin(thing.yaw))
         x, y = into_frame(cos, sin, gx[win] - np.float32(thing.centre[0]), gy[win] - np.float32(thing.centre[1]))
-        l, w = (np.float32(a) / 2 - 0.05 for a in thing.size[:2])
-        gap = np.maximum(np.maximum(np.abs(x) - l, np.abs(y) - w), 0)
+        long, wide = (float(a) / 2 - 0.05 for a in thing.size[:2])
+        gap = np.maximum(np.maximum(np.abs(x) - long, np.abs(y) - wide), 0)
         deep = np.float32(0.62 if thing.size[1] > 1 else 0.35)
         out[win] *= 1 - deep * np.maximum(1 - gap / np.float32(reach), 0) ** 2
 

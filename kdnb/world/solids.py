@@ -1,6 +1,7 @@
 """Solids: the oriented boxes (and what is rounded or slanted inside them) that everything in the street is made of."""
 
 from dataclasses import dataclass, fields
+from functools import cached_property
 
 import numpy as np
 
@@ -11,9 +12,9 @@ BOX, CYLINDER_Y, CYLINDER_Z, ELLIPSOID, RING = range(5)
 (PLAIN, CAR_BODY, CABIN, VAN_BODY, BUS_BODY, TRAM_BODY, CARGO, WHEEL, HEAD, SHIRT, LEAVES, FACADE, ROOF, SIGN, SIGNAL,
  WOOD, FLOWERS, HELMET, LAMP) = range(19)
 
-SEMANTICS = ("void", "sky", "road", "lane mark", "pavement", "grass", "building", "fence", "pole", "traffic sign", "tree",
-             "car", "van", "truck", "bus", "tram", "person", "rider", "bicycle", "motorbike", "dog", "potted plant",
-             "bench")
+SEMANTICS = ("void", "sky", "road", "lane mark", "pavement", "grass", "building", "fence", "pole", "traffic sign",
+             "tree", "car", "van", "truck", "bus", "tram", "person", "rider", "bicycle", "motorbike", "dog",
+             "potted plant", "bench")
 SEMANTIC = {name: index for index, name in enumerate(SEMANTICS)}
 
 
@@ -46,16 +47,18 @@ class Solids:
         """The solids at ``index`` (integers or a mask)."""
         return Solids(*(getattr(self, f.name)[index] for f in fields(self)))
 
+    @cached_property
     def turn(self) -> tuple[np.ndarray, np.ndarray]:
-        """cos and sin of yaw, (N,) each, rounded so that no decision hangs on a machine's last bit."""
-        return np.round(np.cos(self.yaw), 6) + 0.0, np.round(np.sin(self.yaw), 6) + 0.0
+        """cos and sin of yaw, (N,) float32 each, rounded so that no decision hangs on a machine's last bit."""
+        return tuple((np.round(f(self.yaw), 6) + 0.0).astype(np.float32) for f in (np.cos, np.sin))
 
+    @cached_property
     def corners(self) -> np.ndarray:
         """(N, 8, 3) corners in the ego frame, insets included."""
         half = self.size / 2
         x = np.stack([half[:, 0], -half[:, 0], half[:, 0] - self.inset[:, 0], self.inset[:, 1] - half[:, 0]], 1)
         y = np.stack([half[:, 1], half[:, 1] - self.inset[:, 2]], 1)
-        cos, sin = self.turn()
+        cos, sin = self.turn
         out = np.empty((len(self), 8, 3))
         for k in range(8):
             top, end, side = k >> 2, (k >> 1) & 1, 1 - 2 * (k & 1)
@@ -67,11 +70,11 @@ class Solids:
 
 
 class Kit:
-    """Parts of one thing in its own frame (x forward, y left, z up, origin on the ground), before it is put somewhere."""
+    """Parts of one thing in its own frame (x forward, y left, z up, origin on the ground)."""
 
     def __init__(self, semantic: str):
         self.semantic = SEMANTIC[semantic]
-        self.rows = []
+        self.rows, self._measured = [], (0, None)
 
     def add(self, centre, size, colour, texture=PLAIN, shape=BOX, inset=(0, 0, 0), accent=None, variant=0, turned=0.0,
             semantic=None):
@@ -81,8 +84,10 @@ class Kit:
 
     def extent(self) -> tuple[np.ndarray, np.ndarray]:
         """Lowest and highest corner (3,) of all parts in the thing's own frame."""
-        corners = solids([(np.array(self.rows), 0.0, 0.0, 0.0, 0)]).corners().reshape(-1, 3)
-        return corners.min(0), corners.max(0)
+        if len(self.rows) != self._measured[0]:
+            corners = solids([(np.array(self.rows), 0.0, 0.0, 0.0, 0)]).corners.reshape(-1, 3)
+            self._measured = len(self.rows), (corners.min(0), corners.max(0))
+        return self._measured[1]
 
 
 def solids(placed) -> Solids:
