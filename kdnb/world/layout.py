@@ -257,7 +257,7 @@ class Placer:
                 good = inside & (front > reach[0]) & (front < reach[1])
             else:
                 good = (~inside | (ex > 32)) & (np.abs(ex) > 6)
-            for k in np.flatnonzero(good)[:10].tolist():
+            for k in np.flatnonzero(good)[:5].tolist():
                 circles = self._cover(ex[k], ey[k], eyaw[k], low, high)
                 span = self._span(circles)
                 if not self._free(circles) or (near and (span is None or self._hidden(span))):

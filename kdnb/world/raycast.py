@@ -1,8 +1,8 @@
 """The one ray caster: image, masks, depth, LiDAR and shadows all come from the slab test below.
 
-Rays are three direction arrays that broadcast to the grid (H, W). A camera without roll has x and z directions that
-depend on the row only and y directions that depend on the column only, so most of the work for a box that is parallel
-to the street is done on a row and a column instead of on an image.
+It works on (solid, ray) pairs: each solid meets only the rays of the window of the grid that its corners cover, and all
+pairs of one kind of solid are tested at once. There are about 1.5 pairs per ray in a street, so a hundred small solids
+cost no more than one big one.
 """
 
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ import numpy as np
 from kdnb.world.solids import BOX, CYLINDER_Y, CYLINDER_Z, ELLIPSOID, RING, Solids
 
 HOLE = 0.80  # inner radius of a RING, as a share of its radius
+BATCH = 60_000  # pairs tested at once: large enough to be vectorised, small enough for the processor's cache
 
 
 @dataclass
@@ -24,11 +25,7 @@ class Hits:
 
 
 def into_frame(cos, sin, x, y):
-    """x, y turned into a frame of yaw (cos, sin); keeps the small shapes where the frame is parallel to an axis."""
-    if sin == 0:
-        return cos * x, cos * y
-    if cos == 0:
-        return sin * y, -sin * x
+    """x, y turned into a frame whose yaw has this cosine and sine."""
     return cos * x + sin * y, cos * y - sin * x
 
 
@@ -64,36 +61,82 @@ def _ball(ox, oy, oz, dx, dy, dz):
     return (-b - root) / a, (root - b) / a
 
 
-def entry(shape, half, inset, o, d):
+def entry(kind, half, inset, o, d):
     """Where rays o + t d, given in the box's own frame, enter it: t, or inf for a miss or an origin inside.
 
-    ``o`` and ``d`` are triples of arrays that broadcast together, ``half`` the half sizes, ``inset`` as in Solids.
+    ``o`` and ``d`` are triples of arrays (M,), ``half`` the half sizes, ``inset`` as in Solids or None where there is
+    none.
     """
-    (ox, oy, oz), (dx, dy, dz), (hx, hy, hz), (front, back, side) = o, d, half, inset
-    if shape == ELLIPSOID:
+    (ox, oy, oz), (dx, dy, dz), (hx, hy, hz) = o, d, half
+    if kind == ELLIPSOID:
         near, far = _ball(ox / hx, oy / hy, oz / hz, dx / hx, dy / hy, dz / hz)
-    elif shape == CYLINDER_Z:
+    elif kind == CYLINDER_Z:
         (near, far), (n, f) = _disc(ox / hx, oy / hy, dx / hx, dy / hy), _slab(oz, dz, hz)
         near, far = np.maximum(near, n), np.minimum(far, f)
-    elif shape in (CYLINDER_Y, RING):
+    elif kind in (CYLINDER_Y, RING):
         (near, far), (n, f) = _disc(ox / hx, oz / hz, dx / hx, dz / hz), _slab(oy, dy, hy)
         near, far = np.maximum(near, n), np.minimum(far, f)
-        if shape == RING:
+        if kind == RING:
             inner = ((ox + near * dx) / hx) ** 2 + ((oz + near * dz) / hz) ** 2
             near = np.where(inner < HOLE * HOLE, np.inf, near)
     else:
-        zn, zf = _slab(oz, dz, hz)
-        xn, xf = _planes(ox, dx, oz, dz, hx, 2 * hz, back, front) if front or back else _slab(ox, dx, hx)
-        yn, yf = _planes(oy, dy, oz, dz, hy, 2 * hz, side, side) if side else _slab(oy, dy, hy)
-        near, far = np.maximum(np.maximum(xn, zn), yn), np.minimum(np.minimum(xf, zf), yf)
+        near, far = _slab(oz, dz, hz)
+        if inset is None:
+            (xn, xf), (yn, yf) = _slab(ox, dx, hx), _slab(oy, dy, hy)
+        else:
+            front, back, side = inset
+            xn, xf = _planes(ox, dx, oz, dz, hx, 2 * hz, back, front)
+            yn, yf = _planes(oy, dy, oz, dz, hy, 2 * hz, side, side)
+        near, far = np.maximum(np.maximum(near, xn), yn), np.minimum(np.minimum(far, xf), yf)
     return np.where((near < far) & (near > 0), near, np.float32(np.inf))
 
 
-def _part(array, rows, cols):
-    """The window of an array that broadcasts to the grid."""
-    r = slice(None) if array.shape[0] == 1 else rows
-    c = slice(None) if array.shape[1] == 1 else cols
-    return array[r, c]
+def _batches(solids: Solids, windows):
+    """Solids that meet rays as (kind, has insets, indices); a batch has about BATCH pairs or one solid."""
+    area = (windows[:, 1] - windows[:, 0]).clip(0) * (windows[:, 3] - windows[:, 2]).clip(0)
+    leans = (solids.inset != 0).any(1) & (solids.shape == BOX)
+    group = 2 * solids.shape + leans
+    for code in np.flatnonzero(np.bincount(group[area > 0], minlength=1)).tolist():
+        members = np.flatnonzero((group == code) & (area > 0))
+        cuts = np.flatnonzero(np.diff(np.cumsum(area[members]) // BATCH)) + 1
+        for part in np.split(members, cuts):
+            yield code // 2, code % 2 == 1, part
+
+
+def meet(solids: Solids, windows, rays_of):
+    """Test every solid with the rays of its window; yields (rows, columns, t, solid) of the pairs that hit.
+
+    ``rays_of(rows, columns)`` gives origins (x, y, z) and directions (x, y, z) of rays in the ego frame, each an array
+    per pair or a number.
+    """
+    cos, sin = solids.turn
+    half, inset, centre = (a.T.astype(np.float32) for a in (solids.size / 2, solids.inset, solids.centre))
+    windows = windows.astype(np.int32)
+    for kind, leans, part in _batches(solids, windows):
+        r0, r1, c0, c1 = windows[part].T
+        count = (r1 - r0) * (c1 - c0)
+
+        def spread(per_solid, part=part, count=count):
+            return np.repeat(per_solid[..., part], count, axis=-1)
+
+        first = np.repeat((np.cumsum(count) - count).astype(np.int32), count)
+        within, wide = np.arange(count.sum(), dtype=np.int32) - first, np.repeat(c1 - c0, count)
+        down = within // wide
+        rows, columns = np.repeat(r0, count) + down, np.repeat(c0, count) + within - down * wide
+        (ox, oy, oz), (dx, dy, dz) = rays_of(rows, columns)
+        (cx, cy, cz), c, s = spread(centre), spread(cos), spread(sin)
+        o = (*into_frame(c, s, ox - cx, oy - cy), oz - cz)
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            t = entry(kind, spread(half), spread(inset) if leans else None, o, (*into_frame(c, s, dx, dy), dz))
+        hit = np.flatnonzero(t < np.inf)
+        yield rows[hit], columns[hit], t[hit], np.repeat(part, count)[hit]
+
+
+def _at(array, rows, columns):
+    """Elements of an array that broadcasts to the grid."""
+    if array.shape[1] == 1:
+        return array[:, 0][rows]
+    return array[0][columns] if array.shape[0] == 1 else array[rows, columns]
 
 
 def cast(solids: Solids, origin, directions, windows: np.ndarray, shape: tuple[int, int]) -> Hits:
@@ -105,26 +148,19 @@ def cast(solids: Solids, origin, directions, windows: np.ndarray, shape: tuple[i
         windows: (N, 4) int: first row, end row, first column, end column of the rays that can meet solid n.
         shape: (H, W) of the grid.
     """
-    distance = np.full(shape, np.inf, np.float32)
-    index = np.full(shape, -1, np.int32)
-    start = np.asarray(origin) - solids.centre
-    # plain Python numbers: scalars of numpy would cost more than the work on a small window
-    rows_of = zip(*(a.tolist() for a in (windows, *solids.turn, start, solids.size / 2, solids.inset, solids.shape)),
-                  strict=True)
-    dx, dy, dz = directions
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        for i, ((r0, r1, c0, c1), cos, sin, (sx, sy, sz), half, inset, kind) in enumerate(rows_of):
-            if r1 <= r0 or c1 <= c0:
-                continue
-            rows, cols = slice(r0, r1), slice(c0, c1)
-            o = (*into_frame(cos, sin, sx, sy), sz)
-            d = (*into_frame(cos, sin, _part(dx, rows, cols), _part(dy, rows, cols)), _part(dz, rows, cols))
-            near = entry(kind, half, inset, o, d)
-            best = distance[rows, cols]
-            won = near < best
-            np.copyto(best, near, where=won)
-            np.copyto(index[rows, cols], i, where=won)
-    return Hits(distance, index)
+    distance = np.full(shape[0] * shape[1], np.inf, np.float32)
+    index = np.full(shape[0] * shape[1], -1, np.int32)
+    origin = tuple(np.float32(a) for a in origin)
+
+    def rays_of(rows, columns):
+        return origin, tuple(_at(a, rows, columns) for a in directions)
+
+    for rows, columns, t, solid in meet(solids, windows, rays_of):
+        ray = rows * shape[1] + columns
+        np.minimum.at(distance, ray, t)
+        won = t == distance[ray]
+        index[ray[won]] = solid[won]
+    return Hits(distance.reshape(shape), index.reshape(shape))
 
 
 def faces(solids: Solids, solid: np.ndarray, points: np.ndarray):

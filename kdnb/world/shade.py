@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from kdnb.world.raycast import entry, faces, into_frame
+from kdnb.world.raycast import faces, into_frame, meet
 from kdnb.world.solids import SEMANTIC
 from kdnb.world.textures import PAINT, Patch, noise, smooth_noise
 
@@ -134,17 +134,14 @@ def _shadows(scene, camera, grid, gx, gy, out):
     fall = corners[..., 2:] / sun[2] * sun
     area = camera.windows(corners - fall, *grid)
     pixels = np.maximum(area[:, 1] - area[:, 0], 0) * np.maximum(area[:, 3] - area[:, 2], 0)
-    big = np.flatnonzero((pixels >= 12) & (solids.size.max(1) > 0.3))
-    light = sun.astype(np.float32)
-    columns = (area, *solids.turn, solids.centre, solids.size / 2, solids.inset, solids.shape)
-    numbers = zip(*(a[big].tolist() for a in columns), strict=True)
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        for (r0, r1, c0, c1), cos, sin, centre, half, inset, kind in numbers:
-            win = (slice(r0, r1), slice(c0, c1))
-            o = into_frame(cos, sin, gx[win] - centre[0], gy[win] - centre[1])
-            d = into_frame(cos, sin, light[0], light[1])
-            met = entry(kind, half, inset, (*o, -centre[2]), (*d, light[2]))
-            np.copyto(out[win], 0, where=np.isfinite(met))
+    big = (pixels >= 12) & (solids.size.max(1) > 0.3)
+    area[~big] = 0
+
+    def rays_of(rows, columns):
+        return (gx[rows, columns], gy[rows, columns], np.float32(0)), tuple(sun.astype(np.float32))
+
+    for rows, columns, _, _ in meet(solids, area, rays_of):
+        out[rows, columns] = 0
 
 
 def _contact(scene, camera, grid, gx, gy, out):
