@@ -15,7 +15,7 @@ import nbformat
 import yaml
 
 from kdnb.errors import InputError
-from kdnb.run import check_parameters, did_you_mean
+from kdnb.options import check_parameters, did_you_mean
 
 CHECKED = ("PROFILE", "SEED", "DATA", "RESULTS", "ABLATIONS")  # the parameters whose types are known beforehand
 

@@ -1,9 +1,8 @@
-"""One run of one project: its settings, its checked parameters, and the results folder that proves what happened.
+"""One run of one project: the results folder that proves what happened, and where its numbers come from.
 
 Everything a notebook or a headless project writes goes through ``Run``, so every results folder looks alike.
 """
 
-import difflib
 import hashlib
 import importlib.metadata
 import io
@@ -12,12 +11,10 @@ import logging
 import math
 import os
 import platform
-import re
 import subprocess
 import tempfile
 import time
 from datetime import datetime, timezone
-from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +23,10 @@ import yaml
 
 from kdnb import __version__
 from kdnb.errors import InputError
+from kdnb.options import PROFILES, Settings, check_parameters, load_settings
 
-PROFILES = ("smoke", "lite", "full")
+__all__ = ["PROFILES", "Run", "Settings", "atomic_write", "check_parameters", "load_settings", "provenance",
+           "set_threads", "to_json"]
 
 
 # --- files ------------------------------------------------------------------------------------------------------
@@ -77,119 +76,6 @@ def to_json(value):
     if isinstance(value, Path):
         return str(value)
     raise TypeError(f"cannot write a {type(value).__name__} to JSON")
-
-
-# --- settings ---------------------------------------------------------------------------------------------------
-
-class Settings(pydantic.BaseModel):
-    """Base of every project's settings: no unknown keys, no changes after reading."""
-
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
-
-    @pydantic.field_validator("*", mode="before")
-    @classmethod
-    def _no_bool_as_number(cls, value, info):
-        # pydantic reads `steps: yes` as steps = 1; a number is meant to be written as a number
-        if isinstance(value, bool) and cls.model_fields[info.field_name].annotation in (int, float):
-            raise ValueError("a number, not a yes/no value")
-        return value
-
-
-def settings_text(project):
-    """The YAML text of ``kdnb/settings/<project>.yaml``, wherever the package is installed."""
-    source = resources.files("kdnb") / "settings" / f"{project}.yaml"
-    if not source.is_file():
-        raise InputError(f"settings/{project}.yaml does not exist; expected the settings of a project")
-    return source.read_text(encoding="utf-8")
-
-
-def load_settings(model, project, profile, **overrides):
-    """Read one profile of a project's settings file into ``model``, a subclass of ``Settings``.
-
-    The file has the blocks ``smoke``, ``lite`` and ``full``; an optional block ``common`` lies beneath each of
-    them, and ``overrides`` lie above. Raises InputError on an unknown profile, an unknown key (naming the nearest
-    known one) and a value of the wrong type.
-    """
-    if profile not in PROFILES:
-        raise InputError(f"unknown profile {profile!r}; expected one of {', '.join(PROFILES)}")
-    name = f"settings/{project}.yaml"
-    try:
-        blocks = yaml.safe_load(settings_text(project)) or {}
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        raise InputError(f"{name}:{mark.line + 1 if mark else '?'}: not readable as YAML: "
-                         f"{getattr(error, 'problem', None) or 'syntax error'}") from None
-    if not isinstance(blocks, dict) or not isinstance(blocks.get(profile), dict):
-        raise InputError(f"{name} has no block {profile!r}; expected the blocks {', '.join(PROFILES)}")
-    values = _merge(_merge(blocks.get("common") or {}, blocks[profile]), overrides)
-    try:
-        return model.model_validate(values)
-    except pydantic.ValidationError as error:
-        raise InputError(_explain(error.errors()[0], model, f"{name} [{profile}]")) from None
-
-
-def _merge(below, above):
-    """``above`` laid over ``below``; blocks inside blocks are merged too."""
-    merged = dict(below)
-    for key, value in above.items():
-        both_blocks = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merge(merged[key], value) if both_blocks else value
-    return merged
-
-
-def _explain(problem, model, where):
-    """One line for one pydantic problem: the setting, what was found, what was expected."""
-    setting = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "extra_forbidden":
-        known = _known_keys(model, problem["loc"][:-1])
-        return f"unknown setting {setting!r} in {where}{did_you_mean(str(problem['loc'][-1]), known)}"
-    if problem["type"] == "missing":
-        return f"setting {setting!r} is missing in {where}"
-    expected = re.sub(r"^(Input should be|Value error,) ", "", problem["msg"])
-    return f"setting {setting!r} in {where} is {problem['input']!r}, expected {expected}"
-
-
-def _known_keys(model, parents):
-    for parent in parents:
-        field = model.model_fields.get(parent) if isinstance(parent, str) else None
-        if field is None or not isinstance(field.annotation, type) \
-                or not issubclass(field.annotation, pydantic.BaseModel):
-            return []
-        model = field.annotation
-    return list(model.model_fields)
-
-
-def did_you_mean(word, known):
-    """'; did you mean ...?' with the nearest known word, or the list of known words when none is near."""
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    if near:
-        return f"; did you mean {near[0]!r}?"
-    return f"; expected one of {', '.join(sorted(known))}" if known else ""
-
-
-# --- parameters -------------------------------------------------------------------------------------------------
-
-def check_parameters(**parameters):
-    """Check the papermill parameters of a notebook; papermill itself accepts any type.
-
-    Knows PROFILE (smoke, lite or full), SEED (whole number >= 0), DATA (None or an existing path), RESULTS (a
-    path) and ABLATIONS (True or False). Raises InputError naming the parameter, its value and what was expected.
-    """
-    checks = {
-        "PROFILE": (lambda v: v in PROFILES, "one of 'smoke', 'lite', 'full'"),
-        "SEED": (lambda v: isinstance(v, int) and not isinstance(v, bool) and v >= 0, "a whole number (int) >= 0"),
-        "DATA": (lambda v: v is None or isinstance(v, (str, Path)), "None or a path (str)"),
-        "RESULTS": (lambda v: isinstance(v, (str, Path)) and str(v) != "", "a folder (str)"),
-        "ABLATIONS": (lambda v: isinstance(v, bool), "True or False (bool)"),
-    }
-    for name, value in parameters.items():
-        if name not in checks:
-            raise InputError(f"unknown parameter {name!r}{did_you_mean(name, list(checks))}")
-        is_right, expected = checks[name]
-        if not is_right(value):
-            raise InputError(f"parameter {name} is {value!r} ({type(value).__name__}), expected {expected}")
-        if name == "DATA" and value is not None and not Path(value).exists():
-            raise InputError(f"parameter DATA is {str(value)!r}, which does not exist; expected the root of a data set")
 
 
 def set_threads():

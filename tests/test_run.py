@@ -9,10 +9,10 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from kdnb import run as run_module
+from kdnb import options
 from kdnb.errors import InputError
 from kdnb.evidence import mean_metric, paired_bootstrap
-from kdnb.run import Run, Settings, atomic_write, check_parameters, load_settings, set_threads, to_json
+from kdnb.run import Run, Settings, atomic_write, check_parameters, load_settings, provenance, set_threads, to_json
 
 TEXT = """
 common: {steps: 100, lr: 1e-2, student: {width: 16}}
@@ -36,7 +36,7 @@ class Toy(Settings):
 @pytest.fixture
 def settings_file(monkeypatch):
     def use(text):
-        monkeypatch.setattr(run_module, "settings_text", lambda project: text)
+        monkeypatch.setattr(options, "settings_text", lambda project: text)
     use(TEXT)
     return use
 
@@ -196,7 +196,7 @@ def test_metrics_that_contradict_themselves_are_refused(tmp_path):
 
 
 def test_settings_hash_follows_the_settings():
-    hashes = [run_module.provenance(s)["settings_sha256"] for s in ({"a": 1, "b": 2}, {"b": 2, "a": 1}, {"a": 2})]
+    hashes = [provenance(s)["settings_sha256"] for s in ({"a": 1, "b": 2}, {"b": 2, "a": 1}, {"a": 2})]
     assert hashes[0] == hashes[1] != hashes[2]
 
 
