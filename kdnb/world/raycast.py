@@ -134,9 +134,7 @@ def meet(solids: Solids, windows, rays_of):
 
 def _at(array, rows, columns):
     """Elements of an array that broadcasts to the grid."""
-    if array.shape[1] == 1:
-        return array[:, 0][rows]
-    return array[0][columns] if array.shape[0] == 1 else array[rows, columns]
+    return array[rows if array.shape[0] > 1 else 0, columns if array.shape[1] > 1 else 0]
 
 
 def cast(solids: Solids, origin, directions, windows: np.ndarray, shape: tuple[int, int]) -> Hits:
