@@ -98,7 +98,7 @@ def _places(path, folder):
     root = path.resolve().parents[1]
     named = {str(folder.absolute().parent): "results", str(folder.resolve().parent): "results", str(root): ".",
              sys.prefix: "<python>", sys.base_prefix: "<python>", str(Path.home()): "~", str(Path.cwd()): "."}
-    pairs = [(re.compile(r"/tmp/ipykernel_\d+/\d+\.py"), "<cell>")]
+    pairs = [(re.compile(r"[^\s:]*ipykernel_\d+/\d+\.py"), "<cell>")]
     for place in sorted(named, key=len, reverse=True):
         if len(Path(place).parts) > 1 and place not in ("/usr", "/usr/local"):
             pairs.append((re.compile(rf"(?<![\w.-]){re.escape(place)}(?![\w-])"), named[place]))
