@@ -221,7 +221,8 @@ def write_detections(folder, classes, detections, image_set="test"):
 
     ``detections`` maps image id to ``boxes`` (N, 4) in 0-based edges, ``labels`` (N,) where label ``i`` is
     ``classes[i - 1]``, and ``scores`` (N,); tensors or arrays. Ids such as ``2007/000012`` are written as ``000012``.
-    Lines are ``image score xmin ymin xmax ymax`` with 1-based corners and enough digits to read float32 back exactly.
+    Lines are ``image score xmin ymin xmax ymax`` with 1-based corners; a float32 score comes back exactly, so that no
+    ties arise, and a corner to a millionth of a pixel.
     Raises InputError for a label without a class and for two ids that would share a name.
     """
     lines = {name: [] for name in classes}

@@ -1,12 +1,11 @@
 """Costs against counts done by hand."""
 
-import time
-
 import pytest
 import torch
 from torch import nn
 
 from kdnb.errors import InputError
+from kdnb.metrics import cost
 from kdnb.metrics.cost import count_flops, count_parameters, file_size_mb, latency_ms, state_dict_mb
 
 
@@ -29,17 +28,20 @@ def test_flops_count_a_multiply_add_as_two():
     assert count_flops(lambda: net(image)) == 2 * (10 * 12 * 8 * 27 + 5 * 8)
 
 
-def test_latency_is_the_median_of_calls_in_turn_and_threads_are_restored():
-    calls, before = [], torch.get_num_threads()
+def test_latency_is_the_median_of_calls_in_turn_and_threads_are_restored(monkeypatch):
+    clock, calls, before = [0.0], [], torch.get_num_threads()
+    monkeypatch.setattr(cost.time, "perf_counter", lambda: clock[0])
 
     def step(name, seconds):
         calls.append(name)
         assert torch.get_num_threads() == 1
-        time.sleep(seconds * (10 if len(calls) > 15 else 1))  # one slow turn at the end: a mean would show it
+        first_or_last_turn = len(calls) <= 4 or len(calls) > 14  # two turns of warm-up, and one hiccup
+        clock[0] += seconds * (100 if first_or_last_turn else 1)
 
-    times = latency_ms({"slow": lambda: step("slow", 0.02), "fast": lambda: step("fast", 0.001)}, repeats=6, warmup=2)
-    assert calls == ["slow", "fast"] * 8 and torch.get_num_threads() == before
-    assert list(times) == ["slow", "fast"] and 20 <= times["slow"] < 150 and 1 <= times["fast"] < times["slow"]
+    fns = {"teacher": lambda: step("teacher", 0.02), "student": lambda: step("student", 0.005)}
+    times = latency_ms(fns, repeats=6, warmup=2)
+    assert calls == ["teacher", "student"] * 8 and torch.get_num_threads() == before
+    assert times == pytest.approx({"teacher": 20, "student": 5})
 
 
 def test_threads_are_restored_after_a_failure():
