@@ -18,8 +18,13 @@ def count_parameters(model):
 def count_flops(fn):
     """Floating-point operations of one call of ``fn()``, as torch counts them: matrix products and convolutions, a
     multiply-add as two. Element-wise layers, NMS and RoIAlign are not counted."""
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        fn()
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # the fused attention of eval mode would count as nothing
+    try:
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            fn()
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
     return counter.get_total_flops()
 
 

@@ -28,6 +28,15 @@ def test_flops_count_a_multiply_add_as_two():
     assert count_flops(lambda: net(image)) == 2 * (10 * 12 * 8 * 27 + 5 * 8)
 
 
+@pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode])
+def test_flops_of_attention_are_counted_in_every_mode(mode):
+    net, tokens = nn.MultiheadAttention(8, 2, batch_first=True).eval(), torch.zeros(1, 5, 8)
+    # 5 tokens of 8: query, key, value and output projections; then 2 heads of 4: scores and weighted sum over 5 x 5.
+    with mode():
+        assert count_flops(lambda: net(tokens, tokens, tokens)) == 2 * (5 * 8 * 32 + 2 * 2 * 5 * 5 * 4)
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
 def test_latency_is_the_median_of_calls_in_turn_and_threads_are_restored(monkeypatch):
     clock, calls, before = [0.0], [], torch.get_num_threads()
     monkeypatch.setattr(cost.time, "perf_counter", lambda: clock[0])
