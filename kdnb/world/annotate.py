@@ -4,13 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kdnb.world.camera import View, silhouette
+from kdnb.world.camera import View, silhouettes
 from kdnb.world.scene import Scene, Thing
-from kdnb.world.solids import SEMANTIC
 
 LIMIT = 96  # rays per side of the grid a thing is cast on when it reaches beyond the image
-
-FLAT = [SEMANTIC[name] for name in ("road", "lane mark", "pavement", "grass")]
 
 
 @dataclass
@@ -46,47 +43,35 @@ def _whole(scene, instance, camera, bounds):
     y1, y2 = np.floor(max(bounds[1], -h)), np.ceil(min(bounds[3], 2 * h))
     step_x, step_y = max((x2 - x1) / LIMIT, 1.0), max((y2 - y1) / LIMIT, 1.0)
     columns, rows = np.arange(x1 + step_x / 2, x2, step_x), np.arange(y1 + step_y / 2, y2, step_y)
-    mask = silhouette(scene, instance, camera, columns, rows).solid >= 0
+    mask = silhouettes(scene, [instance], camera, columns, rows)[0]
     if not mask.any():
         return None, 0.0
     inside = ((columns >= 0) & (columns < w))[None, :] & ((rows >= 0) & (rows < h))[:, None]
     return _mask_box(mask, columns, rows, step_x, step_y), float(1 - (mask & inside).sum() / mask.sum())
 
 
-def _something_before(view, thing, won, window) -> bool:
-    """Whether anything but flat ground stands in the thing's window nearer than the far end of its 3D box."""
-    ahead = (thing.centre - view.camera.origin) @ view.camera.rotation[2]
-    behind = view.depth[window] > ahead + np.linalg.norm(thing.size) / 2
-    return not (won | behind | np.isin(view.semantic[window], FLAT)).all()
-
-
 def annotate(scene: Scene, view: View) -> list[Annotation]:
     """Annotations of all things with at least one visible pixel, in order of their instance."""
     counts = np.bincount(view.instance.ravel(), minlength=len(scene.things) + 1)
-    seen = [t for t in scene.things if counts[t.instance]]
+    seen = [t.instance for t in scene.things if counts[t.instance]]
     if not seen:
         return []
-    corner_bounds = view.camera.bounds(scene.solids.corners)
-    return [_one(scene, view, thing, int(counts[thing.instance]),
-                 corner_bounds[scene.solids.instance == thing.instance]) for thing in seen]
+    alone = silhouettes(scene, seen, view.camera)
+    bounds = view.camera.bounds(scene.solids.corners)
+    return [_one(scene, view, instance, mask, bounds[scene.solids.instance == instance])
+            for instance, mask in zip(seen, alone, strict=True)]
 
 
-def _one(scene, view, thing, pixels, part_bounds):
+def _one(scene, view, instance, alone, part_bounds):
     camera = view.camera
-    w, h = camera.width, camera.height
-    bounds = np.concatenate([part_bounds[:, :2].min(0), part_bounds[:, 2:].max(0)])
-    x1, y1 = np.maximum(np.floor(bounds[:2]), 0).astype(int)
-    x2, y2 = np.minimum(np.ceil(bounds[2:]), (w, h)).astype(int)
-    columns, rows = np.arange(x1, x2) + 0.5, np.arange(y1, y2) + 0.5
-    won = view.instance[y1:y2, x1:x2] == thing.instance
-    alone = won
-    if _something_before(view, thing, won, (slice(y1, y2), slice(x1, x2))):
-        alone = silhouette(scene, thing.instance, camera, columns, rows).solid >= 0
-    box = _mask_box(alone, columns, rows, 1, 1)
+    columns, rows = np.arange(camera.width) + 0.5, np.arange(camera.height) + 0.5
+    won = view.instance == instance
+    pixels, box = int(won.sum()), _mask_box(alone, columns, rows, 1, 1)
     amodal, truncation = box, 0.0
-    if bounds[0] < 0 or bounds[1] < 0 or bounds[2] > w or bounds[3] > h:
-        whole, truncation = _whole(scene, thing.instance, camera, bounds)
+    bounds = np.concatenate([part_bounds[:, :2].min(0), part_bounds[:, 2:].max(0)])
+    if bounds[0] < 0 or bounds[1] < 0 or bounds[2] > camera.width or bounds[3] > camera.height:
+        whole, truncation = _whole(scene, instance, camera, bounds)
         if whole is not None:
             amodal = (*np.minimum(whole[:2], box[:2]).tolist(), *np.maximum(whole[2:], box[2:]).tolist())
-    return Annotation(thing, _mask_box(won, columns, rows, 1, 1), box, amodal, pixels,
+    return Annotation(scene.thing(instance), _mask_box(won, columns, rows, 1, 1), box, amodal, pixels,
                       float(1 - pixels / alone.sum()), truncation)

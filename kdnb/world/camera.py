@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kdnb.world import shade
-from kdnb.world.raycast import Hits, cast
+from kdnb.world.raycast import cast, meet
 from kdnb.world.scene import Scene
 
 NEAR = 0.05
@@ -155,11 +155,25 @@ def render(scene: Scene, width: int = 160, height: int = 128, camera: Camera | N
     return View(_develop(scene, image.transpose(1, 2, 0)), distance, instance, semantic, camera)
 
 
-def silhouette(scene: Scene, instance: int, camera: Camera, columns: np.ndarray, rows: np.ndarray) -> Hits:
-    """One thing cast alone on a grid of pixel positions (which may lie outside the image)."""
-    own = scene.solids.take(scene.solids.instance == instance)
-    area = camera.windows(own.corners, columns, rows)
-    return cast(own, camera.origin, camera.rays(columns, rows), area, (len(rows), len(columns)))
+def silhouettes(scene: Scene, instances: list[int], camera: Camera, columns=None, rows=None) -> np.ndarray:
+    """(K, R, C) bool: which rays each of K things meets, as if nothing else were there.
+
+    ``columns``, ``rows``: pixel positions of the grid (they may lie outside the image), by default all pixel centres.
+    """
+    columns = np.arange(camera.width) + 0.5 if columns is None else columns
+    rows = np.arange(camera.height) + 0.5 if rows is None else rows
+    layer = np.full(len(scene.things) + 1, -1)
+    layer[instances] = np.arange(len(instances))
+    own = scene.solids.take(layer[scene.solids.instance] >= 0)
+    masks = np.zeros((len(instances), len(rows), len(columns)), bool)
+    origin, rays = tuple(camera.origin.astype(np.float32)), camera.rays(columns, rows)
+
+    def rays_of(r, c):
+        return origin, (rays[0][r, 0], rays[1][0, c], rays[2][r, 0])
+
+    for r, c, _, solid in meet(own, camera.windows(own.corners, columns, rows), rays_of):
+        masks[layer[own.instance[solid]], r, c] = True
+    return masks
 
 
 def _at_corners(maps: np.ndarray) -> np.ndarray:

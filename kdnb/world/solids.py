@@ -74,7 +74,7 @@ class Kit:
 
     def __init__(self, semantic: str):
         self.semantic = SEMANTIC[semantic]
-        self.rows, self._measured = [], (0, None)
+        self.rows = []
 
     def add(self, centre, size, colour, texture=PLAIN, shape=BOX, inset=(0, 0, 0), accent=None, variant=0, turned=0.0,
             semantic=None):
@@ -83,11 +83,13 @@ class Kit:
                           texture, variant, self.semantic if semantic is None else SEMANTIC[semantic]))
 
     def extent(self) -> tuple[np.ndarray, np.ndarray]:
-        """Lowest and highest corner (3,) of all parts in the thing's own frame."""
-        if len(self.rows) != self._measured[0]:
-            corners = solids([(np.array(self.rows), 0.0, 0.0, 0.0, 0)]).corners.reshape(-1, 3)
-            self._measured = len(self.rows), (corners.min(0), corners.max(0))
-        return self._measured[1]
+        """Lowest and highest corner (3,) of all parts in the thing's own frame; no part of a thing may be turned."""
+        rows = np.array(self.rows)
+        low, high = rows[:, :3] - rows[:, 3:6] / 2, rows[:, :3] + rows[:, 3:6] / 2
+        out = np.minimum(rows[:, [9, 8, 10]], 0)  # a negative inset reaches out: the back's, the front's, the sides'
+        low[:, :2] += out[:, [0, 2]]
+        high[:, :2] -= out[:, [1, 2]]
+        return low.min(0), high.max(0)
 
 
 def solids(placed) -> Solids:
