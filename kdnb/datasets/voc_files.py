@@ -205,8 +205,8 @@ def _box_faults(corners, size):
     """What is wrong with 1-based corners in a picture of ``size``; corners may be fractional (VOC2011 and later)."""
     xmin, ymin, xmax, ymax = corners
     for low, high, axis in ((xmin, xmax, "x"), (ymin, ymax, "y")):
-        if high <= low:
-            yield f"{axis}max {high:g} is not above {axis}min {low:g}, expected {axis}min < {axis}max"
+        if high < low:  # equal corners are one pixel: both are inclusive
+            yield f"{axis}max {high:g} is below {axis}min {low:g}, expected {axis}min <= {axis}max"
     if None in size:
         return
     width, height = size

@@ -34,7 +34,7 @@ class SmallResNet(nn.Sequential):
 
 
 def lite_detector(widths: Sequence[int], blocks: Sequence[int], num_classes: int, size: tuple[int, int],
-                  neck: int = 64, head: int = 128) -> FasterRCNN:  # fmt: skip
+                  neck: int = 48, head: int = 128) -> FasterRCNN:  # fmt: skip
     """A small Faster R-CNN on P2-P6, trained from scratch on small pictures.
 
     Args:
@@ -47,15 +47,13 @@ def lite_detector(widths: Sequence[int], blocks: Sequence[int], num_classes: int
     body = SmallResNet(widths, blocks)
     backbone = BackboneWithFPN(body, {str(i + 1): str(i) for i in range(4)}, list(widths), neck)
     anchors = AnchorGenerator(tuple((s,) for s in (10, 20, 40, 72, 112)), ((0.5, 1.0, 2.0),) * 5)
-    pool = MultiScaleRoIAlign(["0", "1", "2", "3"], output_size=5, sampling_ratio=2)
-    # the pooling level rule divides by a canonical size meant for 800 px pictures
-    pool.canonical_scale = 64
+    pool = MultiScaleRoIAlign(["0", "1", "2", "3"], output_size=5, sampling_ratio=1, canonical_scale=64)
     return FasterRCNN(
         backbone, min_size=min(size), max_size=max(size), rpn_anchor_generator=anchors, box_roi_pool=pool,
         box_head=TwoMLPHead(neck * 5 * 5, head), box_predictor=FastRCNNPredictor(head, num_classes),
-        rpn_pre_nms_top_n_train=250, rpn_pre_nms_top_n_test=250, rpn_post_nms_top_n_train=100,
-        rpn_post_nms_top_n_test=100, rpn_batch_size_per_image=64, box_batch_size_per_image=48,
-        box_detections_per_img=40, box_score_thresh=0.02,
+        rpn_pre_nms_top_n_train=150, rpn_pre_nms_top_n_test=150, rpn_post_nms_top_n_train=100,
+        rpn_post_nms_top_n_test=100, rpn_batch_size_per_image=64, box_batch_size_per_image=32,
+        box_detections_per_img=40, box_score_thresh=0.03,
     )  # fmt: skip
 
 

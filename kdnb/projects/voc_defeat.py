@@ -42,7 +42,7 @@ class VocDefeatSettings(Settings):
     # data
     train_images: int = 800  # drawn, when no DATA is given
     test_images: int = 150
-    size: tuple[int, int] = (160, 128)  # width, height
+    size: tuple[int, int] = (160, 96)  # width, height
     train_sets: list[tuple[str, str]] = [("2007", "trainval")]  # year, image set, when DATA is given
     test_set: tuple[str, str] = ("2007", "test")
     validation: float = 0.125  # the last part of the training images, held out
@@ -58,6 +58,7 @@ class VocDefeatSettings(Settings):
     lr: float
     weight_decay: float
     schedule: str = "onecycle"
+    milestones: list[float] = [0.75, 0.92]  # of schedule "step", as fractions of training
     clip: float
     precision: str = "auto"
     workers: int = 0
@@ -250,3 +251,16 @@ def build_distiller(student: FasterRCNN, teacher: FasterRCNN | None, names: tupl
         return Distiller(student, student_step=detection_step)
     terms = build_terms(names, settings, teacher)
     return Distiller(student, cache or LiveTeacher(teacher, teacher_step), terms, detection_step)
+
+
+def bench() -> str:
+    """What distilling costs per step; see ``kdnb.projects.voc_bench``."""
+    from kdnb.projects.voc_bench import bench_table
+
+    return bench_table()
+
+
+if __name__ == "__main__":
+    from kdnb.projects.voc_headless import main
+
+    main()

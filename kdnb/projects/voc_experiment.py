@@ -20,7 +20,7 @@ from kdnb.engine import Fit, Fitted, Plan, accelerator, fit
 from kdnb.evidence import Comparison, paired_bootstrap
 from kdnb.metrics.cost import count_flops, count_parameters, latency_ms, state_dict_mb
 from kdnb.metrics.detection import detection_scores
-from kdnb.metrics.voc import bootstrap_map, match_table
+from kdnb.metrics.voc import bootstrap_map, evaluate_voc, match_table
 from kdnb.models.detector import predict
 from kdnb.projects.voc_defeat import (
     ABLATION_ARMS,
@@ -86,6 +86,11 @@ class Experiment:
         for name in [*ARMS, "baseline_matched", *(ABLATION_ARMS if ablations else [])]:
             self.train(name)
 
+    def read_finished(self) -> None:
+        """All arms that this run's folder holds."""
+        for saved in sorted((self.run.folder / "arms").glob("*.json")):
+            self.train(saved.stem)
+
     def check_teacher(self) -> None:
         """Refuse a teacher that is no better on validation than the student without it."""
         teacher, baseline = self.train("teacher").validation, self.train("baseline").validation
@@ -119,7 +124,7 @@ class Experiment:
     def _how(self, steps: int) -> Fit:
         s = self.settings
         return Fit(steps=steps, lr=s.lr, optimizer=s.optimizer, weight_decay=s.weight_decay, schedule=s.schedule,
-                   clip=s.clip, precision=s.precision, workers=s.workers, checkpoint_every=s.checkpoint_every,
+                   milestones=tuple(s.milestones),                   clip=s.clip, precision=s.precision, workers=s.workers, checkpoint_every=s.checkpoint_every,
                    validate_every=-(-steps // s.curve_points))  # fmt: skip
 
     def _batches(self, arm: Arm) -> tuple[DetectionViews, Plan]:
@@ -134,7 +139,7 @@ class Experiment:
         return views, Plan(pools, VIEWS, self.run.seed)
 
     def _validation_score(self, model: FasterRCNN) -> float:
-        return detection_scores(self.validation_truth, self.detect(model, self.data.validation), coco=False)[PRIMARY]
+        return evaluate_voc(self.validation_truth, self.detect(model, self.data.validation), "area")["mAP"]
 
     def _finish(self, name: str, model: FasterRCNN, fitted: Fitted, extra_cpu_seconds: float) -> Result:
         detections = self.detect(model, self.data.test)
@@ -202,7 +207,7 @@ class Experiment:
             return lambda weights: bootstrap_map(tables[name], weights, "area")
 
         return {
-            f"{b}_vs_{a}": paired_bootstrap(metric(a), metric(b), len(self.truth), seed=self.run.seed)
+            f"{b}_vs_{a}": paired_bootstrap(metric(a), metric(b), len(self.truth))
             for b, a in COMPARISONS
             if a in self.results and b in self.results
         }

@@ -1,0 +1,76 @@
+"""03 VOC DeFeat: what one training step costs with a live and with a cached teacher, as ratios from one run."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from kdnb.datasets.detection import VIEWS, DetectionViews, collate
+from kdnb.distill.cache import TeacherCache
+from kdnb.distill.distiller import Distiller, LiveTeacher
+from kdnb.engine import Plan
+from kdnb.models.detector import detection_step
+from kdnb.projects.voc_defeat import DEFEAT, VocDefeatSettings, build, build_distiller, open_data, teacher_step
+from kdnb.run import load_settings, set_threads
+
+
+def bench_table(rounds: int = 15, profile: str = "lite") -> str:
+    """Median CPU milliseconds of each kind of step, taken in turn, and their ratios."""
+    threads = set_threads()
+    settings = load_settings(VocDefeatSettings, "voc_defeat", profile, train_images=64, test_images=8)
+    data = open_data(settings)
+    views = DetectionViews(data.train)
+    plan = Plan([(range(len(views)), settings.batch)], VIEWS)
+    batches = [collate([views[key] for key in plan.batch(step)]) for step in range(rounds + 2)]
+    teacher = build(settings.teacher, settings, 0)
+    live = LiveTeacher(teacher, teacher_step)
+    with tempfile.TemporaryDirectory() as folder:
+        cache = TeacherCache(live, Path(folder), "bench", VIEWS, ["features"], dtype=torch.float16)
+        cache.fill(batches)
+        milliseconds = time_steps(steps(settings, teacher, live, cache), batches)
+    plain, forward = milliseconds["plain step"], milliseconds["teacher forward"]
+    lines = [f"03 voc_defeat, {profile}: batch {settings.batch}, {settings.size[0]} x {settings.size[1]} px, "
+             f"{threads} threads, median of {rounds} steps taken in turn", "",
+             f"{'':22s}{'ms':>8s}{'to plain':>12s}{'to plain + teacher forward':>30s}"]  # fmt: skip
+    for name, value in milliseconds.items():
+        lines.append(f"{name:22s}{value:8.0f}{value / plain:12.2f}{value / (plain + forward):30.2f}")
+    return "\n".join(lines)
+
+
+def steps(settings, teacher, live: LiveTeacher, cache: TeacherCache) -> dict:
+    """Name → a function that carries out one step on a batch."""
+
+    def training(distiller: Distiller):
+        optimizer = torch.optim.AdamW(distiller.parameters(), 1e-4)
+
+        def step(batch):
+            optimizer.zero_grad()
+            distiller(batch)["loss"].backward()
+            optimizer.step()
+
+        return step
+
+    def student():
+        return build(settings.student, settings, 0).train()
+
+    return {
+        "plain step": training(Distiller(student(), student_step=detection_step)),
+        "teacher forward": lambda batch: live.observe(batch, None, []),
+        "KD step, live": training(build_distiller(student(), teacher, DEFEAT, settings)),
+        "KD step, cached": training(build_distiller(student(), teacher, DEFEAT, settings, cache)),
+    }
+
+
+def time_steps(functions: dict, batches: list) -> dict[str, float]:
+    """Median wall milliseconds per function; all take their turn on each batch, the first two batches warm up."""
+    times = {name: [] for name in functions}
+    for batch in batches:
+        for name, function in functions.items():
+            clock = time.perf_counter()
+            function(batch)
+            times[name].append(1000 * (time.perf_counter() - clock))
+    return {name: statistics.median(values[2:]) for name, values in times.items()}

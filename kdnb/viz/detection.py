@@ -1,0 +1,149 @@
+"""Pictures of detections: boxes on images, foreground masks per pyramid level, feature errors, arms side by side."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from kdnb.viz.figures import new_figure
+from kdnb.viz.style import GREEN, ORANGE, PINK, SKY, VERMILION, YELLOW, arm_label
+
+# eleven, so that no two of the VOC classes that the street shows share one
+CLASS_COLOURS = ["#FFFFFF", YELLOW, GREEN, PINK, SKY, "#A6D854", ORANGE, VERMILION, "#B8B8FF", "#66C2A5", "#FFB3B3"]
+
+
+def class_colour(label: int) -> str:
+    return CLASS_COLOURS[int(label) % len(CLASS_COLOURS)]
+
+
+def draw_boxes(image: Tensor, boxes: Tensor, labels: Tensor, classes, scores: Tensor | None = None,
+               zoom: int = 3) -> np.ndarray:  # fmt: skip
+    """A copy of the picture, ``zoom`` times larger, with labelled boxes.
+
+    Args:
+        image: (3, H, W) uint8.
+        boxes: (N, 4) xyxy in pixels of the picture.
+        labels: (N,) 1-based into ``classes``.
+        scores: (N,) 0..1, written behind the class.
+
+    Returns:
+        (zoom·H, zoom·W, 3) uint8.
+    """
+    picture = Image.fromarray(image.permute(1, 2, 0).numpy())
+    picture = picture.resize((picture.width * zoom, picture.height * zoom), Image.Resampling.LANCZOS)
+    draw = ImageDraw.Draw(picture)
+    font = ImageFont.load_default(size=max(10, 3 * zoom + 1))
+    for i, box in enumerate(boxes.tolist()):
+        colour = class_colour(labels[i])
+        corners = [corner * zoom for corner in box]
+        draw.rectangle(corners, outline=colour, width=2)
+        text = classes[int(labels[i]) - 1] + (f" {100 * float(scores[i]):.0f}" if scores is not None else "")
+        left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
+        width, height = right - left + 4, bottom - top + 4
+        x = min(max(corners[0], 0), picture.width - width)
+        y = corners[1] - height if corners[1] >= height else corners[1]
+        draw.rectangle([x, y, x + width, y + height], fill=colour)
+        draw.text((x + 2 - left, y + 2 - top), text, fill="black", font=font)
+    return np.asarray(picture)
+
+
+def picture_grid(pictures: list[list[np.ndarray]], titles: list[str], rows: list[str] | None = None,
+                 width: float = 3.0) -> Figure:  # fmt: skip
+    """Rows of equally large pictures; titles above the first row, row names at the left."""
+    height, across = pictures[0][0].shape[:2]
+    figure, axes = new_figure(width * len(pictures[0]), width * height / across * len(pictures) + 0.3,
+                              len(pictures), len(pictures[0]), squeeze=False)  # fmt: skip
+    for r, row in enumerate(pictures):
+        for c, picture in enumerate(row):
+            axes[r, c].imshow(picture)
+            axes[r, c].set_xticks([])
+            axes[r, c].set_yticks([])
+            if r == 0 and c < len(titles):
+                axes[r, c].set_title(titles[c], fontsize=11)
+        if rows:
+            axes[r, 0].set_ylabel(rows[r], fontsize=8)
+    return figure
+
+
+def draw_item(item: dict, classes, zoom: int = 3) -> np.ndarray:
+    """A picture with its ground truth, difficult objects left out."""
+    keep = ~item["difficult"]
+    return draw_boxes(item["image"], item["boxes"][keep], item["labels"][keep], classes, zoom=zoom)
+
+
+def draw_detections(item: dict, found: dict, threshold: float, classes, zoom: int = 3) -> np.ndarray:
+    keep = found["scores"] >= threshold
+    return draw_boxes(item["image"], found["boxes"][keep], found["labels"][keep], classes, found["scores"][keep], zoom)
+
+
+def samples(items: list[dict], classes, columns: int = 4) -> Figure:
+    """A sheet of pictures with their ground truth."""
+    pictures = [draw_item(item, classes) for item in items]
+    return picture_grid([pictures[i : i + columns] for i in range(0, len(pictures), columns)], [])
+
+
+def side_by_side(items: list[dict], found: dict[str, dict], threshold: float, classes) -> Figure:
+    """One row per picture: each arm's detections, then the ground truth.
+
+    Args:
+        found: arm → image id → detections.
+    """
+    rows = [[draw_detections(item, of_arm[item["id"]], threshold, classes) for of_arm in found.values()]
+            + [draw_item(item, classes)] for item in items]  # fmt: skip
+    return picture_grid(rows, [arm_label(name) for name in found] + ["ground truth"], [i["id"] for i in items])
+
+
+def mask_on_image(image: Tensor, mask: Tensor, zoom: int = 3) -> np.ndarray:
+    """The picture with the cells of a mask (H_l, W_l) tinted, drawn as the blocks of pixels that they stand for."""
+    height, width = image.shape[1:]
+    size = (height * zoom, width * zoom)
+    picture = torch.nn.functional.interpolate(image[None].float(), size=size, mode="bilinear")[0].permute(1, 2, 0)
+    cells = torch.nn.functional.interpolate(mask[None, None].float(), size=size, mode="nearest")[0, 0, :, :, None]
+    tint = torch.tensor([0.0, 158.0, 115.0])
+    return (picture * (1 - 0.6 * cells) * 0.9 + tint * 0.6 * cells).clamp(0, 255).byte().numpy()
+
+
+def masks_per_level(image: Tensor, masks: list[Tensor]) -> Figure:
+    """The foreground cells of one picture on every level of the pyramid."""
+    pictures = [mask_on_image(image, mask[0, 0]) for mask in masks]
+    titles = [f"P{i + 2}: {m.shape[-1]} x {m.shape[-2]} cells, {int(m.sum())} foreground" for i, m in enumerate(masks)]
+    return picture_grid([pictures], titles, width=3.3)
+
+
+def feature_errors(image: Tensor, errors: dict[str, Tensor], level: str) -> Figure:
+    """How far each student's feature map is from the teacher's, cell by cell, on one colour scale.
+
+    Args:
+        errors: arm → (H_l, W_l), squared difference of standardised feature maps, mean over channels.
+    """
+    figure, axes = new_figure(3.3 * (len(errors) + 1), 2.6, 1, len(errors) + 1)
+    axes[0].imshow(image.permute(1, 2, 0))
+    axes[0].set_title("picture")
+    top = max(float(np.quantile(error.numpy(), 0.99)) for error in errors.values())
+    for ax, (name, error) in zip(axes[1:], errors.items(), strict=True):
+        shown = ax.imshow(error, cmap="cividis", vmin=0, vmax=top)
+        ax.set_title(f"{arm_label(name)}: mean {error.mean():.2f}")
+    for ax in axes:
+        ax.set_xticks([])
+        ax.set_yticks([])
+    figure.colorbar(shown, ax=axes[1:], label=f"squared difference\non {level}", shrink=0.85)
+    return figure
+
+
+def disagreement(found_a: dict, found_b: dict, threshold: float = 0.5) -> float:
+    """How differently two models see one picture: detections of either without a counterpart in the other.
+
+    A counterpart has the same label and an IoU of at least 0.5; both sides count only from the threshold on.
+    """
+    from torchvision.ops import box_iou
+
+    a, b = ({k: v[found["scores"] >= threshold] for k, v in found.items()} for found in (found_a, found_b))
+    if not len(a["boxes"]) or not len(b["boxes"]):
+        return float(len(a["boxes"]) + len(b["boxes"]))
+    pairs = (box_iou(a["boxes"], b["boxes"]) >= 0.5) & (a["labels"][:, None] == b["labels"][None])
+    return float((~pairs.any(1)).sum() + (~pairs.any(0)).sum())
+
+

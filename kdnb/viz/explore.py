@@ -1,0 +1,137 @@
+"""Interactive looks at predictions, with core ipywidgets only, so that they work in JupyterLab, Notebook and Colab.
+
+Every explorer has a static twin: the figure that the notebook draws above it.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from html import escape
+
+import ipywidgets as widgets
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
+from torch import Tensor
+
+from kdnb.errors import InputError
+from kdnb.viz.detection import disagreement, draw_detections, draw_item, mask_on_image
+from kdnb.viz.style import arm_label
+
+PANEL = 420  # pixels across one panel
+
+
+class DetectionExplorer:
+    """Pick a picture, a score threshold, the arms to show and a mask level; or upload a picture of your own.
+
+    Args:
+        items: samples with "id", "image" uint8 (3, H, W), "boxes", "labels", "difficult".
+        found: arm → image id → detections. Pictures are sorted by how much the last two arms disagree.
+        classes: names; label 1 is the first.
+        masks: ``masks(item)`` → per level (1, 1, H_l, W_l), the foreground cells; one panel shows the chosen level.
+        predictors: arm → ``predict(image)`` → detections, for uploaded pictures.
+    """
+
+    def __init__(self, items: list[dict], found: dict[str, dict], classes, masks: Callable[[dict], list[Tensor]],
+                 predictors: dict[str, Callable[[Tensor], dict]]):  # fmt: skip
+        self.found, self.classes, self.masks, self.predictors = found, classes, masks, predictors
+        first, second = list(found)[-2:]
+        order = {i["id"]: disagreement(found[first][i["id"]], found[second][i["id"]]) for i in items}
+        self.items = {item["id"]: item for item in sorted(items, key=lambda i: -order[i["id"]])}
+        options = [(f"{name}: {order[name]:.0f} differences", name) for name in self.items]
+        wide = {"style": {"description_width": "90px"}, "layout": widgets.Layout(width="330px")}
+        self.picture = widgets.Dropdown(options=options, description="picture", **wide)
+        self.threshold = widgets.FloatSlider(0.5, min=0.05, max=0.95, step=0.05, description="threshold", **wide)
+        levels = [("no mask", -1), *((f"P{k + 2}", k) for k in range(len(masks(items[0]))))]
+        self.level = widgets.Dropdown(options=levels, value=-1, description="mask level", **wide)
+        self.arms = {name: widgets.Checkbox(True, description=arm_label(name), indent=False,
+                                            layout=widgets.Layout(width="150px")) for name in found}  # fmt: skip
+        self.upload = widgets.FileUpload(accept="image/*", multiple=False, description="your picture")
+        self.screen = widgets.Image(format="png", layout=widgets.Layout(max_width="100%"))
+        self.message = widgets.HTML()
+        self.view = widgets.VBox([
+            widgets.HBox([self.picture, self.threshold]),
+            widgets.HBox([self.level, *self.arms.values(), self.upload]),
+            self.message,
+            self.screen,
+        ])  # fmt: skip
+        for control in (self.picture, self.threshold, self.level, *self.arms.values()):
+            control.observe(self._guarded(self._redraw), "value")
+        self.upload.observe(self._guarded(self._uploaded), "value")
+        self._redraw()
+
+    def _guarded(self, action: Callable[[], None]) -> Callable:
+        """A callback that shows its own error: the browser console is no place for it."""
+
+        def callback(change):
+            self.message.value = ""
+            try:
+                action()
+            except Exception as error:
+                self.message.value = f"<b style='color:#b00020'>{escape(type(error).__name__)}: {escape(str(error))}</b>"
+
+        return callback
+
+    def render(self) -> np.ndarray:
+        """The screen as (H, W, 3) uint8: chosen arms, ground truth if there is one, the mask if one is chosen."""
+        item = self.items[self.picture.value]
+        zoom = max(1, round(PANEL / item["image"].shape[-1]))
+        panels = []
+        for name, box in self.arms.items():
+            if box.value:
+                shown = draw_detections(item, self.found[name][item["id"]], self.threshold.value, self.classes, zoom)
+                panels.append((arm_label(name), shown))
+        if not item.get("uploaded"):
+            panels.append(("ground truth", draw_item(item, self.classes, zoom)))
+            if self.level.value >= 0:
+                mask = self.masks(item)[self.level.value][0, 0]
+                title = f"foreground on P{self.level.value + 2}: {int(mask.sum())} of {mask.numel()} cells"
+                panels.append((title, mask_on_image(item["image"], mask, zoom)))
+        return side_by_side_titled(panels)
+
+    def _redraw(self) -> None:
+        buffer = io.BytesIO()
+        Image.fromarray(self.render()).save(buffer, "png")
+        self.screen.value = buffer.getvalue()
+
+    def _uploaded(self) -> None:
+        if not self.upload.value:
+            return
+        file = self.upload.value[0]
+        image = read_upload(file["name"], bytes(file["content"]))
+        name = f"your {file['name']}"
+        nothing = torch.zeros(0, dtype=torch.int64)
+        self.items[name] = {"id": name, "image": image, "boxes": torch.zeros(0, 4), "labels": nothing,
+                            "difficult": nothing.bool(), "uploaded": True}  # fmt: skip
+        for arm, predict in self.predictors.items():
+            self.found[arm][name] = predict(image)
+        self.picture.options = [(name, name), *(option for option in self.picture.options if option[1] != name)]
+        self.picture.value = name
+        self._redraw()
+
+
+def read_upload(name: str, content: bytes, longest: int = 640) -> Tensor:
+    """An uploaded picture as (3, H, W) uint8, at most ``longest`` pixels on its longer side."""
+    try:
+        picture = Image.open(io.BytesIO(content)).convert("RGB")
+    except (UnidentifiedImageError, OSError) as error:
+        raise InputError(f"{name}: not a readable picture ({error}), expected a JPEG or PNG") from None
+    picture.thumbnail((longest, longest))
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+
+
+def side_by_side_titled(panels: list[tuple[str, np.ndarray]], columns: int = 3, gap: int = 6) -> np.ndarray:
+    """Equally large panels in rows of ``columns``, each under its title, on white: (H, W, 3) uint8."""
+    if not panels:
+        panels = [("choose at least one arm", np.full((60, PANEL, 3), 255, np.uint8))]
+    font = ImageFont.load_default(size=15)
+    height, width = panels[0][1].shape[:2]
+    rows, across = -(-len(panels) // columns), min(columns, len(panels))
+    sheet = Image.new("RGB", (across * (width + gap), rows * (height + 24 + gap)), "white")
+    draw = ImageDraw.Draw(sheet)
+    for i, (title, picture) in enumerate(panels):
+        x, y = i % columns * (width + gap), i // columns * (height + 24 + gap)
+        draw.text((x + 2, y + 2), title, fill="black", font=font)
+        sheet.paste(Image.fromarray(picture), (x, y + 24))
+    return np.asarray(sheet)
