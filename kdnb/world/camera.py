@@ -149,9 +149,9 @@ def render(scene: Scene, width: int = 160, height: int = 128, camera: Camera | N
     if fine:  # quincunx: half a pixel's value from its centre, an eighth from each corner
         c = colour[:, n:].reshape(3, h + 1, w + 1)
         image = image * 0.5 + (c[:, :-1, :-1] + c[:, 1:, :-1] + c[:, :-1, 1:] + c[:, 1:, 1:]) * np.float32(0.125)
-    solid, distance, semantic = (a[:n].reshape(h, w) for a in (solid, distance, semantic))
-    on_solid = (solid >= 0) & (semantic == scene.solids.semantic[solid])
+    on_solid = (solid >= 0) & (distance == reach)
     instance = np.where(on_solid, scene.solids.instance[solid], 0).astype(np.int32)
+    instance, distance, semantic = (a[:n].reshape(h, w) for a in (instance, distance, semantic))
     return View(_develop(scene, image.transpose(1, 2, 0)), distance, instance, semantic, camera)
 
 

@@ -17,7 +17,7 @@ from kdnb.world.annotate import Annotation, annotate
 from kdnb.world.camera import render
 from kdnb.world.scene import make_scene
 
-WORLD_VERSION = 1  # raise it whenever pictures or annotations change: cached sets are then built anew
+WORLD_VERSION = 2  # raise it whenever pictures or annotations change: cached sets are then built anew
 VOC_CLASSES = ("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
                "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor")
 VOC_NAME = {"car": "car", "van": "car", "bus": "bus", "tram": "train", "person": "person", "rider": "person",
@@ -91,9 +91,11 @@ def export_voc(out, train: int = 800, test: int = 150, size: tuple[int, int] = (
                workers: int | None = None) -> Path:
     """Write a VOCdevkit into the folder ``out`` and return the path of that VOCdevkit.
 
+    It is built beside its place and moved there whole: a killed run leaves no folder called VOCdevkit.
+
     Args:
         train: images of trainval; the last eighth of them is val, drawn like train but from scenes of its own.
-        test: images of the test set, whose streets and light training never shows.
+        test: images of the test set, whose facades, light and haze training never shows.
         size: (width, height) in pixels.
         workers: processes, by default one per usable core; the result does not depend on it.
 
@@ -105,20 +107,35 @@ def export_voc(out, train: int = 800, test: int = 150, size: tuple[int, int] = (
         raise InputError(f"export_voc: train={train}, test={test}, size={tuple(size)}, expected at least 8 images, "
                          "1 image and 32 pixels")
     root = Path(out) / "VOCdevkit"
+    taken = InputError(f"{root}: already exists, expected a folder without a VOCdevkit")
     if root.exists():
-        raise InputError(f"{root}: already exists, expected a folder without a VOCdevkit")
-    folder = root / "VOC2007"
+        raise taken
+    root.parent.mkdir(parents=True, exist_ok=True)
+    build = Path(tempfile.mkdtemp(prefix=".VOCdevkit_", dir=root.parent))
+    try:
+        _fill(build / "VOC2007", train, test, tuple(size), seed, workers)
+        build.chmod(0o755)
+        os.rename(build, root)
+    except OSError as error:
+        if root.exists():  # another process was quicker
+            raise taken from error
+        raise
+    finally:
+        shutil.rmtree(build, ignore_errors=True)
+    return root
+
+
+def _fill(folder: Path, train: int, test: int, size, seed: int, workers: int | None):
     for sub in ("JPEGImages", "Annotations", "ImageSets/Main"):
         (folder / sub).mkdir(parents=True)
     val = train // 8
     splits = ["train"] * (train - val) + ["val"] * val + ["test"] * test
-    jobs = [(folder, f"{k + 1:06d}", seed, split, k, tuple(size)) for k, split in enumerate(splits)]
+    jobs = [(folder, f"{k + 1:06d}", seed, split, k, size) for k, split in enumerate(splits)]
     content = dict(_run(jobs, workers))
     names = [job[1] for job in jobs]
     sets = {"train": names[: train - val], "val": names[train - val : train], "trainval": names[:train],
             "test": names[train:]}
     _write_lists(folder / "ImageSets" / "Main", sets, content)
-    return root
 
 
 def _usable_cores() -> int:
@@ -138,28 +155,22 @@ def _run(jobs, workers):
 def drawn_voc(root, **settings) -> Path:
     """The VOCdevkit for these settings of export_voc, drawn only when ``root`` does not hold it yet.
 
-    It is built in a temporary folder beside its place and moved there whole, so a killed build leaves nothing that is
-    taken for complete, and of two processes that draw the same set at once the second uses what the first has moved.
+    Of two processes that draw the same set at once, the slower one uses what the other has moved into place.
+
+    Raises InputError as export_voc does, and for an unknown setting.
     """
     known = {"train": 800, "test": 150, "size": (160, 128), "seed": 0}
-    unknown = set(settings) - set(known) - {"workers"}
+    unknown = sorted(set(settings) - set(known) - {"workers"})
     if unknown:
-        raise InputError(f"drawn_voc: unknown setting {sorted(unknown)[0]}, expected one of {', '.join(known)}")
+        raise InputError(f"drawn_voc: unknown setting {unknown[0]}, expected one of {', '.join(known)}, workers")
     recipe = {**known, **{k: v for k, v in settings.items() if k != "workers"}, "world": WORLD_VERSION}
     recipe["size"] = list(recipe["size"])
     digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:12]
     place = Path(root) / f"voc_{digest}"
-    if not place.is_dir():
-        Path(root).mkdir(parents=True, exist_ok=True)
-        build = Path(tempfile.mkdtemp(prefix=f".voc_{digest}_", dir=root))
+    if not (place / "VOCdevkit").is_dir():
         try:
-            export_voc(build, **settings)
-            (build / "settings.json").write_text(json.dumps(recipe, indent=1) + "\n")
-            build.chmod(0o755)
-            os.rename(build, place)
-        except OSError:
-            if not place.is_dir():
+            export_voc(place, **settings)
+        except InputError:
+            if not (place / "VOCdevkit").is_dir():
                 raise
-        finally:
-            shutil.rmtree(build, ignore_errors=True)
     return place / "VOCdevkit"

@@ -60,10 +60,12 @@ class Scene:
 def generator(seed: int, split: str, index: int) -> np.random.Generator:
     """The only source of chance: PCG64 seeded with (seed, split, index).
 
-    Raises InputError for an unknown split.
+    Raises InputError for an unknown split or a negative number.
     """
     if split not in SPLITS:
         raise InputError(f"split is '{split}', expected one of {', '.join(SPLITS)}")
+    if min(seed, index) < 0:
+        raise InputError(f"scene seed is {seed}, index {index}, expected whole numbers from 0")
     return np.random.Generator(np.random.PCG64([seed, SPLITS.index(split), index]))
 
 
@@ -151,6 +153,8 @@ def _scenery(rng, stage: _Stage, street: Street, placer: Placer, split: str):
             x += wide + (rng.uniform(1, 4) if rng.uniform() < 0.25 else 0.05)
         _kerbside(rng, stage, street, placer, side)
     _end_of_street(rng, stage, street, facades)
+    if street.side is not None:
+        _end_of_side_street(rng, stage, street, facades)
 
 
 def _garden(rng, stage, street, side, x, wide, back):
@@ -192,6 +196,16 @@ def _end_of_street(rng, stage, street, facades):
         else:
             kit, _ = furniture.tree(rng, 2.0)
             stage.scenery(kit, *street.to_ego(108, 14.5 * k, 0.0))
+
+
+def _end_of_side_street(rng, stage, street, facades):
+    for side in (-1, 1):
+        kit, _ = furniture.building(rng, *palette.named(rng, facades)[1], 30, 8)
+        x, y = sum(street.side) / 2 + rng.uniform(-6, 6), side * rng.uniform(62, 75)
+        stage.scenery(kit, *street.to_ego(x, y, 0.0 if side < 0 else np.pi))
+        for k in (-1, 1):
+            kit, _ = furniture.tree(rng, 2.0)
+            stage.scenery(kit, *street.to_ego(x + k * rng.uniform(5, 14), side * rng.uniform(40, 54), 0.0))
 
 
 def make_scene(seed: int, split: str = "train", index: int = 0) -> Scene:

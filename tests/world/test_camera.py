@@ -61,7 +61,8 @@ def test_unprojected_depth_lies_on_the_faces_of_the_box():
     uv = np.stack([columns + 0.5, rows + 0.5], 1)
     points = view.camera.unproject(uv, view.depth[rows, columns].astype(float)) - scene.things[0].centre
     cos, sin = np.cos(0.6), np.sin(0.6)
-    local = np.stack([cos * points[:, 0] + sin * points[:, 1], cos * points[:, 1] - sin * points[:, 0], points[:, 2]], 1)
+    x, y, z = points.T
+    local = np.stack([cos * x + sin * y, cos * y - sin * x, z], 1)
     room = np.array([1.5, 0.8, 1.0]) - np.abs(local)
     assert len(points) > 200
     assert np.abs(room.min(1)).max() < 2e-3

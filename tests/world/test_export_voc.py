@@ -115,13 +115,13 @@ def test_a_killed_build_leaves_nothing_that_looks_complete(tmp_path):
     process = multiprocessing.get_context("spawn").Process(target=_draw_forever, args=(tmp_path,))
     process.start()
     deadline = time.time() + 60
-    while not list(tmp_path.glob(".voc_*/VOCdevkit/VOC2007/Annotations/*.xml")) and time.time() < deadline:
+    while not list(tmp_path.glob("voc_*/.VOCdevkit_*/VOC2007/Annotations/*.xml")) and time.time() < deadline:
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGKILL)
     process.join()
-    assert list(tmp_path.glob(".voc_*")) and not list(tmp_path.glob("voc_*"))
+    assert list(tmp_path.glob("voc_*/.VOCdevkit_*")) and not list(tmp_path.glob("voc_*/VOCdevkit"))
     _draw_small(tmp_path)
-    assert len(list(tmp_path.glob("voc_*"))) == 1
+    assert len(list(tmp_path.glob("voc_*/VOCdevkit"))) == 1
 
 
 def test_two_builds_at_once(tmp_path):
@@ -133,7 +133,7 @@ def test_two_builds_at_once(tmp_path):
         p.join(120)
     assert [p.exitcode for p in processes] == [0, 0]
     (place,) = tmp_path.glob("voc_*")
-    assert not list(tmp_path.glob(".voc_*"))
+    assert [p.name for p in place.iterdir()] == ["VOCdevkit"]
     assert len(list((place / "VOCdevkit/VOC2007/JPEGImages").iterdir())) == 10
 
 

@@ -48,7 +48,7 @@ def test_span_intensity_and_reach():
     assert points.dtype == np.float32 and points.shape[1] == 4
     elevation = np.degrees(np.arctan2(points[:, 2], np.linalg.norm(points[:, :2], axis=1)))
     assert elevation.min() == pytest.approx(-24.8, abs=0.1) and elevation.max() <= 2.1
-    assert 0 <= points[:, 3].min() and points[:, 3].max() <= 1
+    assert points[:, 3].min() >= 0 and points[:, 3].max() <= 1
     assert np.linalg.norm(points[:, :3], axis=1).max() < 80.5
     np.testing.assert_array_equal(points, scan(make_scene(5), beams=64))
 
