@@ -58,12 +58,17 @@ class Camera:
         # an exact zero would divide by zero for a face seen edge on
         return tuple(np.where(a == 0, 1e-7, a).astype(np.float32) for a in (x, y, z))
 
+    def into_camera(self, points: np.ndarray):
+        """x, y, z (...) in the camera frame of ego points (..., 3); written out, as BLAS rounds as it pleases."""
+        up, (_, (sin, _, cos), _) = points[..., 2] - self.above, -self.rotation
+        return -points[..., 1], -sin * points[..., 0] - cos * up, cos * points[..., 0] - sin * up
+
     def project(self, points: np.ndarray):
         """Pixels (..., 2) and depth (...) of ego points (..., 3); pixels of points with depth <= 0 mean nothing."""
-        p = (points - self.origin) @ self.rotation.T
+        x, y, z = self.into_camera(points)
         with np.errstate(divide="ignore", invalid="ignore"):
-            uv = np.stack([self.fx * p[..., 0] / p[..., 2] + self.cx, self.fy * p[..., 1] / p[..., 2] + self.cy], -1)
-        return uv, p[..., 2]
+            uv = np.stack([self.fx * x / z + self.cx, self.fy * y / z + self.cy], -1)
+        return uv, z
 
     def unproject(self, uv: np.ndarray, depth: np.ndarray) -> np.ndarray:
         """Ego points (..., 3) of pixels (..., 2) at a depth (...) in metres."""
@@ -75,17 +80,17 @@ class Camera:
 
         Boxes wholly behind get an empty interval (x1 > x2).
         """
-        p = (corners - self.origin) @ self.rotation.T
-        z = p[..., 2]
-        cut = np.flatnonzero((z.min(1) < NEAR) & (z.max(1) > NEAR))
-        bounds = self._pixel_bounds(p, z > NEAR)
-        if len(cut):
-            a, b = p[cut][:, EDGES[:, 0]], p[cut][:, EDGES[:, 1]]
-            crosses = (a[..., 2] > NEAR) != (b[..., 2] > NEAR)
-            share = (NEAR - a[..., 2]) / np.where(crosses, b[..., 2] - a[..., 2], 1)
-            extra = a + share[..., None] * (b - a)
-            front = np.concatenate([z[cut] > NEAR, crosses], 1)
-            bounds[cut] = self._pixel_bounds(np.concatenate([p[cut], extra], 1), front)
+        x, y, z = self.into_camera(corners)
+        front = z > NEAR
+        bounds = self._pixel_bounds(x, y, z, front)
+        cut = np.flatnonzero(front.any(1) & ~front.all(1))
+        if len(cut):  # cut their edges at the near plane
+            x, y, z, front = x[cut], y[cut], z[cut], front[cut]
+            a, b = EDGES.T
+            crosses = front[:, a] != front[:, b]
+            share = (NEAR - z[:, a]) / np.where(crosses, z[:, b] - z[:, a], 1)
+            x, y, z = (np.concatenate([v, v[:, a] + share * (v[:, b] - v[:, a])], 1) for v in (x, y, z))
+            bounds[cut] = self._pixel_bounds(x, y, z, np.concatenate([front, crosses], 1))
         return bounds
 
     def windows(self, corners: np.ndarray, columns: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -95,9 +100,9 @@ class Camera:
         return np.stack([np.searchsorted(rows, y1 - slack), np.searchsorted(rows, y2 + slack),
                          np.searchsorted(columns, x1 - slack), np.searchsorted(columns, x2 + slack)], 1)
 
-    def _pixel_bounds(self, p, front):
-        z = np.where(front, np.maximum(p[..., 2], NEAR), 1)
-        u, v = self.fx * p[..., 0] / z + self.cx, self.fy * p[..., 1] / z + self.cy
+    def _pixel_bounds(self, x, y, z, front):
+        z = np.maximum(z, NEAR)
+        u, v = self.fx * x / z + self.cx, self.fy * y / z + self.cy
         low = [np.where(front, a, np.inf).min(1) for a in (u, v)]
         high = [np.where(front, a, -np.inf).max(1) for a in (u, v)]
         return np.stack(low + high, 1)

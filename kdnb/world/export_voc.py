@@ -2,13 +2,13 @@
 
 import hashlib
 import json
-import multiprocessing
 import os
 import shutil
 import tempfile
 from pathlib import Path
 
 import numpy as np
+from joblib import Parallel, delayed
 from PIL import Image
 from tqdm import tqdm
 
@@ -147,9 +147,9 @@ def _run(jobs, workers):
     bar = {"total": len(jobs), "desc": "drawing the street", "unit": "image", "mininterval": 0.5}
     if workers == 1:
         return list(tqdm(map(_draw, jobs), **bar))
-    # spawn, not fork: a parent that has used torch's threads must not be forked
-    with multiprocessing.get_context("spawn").Pool(workers) as pool:
-        return list(tqdm(pool.imap_unordered(_draw, jobs, chunksize=8), **bar))
+    # joblib's processes neither fork a parent that has used torch's threads nor import its main script again
+    pool = Parallel(n_jobs=workers, batch_size=8, return_as="generator_unordered")
+    return list(tqdm(pool(delayed(_draw)(job) for job in jobs), **bar))
 
 
 def drawn_voc(root, **settings) -> Path:

@@ -171,19 +171,21 @@ def faces(solids: Solids, solid: np.ndarray, points: np.ndarray):
         local (3, M) point in the solid's frame, normal (3, M) in the ego frame, face (M,) uint8: 0 front (+x), 1 back,
         2 left (+y), 3 right, 4 top (+z), 5 bottom.
     """
-    cos, sin = (a[solid] for a in solids.turn)
-    x, y, z = points - solids.centre.T.astype(np.float32)[:, solid]
-    x, y = cos * x + sin * y, cos * y - sin * x
-    hx, hy, hz = (solids.size.T / 2).astype(np.float32)[:, solid]
-    front, back, side = solids.inset.T.astype(np.float32)[:, solid]
+    table = np.concatenate([*([a] for a in solids.turn), solids.centre.T, solids.size.T / 2, solids.inset.T])
+    cos, sin, cx, cy, cz, hx, hy, hz, front, back, side = (row[solid] for row in table.astype(np.float32))
+    x, y = into_frame(cos, sin, points[0] - cx, points[1] - cy)
+    z = points[2] - cz
     up = (z + hz) / (2 * hz)
     ahead = x > (back - front) * up / 2
     lean = np.where(ahead, front, back)
-    room = np.stack([hx - lean * up - np.where(ahead, x, -x), hy - side * up - np.abs(y), hz - np.abs(z)])
-    axis = np.where(room[0] < room[1], np.where(room[0] < room[2], 0, 2), np.where(room[1] < room[2], 1, 2))
-    nx = np.where(axis == 0, np.where(ahead, 1, -1), 0).astype(np.float32)
-    ny = np.where(axis == 1, np.sign(y), 0).astype(np.float32)
-    nz = np.where(axis == 2, np.sign(z), np.where(axis == 0, lean, side) / (2 * hz)).astype(np.float32)
+    room_x, room_y, room_z = hx - lean * up - np.where(ahead, x, -x), hy - side * up - np.abs(y), hz - np.abs(z)
+    on_x = (room_x < room_y) & (room_x < room_z)
+    on_y = ~on_x & (room_y < room_z)
+    on_z = ~(on_x | on_y)
+    axis = (on_y + 2 * on_z).astype(np.int8)
+    nx = np.where(ahead, np.float32(1), np.float32(-1)) * on_x
+    ny = np.sign(y) * on_y
+    nz = np.where(on_z, np.sign(z), np.where(on_x, lean, side) / (2 * hz))
     kind = solids.shape[solid]
     rounded = np.flatnonzero(kind != BOX)
     if len(rounded):

@@ -175,7 +175,8 @@ def _solids(scene, camera, solid, t, directions):
     local, normal, face = faces(solids, solid, points)
     albedo, glow, gloss = solids.colour.T[:, solid], np.zeros(len(t), np.float32), np.zeros(len(t), np.float32)
     _paint(solids, solid, local, face, albedo, glow, gloss)
-    facing = np.maximum(np.float32(look.sun) @ normal, 0)
+    sun = np.float32(look.sun)
+    facing = np.maximum(sun[0] * normal[0] + sun[1] * normal[1] + sun[2] * normal[2], 0)
     sky = (np.float32(0.72) + np.float32(0.28) * normal[2]) * (
         np.float32(0.72) + np.float32(0.28) * np.minimum(points[2], 1))
     light = np.float32(look.ambient)[:, None] * sky + np.float32(look.sun_colour)[:, None] * facing
