@@ -7,7 +7,7 @@ import numpy as np
 from kdnb.world.camera import View, silhouettes
 from kdnb.world.scene import Scene, Thing
 
-LIMIT = 96  # rays per side of the grid a thing is cast on when it reaches beyond the image
+LIMIT = 64  # rays per side of the grid a thing is cast on when it reaches beyond the image
 
 
 @dataclass

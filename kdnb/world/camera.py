@@ -137,18 +137,15 @@ def render(scene: Scene, width: int = 160, height: int = 128, camera: Camera | N
     """
     camera = camera or scene_camera(scene, width, height)
     h, w = camera.height, camera.width
-    fine = supersample == 2
-    columns, rows = (np.arange(2 * n + 1) / 2 if fine else np.arange(n) + 0.5 for n in (w, h))
-    rays = camera.rays(columns, rows)
-    hits = cast(scene.solids, camera.origin, rays, camera.windows(scene.solids.corners, columns, rows),
-                (len(rows), len(columns)))
-    light = shade.ground_light(scene, camera)
+    fine, light = supersample == 2, shade.ground_light(scene, camera)
+    samples, lights = [_cast_grid(scene, camera, np.arange(w) + 0.5, np.arange(h) + 0.5)], [light.reshape(2, -1)]
+    if fine:
+        samples.append(_cast_grid(scene, camera, np.arange(w + 1.0), np.arange(h + 1.0)))
+        lights.append(_at_corners(light).reshape(2, -1))
     # pixel centres first, then, when supersampling, pixel corners
-    picks = [(slice(1, None, 2),) * 2, (slice(0, None, 2),) * 2] if fine else [(slice(None),) * 2]
-    whole = [np.broadcast_to(a, hits.solid.shape) for a in (*rays, hits.distance, hits.solid)]
-    x, y, z, reach, solid = (np.concatenate([a[pick].ravel() for pick in picks]) for a in whole)
-    light = np.concatenate([a.reshape(2, -1) for a in ([light, _at_corners(light)] if fine else [light])], 1)
-    colour, semantic, distance = shade.shade(scene, camera, np.stack([x, y, z]), reach, solid, light)
+    directions, reach, solid = (np.concatenate(parts, -1) for parts in zip(*samples, strict=True))
+    light = np.concatenate(lights, 1)
+    colour, semantic, distance = shade.shade(scene, camera, directions, reach, solid, light)
     n = h * w
     image = colour[:, :n].reshape(3, h, w)
     if fine:  # quincunx: half a pixel's value from its centre, an eighth from each corner
@@ -158,6 +155,14 @@ def render(scene: Scene, width: int = 160, height: int = 128, camera: Camera | N
     instance = np.where(on_solid, scene.solids.instance[solid], 0).astype(np.int32)
     instance, distance, semantic = (a[:n].reshape(h, w) for a in (instance, distance, semantic))
     return View(_develop(scene, image.transpose(1, 2, 0)), distance, instance, semantic, camera)
+
+
+def _cast_grid(scene, camera, columns, rows):
+    """Directions (3, M), distance (M,) and solid (M,) of the rays through a grid of pixel positions."""
+    rays, shape = camera.rays(columns, rows), (len(rows), len(columns))
+    hits = cast(scene.solids, camera.origin, rays, camera.windows(scene.solids.corners, columns, rows), shape)
+    directions = np.stack([np.broadcast_to(a, shape).ravel() for a in rays])
+    return directions, hits.distance.ravel(), hits.solid.ravel()
 
 
 def silhouettes(scene: Scene, instances: list[int], camera: Camera, columns=None, rows=None) -> np.ndarray:

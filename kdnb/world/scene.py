@@ -123,7 +123,7 @@ def _populate(rng, stage: _Stage, street: Street, placer: Placer):
         spot = placer.find(category, parts, CAST[category][1:], near=True)
         if spot:
             stage.add(parts, *spot)
-    for _ in range(int(rng.integers(5, 10))):  # seen by wide images and by LiDAR, too far out or too far for small ones
+    for _ in range(int(rng.integers(4, 8))):  # seen by wide images and by LiDAR, too far out or too far for small ones
         category = ("car", "car", "car", "person", "van", "truck", "bicycle")[int(rng.integers(7))]
         parts = build(category, rng)
         spot = placer.find(category, parts, (-30, 60), near=False)
