@@ -17,7 +17,7 @@ from kdnb.world.annotate import Annotation, annotate
 from kdnb.world.camera import render
 from kdnb.world.scene import make_scene
 
-WORLD_VERSION = 3  # raise it whenever pictures or annotations change: cached sets are then built anew
+WORLD_VERSION = 4  # raise it whenever pictures or annotations change: cached sets are then built anew
 VOC_CLASSES = ("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
                "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor")
 VOC_NAME = {"car": "car", "van": "car", "bus": "bus", "tram": "train", "person": "person", "rider": "person",

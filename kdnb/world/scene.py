@@ -13,7 +13,7 @@ SPLITS = ("train", "val", "test")
 # Chance (or expected number) of each category in a scene, nearest and farthest placing in metres.
 CAST = {
     "tram": (0.42, 8, 22), "bus": (0.42, 7, 20), "truck": (0.20, 8, 26), "van": (0.30, 6, 20), "car": (1.5, 4.5, 18),
-    "motorbike": (0.46, 2.8, 8), "bicycle": (0.60, 2.8, 8), "dog": (0.55, 2.2, 5.5), "potted plant": (0.6, 2.2, 6.5),
+    "motorbike": (0.46, 2.8, 8), "bicycle": (0.60, 2.8, 8), "dog": (0.64, 2.2, 5.5), "potted plant": (0.74, 2.2, 6.5),
     "bench": (0.2, 3.0, 8), "person": (1.25, 2.6, 8),
 }
 
