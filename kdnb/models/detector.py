@@ -16,6 +16,7 @@ from torchvision.models.detection.roi_heads import fastrcnn_loss
 from torchvision.models.resnet import BasicBlock
 from torchvision.ops import MultiScaleRoIAlign
 
+
 class SmallResNet(nn.Sequential):
     """A residual network for small pictures, from scratch: stages at strides 4, 8, 16 and 32.
 
@@ -34,8 +35,10 @@ class SmallResNet(nn.Sequential):
 
 
 def lite_detector(widths: Sequence[int], blocks: Sequence[int], num_classes: int, size: tuple[int, int],
-                  neck: int = 48, head: int = 128) -> FasterRCNN:  # fmt: skip
-    """A small Faster R-CNN on P2-P6, trained from scratch on small pictures.
+                  neck: int = 64, head: int = 128) -> FasterRCNN:  # fmt: skip
+    """A small Faster R-CNN on P3-P6, trained from scratch on small pictures.
+
+    P2 is left out: on a CPU it would cost as much as all the rest, and few objects of a small picture need it.
 
     Args:
         widths, blocks: channels and residual blocks of the four backbone stages.
@@ -44,15 +47,15 @@ def lite_detector(widths: Sequence[int], blocks: Sequence[int], num_classes: int
         neck: channels of every pyramid level. Equal in teacher and student, so that their maps can be compared.
         head: channels of the two fully connected layers of the box head.
     """
-    body = SmallResNet(widths, blocks)
-    backbone = BackboneWithFPN(body, {str(i + 1): str(i) for i in range(4)}, list(widths), neck)
-    anchors = AnchorGenerator(tuple((s,) for s in (10, 20, 40, 72, 112)), ((0.5, 1.0, 2.0),) * 5)
-    pool = MultiScaleRoIAlign(["0", "1", "2", "3"], output_size=5, sampling_ratio=1, canonical_scale=64)
+    backbone = BackboneWithFPN(SmallResNet(widths, blocks), {"2": "0", "3": "1", "4": "2"}, list(widths[1:]), neck)
+    anchors = AnchorGenerator(((14,), (28,), (56,), (104,)), ((0.5, 1.0, 2.0),) * 4)
+    # the canonical scale chooses the level that a proposal is pooled from: 224 is meant for pictures of 800 px
+    pool = MultiScaleRoIAlign(["0", "1", "2"], output_size=5, sampling_ratio=1, canonical_scale=48, canonical_level=4)
     return FasterRCNN(
         backbone, min_size=min(size), max_size=max(size), rpn_anchor_generator=anchors, box_roi_pool=pool,
         box_head=TwoMLPHead(neck * 5 * 5, head), box_predictor=FastRCNNPredictor(head, num_classes),
-        rpn_pre_nms_top_n_train=150, rpn_pre_nms_top_n_test=150, rpn_post_nms_top_n_train=100,
-        rpn_post_nms_top_n_test=100, rpn_batch_size_per_image=64, box_batch_size_per_image=32,
+        rpn_pre_nms_top_n_train=120, rpn_pre_nms_top_n_test=120, rpn_post_nms_top_n_train=80,
+        rpn_post_nms_top_n_test=80, rpn_batch_size_per_image=64, box_batch_size_per_image=32,
         box_detections_per_img=40, box_score_thresh=0.03,
     )  # fmt: skip
 

@@ -74,6 +74,11 @@ class VocDefeatSettings(Settings):
     cache_teacher: bool = False
     allow_weaker_teacher: bool = False
 
+    @property
+    def first_level(self) -> int:
+        """Of the pyramid: the small detectors begin at P3 (stride 8), torchvision's at P2 (stride 4)."""
+        return 3 if self.teacher.backbone == "small" else 2
+
 
 @dataclass(frozen=True)
 class Arm:
@@ -212,11 +217,11 @@ def neck(seen: dict, *_) -> list[Tensor]:
     return list(seen["features"].values())
 
 
-def build_terms(names: tuple[str, ...], settings: VocDefeatSettings, teacher: FasterRCNN, levels: int = 5) -> list[Term]:
+def build_terms(names: tuple[str, ...], settings: VocDefeatSettings, teacher: FasterRCNN) -> list[Term]:  # fmt: skip
     """The terms with these names. Adapters are drawn without touching the global random numbers."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        adapter = PerLevel(teacher.backbone.out_channels, levels)
+        adapter = PerLevel(teacher.backbone.out_channels, len(teacher.rpn.anchor_generator.sizes))
 
     def foreground(seen):
         return foreground_masks(seen["boxes"], seen["features"], seen["pixels"].shape[-1], settings.level_base)

@@ -124,7 +124,8 @@ class Experiment:
     def _how(self, steps: int) -> Fit:
         s = self.settings
         return Fit(steps=steps, lr=s.lr, optimizer=s.optimizer, weight_decay=s.weight_decay, schedule=s.schedule,
-                   milestones=tuple(s.milestones),                   clip=s.clip, precision=s.precision, workers=s.workers, checkpoint_every=s.checkpoint_every,
+                   milestones=tuple(s.milestones), clip=s.clip, precision=s.precision, workers=s.workers,
+                   checkpoint_every=s.checkpoint_every,
                    validate_every=-(-steps // s.curve_points))  # fmt: skip
 
     def _batches(self, arm: Arm) -> tuple[DetectionViews, Plan]:
@@ -143,21 +144,20 @@ class Experiment:
 
     def _finish(self, name: str, model: FasterRCNN, fitted: Fitted, extra_cpu_seconds: float) -> Result:
         detections = self.detect(model, self.data.test)
-        scores = detection_scores(self.truth, detections)
-        per_class = scores.pop("AP")
-        numbers = {**scores, "params": count_parameters(model), "size_mb": state_dict_mb(model),
-                   "train_s": fitted.cpu_seconds + extra_cpu_seconds, "steps": fitted.steps, "AP": per_class}  # fmt: skip
+        numbers = {**detection_scores(self.truth, detections), "params": count_parameters(model),
+                   "size_mb": state_dict_mb(model), "train_s": fitted.cpu_seconds + extra_cpu_seconds,
+                   "steps": fitted.steps}  # fmt: skip
         validation = max((score for _, score in fitted.scores), default=float("nan"))
-        result = Result(model, detections, numbers, validation, fitted)
         if self.acc.is_main_process:
             self.run.save_weights(name, model.state_dict())
             (self.run.folder / "arms").mkdir(exist_ok=True)
-            self.run.save_json(f"arms/{name}", {"numbers": numbers, "validation": validation, "fitted": asdict(fitted)})
+            record = {"numbers": numbers, "validation": validation, "fitted": asdict(fitted)}
+            self.run.save_json(f"arms/{name}", record)
             self.run.log(f"{name:22s} {PRIMARY} {numbers[PRIMARY]:5.1f}   mAP75 {numbers['mAP75']:5.1f}   "
                          f"{fitted.steps} steps   {numbers['train_s']:.0f} CPU s")  # fmt: skip
             (self.run.folder / "checkpoints" / f"{name}.pt").unlink(missing_ok=True)
         self.acc.wait_for_everyone()
-        return result
+        return Result(model, detections, numbers, validation, fitted)
 
     def _read(self, name: str, saved: dict) -> Result:
         network = self.settings.teacher if name == "teacher" else self.settings.student

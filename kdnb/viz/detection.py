@@ -106,10 +106,11 @@ def mask_on_image(image: Tensor, mask: Tensor, zoom: int = 3) -> np.ndarray:
     return (picture * (1 - 0.6 * cells) * 0.9 + tint * 0.6 * cells).clamp(0, 255).byte().numpy()
 
 
-def masks_per_level(image: Tensor, masks: list[Tensor]) -> Figure:
-    """The foreground cells of one picture on every level of the pyramid."""
+def masks_per_level(image: Tensor, masks: list[Tensor], first_level: int = 2) -> Figure:
+    """The foreground cells of one picture on every level of the pyramid, which begins at P<first_level>."""
     pictures = [mask_on_image(image, mask[0, 0]) for mask in masks]
-    titles = [f"P{i + 2}: {m.shape[-1]} x {m.shape[-2]} cells, {int(m.sum())} foreground" for i, m in enumerate(masks)]
+    titles = [f"P{i}: {m.shape[-1]} x {m.shape[-2]} cells, {int(m.sum())} foreground"
+              for i, m in enumerate(masks, first_level)]  # fmt: skip
     return picture_grid([pictures], titles, width=3.3)
 
 

@@ -31,11 +31,13 @@ class DetectionExplorer:
         classes: names; label 1 is the first.
         masks: ``masks(item)`` → per level (1, 1, H_l, W_l), the foreground cells; one panel shows the chosen level.
         predictors: arm → ``predict(image)`` → detections, for uploaded pictures.
+        first_level: number of the finest level, for its name.
     """
 
     def __init__(self, items: list[dict], found: dict[str, dict], classes, masks: Callable[[dict], list[Tensor]],
-                 predictors: dict[str, Callable[[Tensor], dict]]):  # fmt: skip
+                 predictors: dict[str, Callable[[Tensor], dict]], first_level: int = 2):  # fmt: skip
         self.found, self.classes, self.masks, self.predictors = found, classes, masks, predictors
+        self.first_level = first_level
         first, second = list(found)[-2:]
         order = {i["id"]: disagreement(found[first][i["id"]], found[second][i["id"]]) for i in items}
         self.items = {item["id"]: item for item in sorted(items, key=lambda i: -order[i["id"]])}
@@ -43,7 +45,7 @@ class DetectionExplorer:
         wide = {"style": {"description_width": "90px"}, "layout": widgets.Layout(width="330px")}
         self.picture = widgets.Dropdown(options=options, description="picture", **wide)
         self.threshold = widgets.FloatSlider(0.5, min=0.05, max=0.95, step=0.05, description="threshold", **wide)
-        levels = [("no mask", -1), *((f"P{k + 2}", k) for k in range(len(masks(items[0]))))]
+        levels = [("no mask", -1), *((f"P{k + first_level}", k) for k in range(len(masks(items[0]))))]
         self.level = widgets.Dropdown(options=levels, value=-1, description="mask level", **wide)
         self.arms = {name: widgets.Checkbox(True, description=arm_label(name), indent=False,
                                             layout=widgets.Layout(width="150px")) for name in found}  # fmt: skip
@@ -69,7 +71,8 @@ class DetectionExplorer:
             try:
                 action()
             except Exception as error:
-                self.message.value = f"<b style='color:#b00020'>{escape(type(error).__name__)}: {escape(str(error))}</b>"
+                text = escape(f"{type(error).__name__}: {error}")
+                self.message.value = f"<b style='color:#b00020'>{text}</b>"
 
         return callback
 
@@ -86,7 +89,7 @@ class DetectionExplorer:
             panels.append(("ground truth", draw_item(item, self.classes, zoom)))
             if self.level.value >= 0:
                 mask = self.masks(item)[self.level.value][0, 0]
-                title = f"foreground on P{self.level.value + 2}: {int(mask.sum())} of {mask.numel()} cells"
+                title = f"foreground on P{self.level.value + self.first_level}: {int(mask.sum())} of {mask.numel()} cells"
                 panels.append((title, mask_on_image(item["image"], mask, zoom)))
         return side_by_side_titled(panels)
 
