@@ -117,7 +117,9 @@ def make_optimizer(parameters, fit: Fit) -> torch.optim.Optimizer:
 def make_schedule(optimizer, fit: Fit):
     """OneCycle, cosine, or steps at the milestones (fractions of training, x0.1 each, after 2 % linear warm-up)."""
     if fit.schedule == "onecycle":
-        return torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=fit.lr, total_steps=fit.steps + 1, pct_start=0.2)
+        total = fit.steps + 2
+        warm = min(0.9, max(0.2, 1.5 / total))  # a rise of less than a step is a division by zero in torch
+        return torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=fit.lr, total_steps=total, pct_start=warm)
     if fit.schedule == "cosine":
         return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, fit.steps)
     if fit.schedule == "step":

@@ -63,7 +63,8 @@ class VocDefeatSettings(Settings):
     precision: str = "auto"
     workers: int = 0
     checkpoint_every: int = 0
-    curve_points: int = 4  # how often each arm is scored on validation while training
+    curve_points: int = 3  # how often each arm is scored on validation while training
+    processes: int = 1  # arms that train side by side, one core each
     # distillation
     foreground_weight: float = 3.0  # DeFeat's released VOC recipe: 3 and 12
     background_weight: float = 12.0

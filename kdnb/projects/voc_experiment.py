@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch.utils.data import DataLoader, Subset
 from torchvision.models.detection import FasterRCNN
+from tqdm.auto import tqdm
 
 from kdnb.datasets.detection import VIEWS, DetectionViews, collate
 from kdnb.datasets.voc import VOC_CLASSES
@@ -22,6 +24,7 @@ from kdnb.metrics.cost import count_flops, count_parameters, latency_ms, state_d
 from kdnb.metrics.detection import detection_scores
 from kdnb.metrics.voc import bootstrap_map, evaluate_voc, match_table
 from kdnb.models.detector import predict
+from kdnb.projects.side_by_side import python_module, run_side_by_side
 from kdnb.projects.voc_defeat import (
     ABLATION_ARMS,
     ARMS,
@@ -36,7 +39,7 @@ from kdnb.projects.voc_defeat import (
     inherit_heads,
     teacher_step,
 )
-from kdnb.run import Run
+from kdnb.run import Run, atomic_write
 
 
 @dataclass
@@ -57,14 +60,13 @@ class Experiment:
     goes on where it stopped: at the last finished arm, and within an arm at its last checkpoint.
     """
 
-    def __init__(self, run: Run, settings: VocDefeatSettings, data: Data):
-        self.run, self.settings, self.data = run, settings, data
+    def __init__(self, run: Run, settings: VocDefeatSettings, data: Data, root: str | Path = "data"):
+        self.run, self.settings, self.data, self.root = run, settings, data, root
         self.acc = accelerator(settings.precision, cpu=not torch.cuda.is_available())
         self.truth = ground_truth(data.test)
         self.validation_truth = ground_truth(data.validation)
         self.results: dict[str, Result] = {}
         self.cache: TeacherCache | None = None
-        self.cache_cpu_seconds = 0.0
         size = len(data.train)
         order = np.random.default_rng((run.seed, 0)).permutation(size)
         self.labelled = sorted(order[: settings.few_labels].tolist())
@@ -75,16 +77,50 @@ class Experiment:
     def train(self, name: str) -> Result:
         """Train "teacher", "baseline_matched", or any arm of ARMS and ABLATION_ARMS."""
         if name not in self.results:
-            saved = self.run.folder / "arms" / f"{name}.json"
+            saved = self._record(name)
             self.results[name] = self._read(name, json.loads(saved.read_text())) if saved.exists() else self._fit(name)
         return self.results[name]
 
+    def train_together(self, *names: str) -> list[Result]:
+        """Like ``train`` for several arms; with ``settings.processes`` > 1 side by side, each on one core."""
+        new = [name for name in names if name not in self.results and not self._record(name).exists()]
+        if self.settings.processes > 1 and len(new) > 1 and self.acc.num_processes == 1:
+            if "teacher" not in new and any(self.learns_from_teacher(name) for name in new):
+                self.teacher_cache()  # once, before several processes would each compute it
+            options = ["--run", str(self.run.folder), "--root", str(self.root)]
+            options += ["--data", str(self.run.data)] if self.run.data is not None else []
+            module = "kdnb.projects.voc_defeat"
+            commands = {name: python_module(module, "--stage", name, *options) for name in new}
+            bar = tqdm(total=len(new), desc="arms", unit="arm", leave=False)
+            run_side_by_side(commands, self.settings.processes, self.run.folder / "logs",
+                             ready=lambda name: all(self._record(n).exists() for n in self.needs(name)),
+                             finished=lambda name: (bar.update(), self._announce(name)))  # fmt: skip
+            bar.close()
+        return [self.train(name) for name in names]
+
     def train_all(self, ablations: bool = False) -> None:
-        """Teacher and baseline, the check that the teacher is worth learning from, then the other arms."""
-        self.train("teacher"), self.train("baseline")
+        """Teacher and students without it, the check that it is worth learning from, then the other arms."""
+        self.train_together("teacher", "baseline", "few_labels_baseline")
         self.check_teacher()
-        for name in [*ARMS, "baseline_matched", *(ABLATION_ARMS if ablations else [])]:
-            self.train(name)
+        self.train_together(*ARMS, "baseline_matched", *(ABLATION_ARMS if ablations else []))
+
+    def learns_from_teacher(self, name: str) -> bool:
+        arm = (ARMS | ABLATION_ARMS).get(name, Arm())
+        return bool(arm.terms) or arm.inherit
+
+    def needs(self, name: str) -> list[str]:
+        """The arms that must be finished before this one."""
+        if name == "baseline_matched":
+            return ["baseline", "distilled"]
+        return ["teacher"] if self.learns_from_teacher(name) else []
+
+    def _record(self, name: str) -> Path:
+        return self.run.folder / "arms" / f"{name}.json"
+
+    def _announce(self, name: str) -> None:
+        saved = json.loads(self._record(name).read_text())["numbers"]
+        print(f"{name:22s} {PRIMARY} {saved[PRIMARY]:5.1f}   mAP75 {saved['mAP75']:5.1f}   "
+              f"{saved['steps']} steps   {saved['train_s']:.0f} CPU s", flush=True)  # fmt: skip
 
     def read_finished(self) -> None:
         """All arms that this run's folder holds."""
@@ -119,7 +155,7 @@ class Experiment:
         fitted = fit(distiller, *self._batches(arm), self._how(steps), collate=collate, name=name,
                      checkpoint=self.run.folder / "checkpoints" / f"{name}.pt" if settings.checkpoint_every else None,
                      validate=lambda _: self._validation_score(model))  # fmt: skip
-        return self._finish(name, model, fitted, self.cache_cpu_seconds if cache else 0.0)
+        return self._finish(name, model, fitted, self.cache_cpu_seconds() if cache else 0.0)
 
     def _how(self, steps: int) -> Fit:
         s = self.settings
@@ -150,11 +186,10 @@ class Experiment:
         validation = max((score for _, score in fitted.scores), default=float("nan"))
         if self.acc.is_main_process:
             self.run.save_weights(name, model.state_dict())
-            (self.run.folder / "arms").mkdir(exist_ok=True)
+            self._record(name).parent.mkdir(exist_ok=True)
             record = {"numbers": numbers, "validation": validation, "fitted": asdict(fitted)}
             self.run.save_json(f"arms/{name}", record)
-            self.run.log(f"{name:22s} {PRIMARY} {numbers[PRIMARY]:5.1f}   mAP75 {numbers['mAP75']:5.1f}   "
-                         f"{fitted.steps} steps   {numbers['train_s']:.0f} CPU s")  # fmt: skip
+            self._announce(name)
             (self.run.folder / "checkpoints" / f"{name}.pt").unlink(missing_ok=True)
         self.acc.wait_for_everyone()
         return Result(model, detections, numbers, validation, fitted)
@@ -175,14 +210,19 @@ class Experiment:
             live = LiveTeacher(self.train("teacher").model, teacher_step)
             self.cache = TeacherCache(live, self.run.folder / "cache", self.data.key, VIEWS, ["features"],
                                       dtype=torch.float16)  # fmt: skip
-            data = DetectionViews(self.data.train)
-            keys = [[(i, view)] for view in VIEWS for i in range(len(data))]
-            clock = time.process_time()
-            if self.acc.is_main_process:
+            spent = self.cache.folder / "cpu_seconds.json"
+            if self.acc.is_main_process and not spent.exists():
+                clock = time.process_time()
+                data = DetectionViews(self.data.train)
+                keys = [[(i, view)] for view in VIEWS for i in range(len(data))]
                 self.cache.fill(DataLoader(data, batch_sampler=keys, collate_fn=collate, generator=torch.Generator()))
-            self.cache_cpu_seconds = time.process_time() - clock
+                atomic_write(spent, json.dumps(time.process_time() - clock))
             self.acc.wait_for_everyone()
         return self.cache
+
+    def cache_cpu_seconds(self) -> float:
+        """What filling the cache took: it counts in full towards every arm that reads it."""
+        return json.loads((self.teacher_cache().folder / "cpu_seconds.json").read_text())
 
     def teacher_boxes(self) -> dict:
         """What the teacher is sure of in the pictures without labels: foreground for the masks, never a label."""

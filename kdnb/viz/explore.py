@@ -89,7 +89,8 @@ class DetectionExplorer:
             panels.append(("ground truth", draw_item(item, self.classes, zoom)))
             if self.level.value >= 0:
                 mask = self.masks(item)[self.level.value][0, 0]
-                title = f"foreground on P{self.level.value + self.first_level}: {int(mask.sum())} of {mask.numel()} cells"
+                level = self.level.value + self.first_level
+                title = f"foreground on P{level}: {int(mask.sum())} of {mask.numel()} cells"
                 panels.append((title, mask_on_image(item["image"], mask, zoom)))
         return side_by_side_titled(panels)
 
