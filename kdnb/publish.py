@@ -29,6 +29,7 @@ def code_hash(notebook):
 def publish(number, run_folder=None, results="results"):
     """Write the executed outputs of a run into the committed notebook ``number``; returns its path.
 
+    The run's ``figures/cover.png``, if it made one, becomes ``images/<notebook>.png``, the picture at the top.
     ``run_folder``: by default the newest lite run in ``results``. Sources must be those of the committed notebook.
     Raises InputError when they are not, when an output is an error, and at 1.5 MB or more.
     """
@@ -46,6 +47,10 @@ def publish(number, run_folder=None, results="results"):
     if len(text.encode("utf-8")) >= MAX_BYTES:
         raise InputError(f"{path.name} would have {len(text.encode()) / 1e6:.2f} MB, expected less than 1.5 MB; "
                          f"the largest output is in cell {_largest_cell(notebook)}")
+    cover = folder / "figures" / "cover.png"
+    if cover.exists():
+        (path.parent / "images").mkdir(exist_ok=True)
+        atomic_write(path.parent / "images" / f"{path.stem}.png", cover.read_bytes())
     atomic_write(path, text + "\n")
     return path
 

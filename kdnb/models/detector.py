@@ -139,6 +139,13 @@ def predict(model: FasterRCNN, images: list[Tensor], batch_size: int = 16) -> li
     return found
 
 
+@torch.no_grad()
+def finest_map(model: FasterRCNN, image: Tensor) -> Tensor:
+    """The neck's finest feature map (C, H_l, W_l) of one picture (3, H, W), on CPU."""
+    pixels = model.eval().transform([as_float(image)])[0].tensors
+    return next(iter(model.backbone(pixels.to(next(model.parameters()).device)).values()))[0].cpu()
+
+
 def as_float(image: Tensor) -> Tensor:
     """uint8 0..255 → float 0..1; floats stay."""
     return image.float() / 255 if image.dtype == torch.uint8 else image

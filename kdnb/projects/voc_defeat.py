@@ -8,11 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Subset
 from torchvision.models.detection import FasterRCNN
 
+from kdnb.datasets.detection import DetectionViews, collate
 from kdnb.datasets.voc import VOC, VOC_CLASSES
 from kdnb.distill.distiller import Distiller, LiveTeacher
 from kdnb.distill.losses import kd_kl, pkd, region_mse
@@ -169,6 +171,16 @@ def ground_truth(data) -> dict[str, dict[str, Tensor]]:
     return {item["id"]: {key: item[key] for key in ("boxes", "labels", "difficult")} for item in items}
 
 
+def count_objects(data: Data) -> pd.DataFrame:
+    """Pictures and objects per class (columns) in each split (rows), difficult ones left out."""
+    rows = {}
+    for name in ("train", "validation", "test"):
+        truth = ground_truth(getattr(data, name)).values()
+        labels = [label for one in truth for label in one["labels"][~one["difficult"]].tolist()]
+        rows[name] = {"pictures": len(truth), **{VOC_CLASSES[k - 1]: labels.count(k) for k in sorted(set(labels))}}
+    return pd.DataFrame(rows).T.fillna(0).astype(int)
+
+
 # --- networks ---------------------------------------------------------------------------------------------------
 
 def build(network: Network, settings: VocDefeatSettings, seed: int) -> FasterRCNN:
@@ -257,6 +269,21 @@ def build_distiller(student: FasterRCNN, teacher: FasterRCNN | None, names: tupl
         return Distiller(student, student_step=detection_step)
     terms = build_terms(names, settings, teacher)
     return Distiller(student, cache or LiveTeacher(teacher, teacher_step), terms, detection_step)
+
+
+def share_called_background(model: FasterRCNN, data, settings: VocDefeatSettings) -> float:
+    """Percent of the cells inside objects, over all levels, that DeFeat's level rule leaves to the background term.
+
+    Args:
+        data: pictures with labels.
+    """
+    own = every = 0.0
+    for i in range(len(data)):
+        seen = detection_step(model.train(), collate([DetectionViews(data)[i, "plain"]]))
+        where = seen["boxes"], seen["features"], seen["pixels"].shape[-1], settings.level_base
+        own += sum(mask.sum().item() for mask in foreground_masks(*where))
+        every += sum(mask.sum().item() for mask in foreground_masks(*where, every_level=True))
+    return 100 * (1 - own / max(every, 1))
 
 
 def bench() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -63,6 +64,8 @@ class Experiment:
     def __init__(self, run: Run, settings: VocDefeatSettings, data: Data, root: str | Path = "data"):
         self.run, self.settings, self.data, self.root = run, settings, data, root
         self.acc = accelerator(settings.precision, cpu=not torch.cuda.is_available())
+        if settings.student.backbone == "small" and "KDNB_THREADS" not in os.environ:
+            torch.set_num_threads(1)  # such small maps gain nothing from a second thread, and often lose
         self.truth = ground_truth(data.test)
         self.validation_truth = ground_truth(data.validation)
         self.results: dict[str, Result] = {}
@@ -187,7 +190,8 @@ class Experiment:
         if self.acc.is_main_process:
             self.run.save_weights(name, model.state_dict())
             self._record(name).parent.mkdir(exist_ok=True)
-            record = {"numbers": numbers, "validation": validation, "fitted": asdict(fitted)}
+            record = {"numbers": numbers, "validation": validation, "fitted": asdict(fitted),
+                      "detections": detections}  # fmt: skip
             self.run.save_json(f"arms/{name}", record)
             self._announce(name)
             (self.run.folder / "checkpoints" / f"{name}.pt").unlink(missing_ok=True)
@@ -198,8 +202,11 @@ class Experiment:
         network = self.settings.teacher if name == "teacher" else self.settings.student
         model = build(network, self.settings, 0)
         model.load_state_dict(load_file(self.run.folder / "weights" / f"{name}.safetensors"))
-        model.to(self.acc.device)
-        return Result(model, self.detect(model, self.data.test), saved["numbers"], saved["validation"],
+        found = {name: {key: torch.tensor(value) for key, value in one.items()} for name, one in
+                 saved["detections"].items()}  # fmt: skip
+        for one in found.values():
+            one["boxes"] = one["boxes"].reshape(-1, 4)
+        return Result(model.to(self.acc.device), found, saved["numbers"], saved["validation"],
                       Fitted(**saved["fitted"]))  # fmt: skip
 
     # --- the teacher's answers ----------------------------------------------------------------------------------
@@ -214,8 +221,10 @@ class Experiment:
             if self.acc.is_main_process and not spent.exists():
                 clock = time.process_time()
                 data = DetectionViews(self.data.train)
-                keys = [[(i, view)] for view in VIEWS for i in range(len(data))]
-                self.cache.fill(DataLoader(data, batch_sampler=keys, collate_fn=collate, generator=torch.Generator()))
+                keys = [(i, view) for view in VIEWS for i in range(len(data))]
+                batches = [keys[i : i + 16] for i in range(0, len(keys), 16)]
+                loader = DataLoader(data, batch_sampler=batches, collate_fn=collate, generator=torch.Generator())
+                self.cache.fill(loader)
                 atomic_write(spent, json.dumps(time.process_time() - clock))
             self.acc.wait_for_everyone()
         return self.cache

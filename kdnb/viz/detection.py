@@ -20,7 +20,7 @@ def class_colour(label: int) -> str:
 
 
 def draw_boxes(image: Tensor, boxes: Tensor, labels: Tensor, classes, scores: Tensor | None = None,
-               zoom: int = 3) -> np.ndarray:  # fmt: skip
+               zoom: int = 2) -> np.ndarray:  # fmt: skip
     """A copy of the picture, ``zoom`` times larger, with labelled boxes.
 
     Args:
@@ -35,7 +35,7 @@ def draw_boxes(image: Tensor, boxes: Tensor, labels: Tensor, classes, scores: Te
     picture = Image.fromarray(image.permute(1, 2, 0).numpy())
     picture = picture.resize((picture.width * zoom, picture.height * zoom), Image.Resampling.LANCZOS)
     draw = ImageDraw.Draw(picture)
-    font = ImageFont.load_default(size=max(10, 3 * zoom + 1))
+    font = ImageFont.load_default(size=max(11, 3 * zoom + 1))
     for i, box in enumerate(boxes.tolist()):
         colour = class_colour(labels[i])
         corners = [corner * zoom for corner in box]
@@ -68,13 +68,13 @@ def picture_grid(pictures: list[list[np.ndarray]], titles: list[str], rows: list
     return figure
 
 
-def draw_item(item: dict, classes, zoom: int = 3) -> np.ndarray:
+def draw_item(item: dict, classes, zoom: int = 2) -> np.ndarray:
     """A picture with its ground truth, difficult objects left out."""
     keep = ~item["difficult"]
     return draw_boxes(item["image"], item["boxes"][keep], item["labels"][keep], classes, zoom=zoom)
 
 
-def draw_detections(item: dict, found: dict, threshold: float, classes, zoom: int = 3) -> np.ndarray:
+def draw_detections(item: dict, found: dict, threshold: float, classes, zoom: int = 2) -> np.ndarray:
     keep = found["scores"] >= threshold
     return draw_boxes(item["image"], found["boxes"][keep], found["labels"][keep], classes, found["scores"][keep], zoom)
 
@@ -96,7 +96,7 @@ def side_by_side(items: list[dict], found: dict[str, dict], threshold: float, cl
     return picture_grid(rows, [arm_label(name) for name in found] + ["ground truth"], [i["id"] for i in items])
 
 
-def mask_on_image(image: Tensor, mask: Tensor, zoom: int = 3) -> np.ndarray:
+def mask_on_image(image: Tensor, mask: Tensor, zoom: int = 2) -> np.ndarray:
     """The picture with the cells of a mask (H_l, W_l) tinted, drawn as the blocks of pixels that they stand for."""
     height, width = image.shape[1:]
     size = (height * zoom, width * zoom)
@@ -115,10 +115,10 @@ def masks_per_level(image: Tensor, masks: list[Tensor], first_level: int = 2) ->
 
 
 def feature_errors(image: Tensor, errors: dict[str, Tensor], level: str) -> Figure:
-    """How far each student's feature map is from the teacher's, cell by cell, on one colour scale.
+    """How much of the teacher's feature map each student misses, cell by cell, on one colour scale.
 
     Args:
-        errors: arm → (H_l, W_l), squared difference of standardised feature maps, mean over channels.
+        errors: arm → (H_l, W_l), share of the teacher's variance, see ``kdnb.metrics.features.unexplained``.
     """
     figure, axes = new_figure(3.3 * (len(errors) + 1), 2.6, 1, len(errors) + 1)
     axes[0].imshow(image.permute(1, 2, 0))
@@ -130,7 +130,7 @@ def feature_errors(image: Tensor, errors: dict[str, Tensor], level: str) -> Figu
     for ax in axes:
         ax.set_xticks([])
         ax.set_yticks([])
-    figure.colorbar(shown, ax=axes[1:], label=f"squared difference\non {level}", shrink=0.85)
+    figure.colorbar(shown, ax=axes[1:], label=f"share of the teacher's\nvariance missed on {level}", shrink=0.85)
     return figure
 
 

@@ -1,0 +1,249 @@
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from kdnb.datasets.detection import VIEWS, DetectionViews, collate, flip_boxes
+from kdnb.distill.distiller import LiveTeacher
+from kdnb.engine import Plan
+from kdnb.errors import InputError
+from kdnb.models.detector import detection_step, full_detector
+from kdnb.projects import voc_defeat as project
+from kdnb.projects.side_by_side import run_side_by_side
+from kdnb.projects.voc_experiment import Experiment
+from kdnb.run import Run, load_settings
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    return tmp_path_factory.mktemp("drawn")
+
+
+def settings_of(**changes):
+    return load_settings(project.VocDefeatSettings, "voc_defeat", "smoke", **changes)
+
+
+@pytest.fixture(scope="module")
+def data(drawn):
+    return project.open_data(settings_of(), root=drawn)
+
+
+@pytest.fixture
+def experiment(tmp_path, data, drawn):
+    settings = settings_of()
+    return Experiment(Run.start(project.PROJECT, "smoke", 0, tmp_path, settings), settings, data, drawn)
+
+
+def one_batch(data, size=2):
+    views = DetectionViews(data.train)
+    return collate([views[key] for key in Plan([(range(len(views)), size)], VIEWS).batch(0)])
+
+
+def test_all_profiles_are_valid_settings():
+    for profile in ("smoke", "lite", "full"):
+        settings = load_settings(project.VocDefeatSettings, "voc_defeat", profile)
+        assert (settings.foreground_weight, settings.background_weight) == (3, 12)
+    assert settings.teacher.backbone == "resnet101" and settings.student.backbone == "resnet50"
+
+
+def test_an_unknown_setting_names_its_neighbour():
+    with pytest.raises(InputError, match="did you mean 'student_steps'"):
+        settings_of(student_stepz=3)
+
+
+def test_lite_student_is_two_and_a_half_times_smaller():
+    settings = load_settings(project.VocDefeatSettings, "voc_defeat", "lite")
+    teacher, student = (project.build(n, settings, 0) for n in (settings.teacher, settings.student))
+    count = [sum(p.numel() for p in model.parameters()) for model in (teacher, student)]
+    assert count[0] >= 2.5 * count[1]
+
+
+def test_validation_is_held_out_and_never_test(data):
+    assert (len(data.train), len(data.validation), len(data.test)) == (21, 3, 8)
+    ids = [{split[i]["id"] for i in range(len(split))} for split in (data.train, data.validation, data.test)]
+    assert not (ids[0] & ids[1] or ids[0] & ids[2] or ids[1] & ids[2])
+
+
+def test_flip_mirrors_picture_and_boxes(data):
+    views = DetectionViews(data.train)
+    plain, flip = views[0, "plain"], views[0, "flip"]
+    assert torch.equal(plain["image"].flip(-1), flip["image"])
+    assert torch.equal(flip_boxes(flip["boxes"], 160), plain["boxes"])
+    with pytest.raises(InputError, match="unknown view 'crop'"):
+        views[0, "crop"]
+
+
+def test_unlabelled_pictures_show_no_label(data):
+    boxes = torch.tensor([[1.0, 2, 30, 40]])
+    views = DetectionViews(data.train, labelled=[0], teacher_boxes={1: boxes})
+    assert views[0, "plain"]["labelled"] and not views[1, "plain"]["labelled"]
+    assert torch.equal(views[1, "plain"]["boxes"], boxes) and len(views[2, "plain"]["boxes"]) == 0
+
+
+def test_same_network_has_no_distillation_loss_without_adapter(data):
+    settings = settings_of()
+    twin = project.build(settings.teacher, settings, 0)
+    student = project.build(settings.teacher, settings, 0).eval()
+    student.train()
+    for module in student.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.eval()  # as in the teacher
+    out = project.build_distiller(student, twin, ("pkd", "head_fg", "head_bg"), settings)(one_batch(data))
+    for name in ("pkd", "head_fg", "head_bg"):
+        assert out[name].item() == pytest.approx(0, abs=1e-4)
+
+
+def test_adapters_start_small_and_draw_no_global_random_numbers(data):
+    settings = settings_of()
+    teacher = project.build(settings.teacher, settings, 0)
+    before = torch.get_rng_state()
+    terms = project.build_terms(project.DEFEAT, settings, teacher)
+    assert torch.equal(before, torch.get_rng_state())
+    assert terms[0].adapter is terms[1].adapter
+    assert all(convolution.weight.abs().max() <= 2e-4 for convolution in terms[0].adapter)
+
+
+def test_weights_zero_train_the_baseline_bit_for_bit(tmp_path, data, drawn):
+    """The contract of the core, on the real project: the arm `distilled` with weights 0 is the arm `baseline`."""
+    settings = settings_of(foreground_weight=0.0, background_weight=0.0)
+    run = Run.start(project.PROJECT, "smoke", 0, tmp_path, settings)
+    experiment = Experiment(run, settings, data, drawn)
+    baseline, distilled = experiment.train("baseline"), experiment.train("distilled")
+    for key, value in baseline.model.state_dict().items():
+        assert torch.equal(value, distilled.model.state_dict()[key])
+
+
+def test_cached_training_step_equals_live(experiment, data):
+    settings, batch = experiment.settings, one_batch(data)
+    teacher = experiment.train("teacher").model
+    cache = experiment.teacher_cache()
+    parts = []
+    for source in (None, cache):
+        student = project.build(settings.student, settings, 0).train()
+        torch.manual_seed(0)
+        parts.append(project.build_distiller(student, teacher, (*project.DEFEAT, "pkd"), settings, source)(batch))
+    for name in parts[0]:
+        assert parts[0][name].item() == pytest.approx(parts[1][name].item(), rel=5e-3)  # the cache keeps float16
+
+
+def test_a_finished_arm_is_read_back_not_trained_again(experiment, data, drawn):
+    first = experiment.train("baseline")
+    again = Experiment(experiment.run, experiment.settings, data, drawn).train("baseline")
+    assert again.numbers == json.loads(json.dumps(first.numbers).replace("NaN", "null"))
+    for image, found in first.detections.items():
+        for key, value in found.items():
+            assert torch.equal(value, again.detections[image][key])
+
+
+def test_a_weak_teacher_is_refused(tmp_path, data, drawn):
+    settings = settings_of(allow_weaker_teacher=False)
+    experiment = Experiment(Run.start(project.PROJECT, "smoke", 0, tmp_path, settings), settings, data, drawn)
+    experiment.train("teacher").validation, experiment.train("baseline").validation = 10.0, 20.0
+    with pytest.raises(InputError, match="teacher's validation mAP50 10.00 is not above the student's own 20.00"):
+        experiment.check_teacher()
+
+
+def test_inherited_heads_are_the_teachers(data):
+    settings = settings_of()
+    teacher, student = (project.build(n, settings, s) for s, n in enumerate((settings.teacher, settings.student)))
+    project.inherit_heads(student, teacher)
+    assert torch.equal(student.roi_heads.box_head.fc6.weight, teacher.roi_heads.box_head.fc6.weight)
+    other = project.build(settings.student.model_copy(update={"head": 32}), settings, 0)
+    with pytest.raises(InputError, match="differ in shape"):
+        project.inherit_heads(other, teacher)
+
+
+def headless(*options, cwd, **environment):
+    command = [sys.executable, *(environment.pop("launcher", [])), "-m", "kdnb.projects.voc_defeat", *options]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "KDNB_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **environment}
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=400)
+
+
+def test_torchrun_with_two_processes_matches_one(tmp_path, drawn):
+    """gloo, two processes, half of each batch each: the first loss agrees with one process up to BatchNorm's
+    statistics, which each process takes of its own half, and the sampling of proposals."""
+    options = ("--profile", "smoke", "--stage", "baseline", "--root", str(drawn), "--out", str(tmp_path / "r"))
+    losses = []
+    for launcher in ([], ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29747"]):
+        done = headless(*options, cwd=tmp_path, launcher=launcher)
+        assert done.returncode == 0, done.stderr[-2000:]
+        folder = re.search(r"results: (.+)", done.stdout)[1]
+        assert done.stdout.count("results: ") == 1
+        losses.append(json.loads(Path(folder, "arms", "baseline.json").read_text())["fitted"]["history"][0]["loss"])
+        shutil.rmtree(folder)
+    assert losses[0] == pytest.approx(losses[1], rel=0.1)
+
+
+def test_headless_stages_share_a_run_folder(tmp_path, drawn):
+    out = ("--profile", "smoke", "--root", str(drawn))
+    done = headless(*out, "--stage", "teacher", "--out", str(tmp_path), cwd=tmp_path)
+    folder = re.search(r"results: (.+)", done.stdout)[1]
+    done = headless("--run", folder, "--root", str(drawn), "--stage", "distilled", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    done = headless("--run", folder, "--root", str(drawn), "--stage", "test", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    metrics = json.loads(Path(folder, "metrics.json").read_text())
+    assert set(metrics["arms"]) == {"teacher", "baseline", "distilled"}
+    assert set(metrics["comparisons"]) == {"distilled_vs_baseline"}
+    assert metrics["arms"]["teacher"]["flops"] > metrics["arms"]["baseline"]["flops"] > 0
+    assert yaml.safe_load(Path(folder, "config.yaml").read_text())["profile"] == "smoke"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--data", "nowhere"], "parameter DATA is 'nowhere', which does not exist"),
+        (["--set", "stepz=3"], "unknown setting 'stepz'"),
+        (["--set", "batch=many"], "setting 'batch' .* is 'many', expected"),
+        (["--run", "empty"], "no config.yaml there"),
+    ],
+)
+def test_wrong_options_are_one_line(tmp_path, options, message):
+    done = headless("--profile", "smoke", *options, cwd=tmp_path)
+    assert done.returncode == 1 and re.search(message, done.stderr)
+    assert len(done.stderr.strip().splitlines()) == 1 and "Traceback" not in done.stderr
+
+
+def test_a_failing_side_process_is_told_and_the_others_stopped(tmp_path):
+    commands = {"good": [sys.executable, "-c", "import time; time.sleep(60)"],
+                "bad": [sys.executable, "-c", "raise SystemExit('no memory left')"]}  # fmt: skip
+    with pytest.raises(RuntimeError, match=r"training bad failed:\nno memory left"):
+        run_side_by_side(commands, 2, tmp_path, lambda name: True, lambda name: None)
+    with pytest.raises(RuntimeError, match="cannot start"):
+        run_side_by_side({"x": ["true"]}, 2, tmp_path, lambda name: False, lambda name: None)
+
+
+def test_full_step_from_r101_to_r50_on_two_photographs(real_data):
+    """The original's networks, sizes and terms, random weights, one training step on photographs."""
+    settings = load_settings(project.VocDefeatSettings, "voc_defeat", "full", size=(333, 200))
+    data = project.open_data(settings.model_copy(update={"train_sets": [("2007", "trainval")], "workers": 0}),
+                             real_data / "voc" / "VOCdevkit")  # fmt: skip
+    torch.manual_seed(0)
+    teacher = full_detector("resnet101", 21, settings.size, pretrained=False)
+    student = full_detector("resnet50", 21, settings.size, pretrained=False).train()
+    distiller = project.build_distiller(student, teacher, (*project.DEFEAT, "head_fg", "head_bg"), settings)
+    optimizer = torch.optim.SGD(distiller.parameters(), 1e-3)
+    before = student.backbone.body.layer4[0].conv1.weight.detach().clone()
+    parts = distiller(one_batch(data))
+    parts["loss"].backward()
+    optimizer.step()
+    assert all(torch.isfinite(value) for value in parts.values())
+    assert list(parts)[-4:] == ["neck_fg", "neck_bg", "head_fg", "head_bg"]
+    assert len(distiller.adapters["neck_fg"]) == 5  # P2 to P6
+    assert not torch.equal(before, student.backbone.body.layer4[0].conv1.weight)
+
+
+def test_live_teacher_sees_the_students_pixels(data):
+    settings = settings_of()
+    teacher = project.build(settings.teacher, settings, 0)
+    student = project.build(settings.student, settings, 0).train()
+    seen = detection_step(student, one_batch(data))
+    told = LiveTeacher(teacher, project.teacher_step).observe(one_batch(data), seen, [])
+    assert [m.shape for m in told["features"].values()] == [m.shape for m in seen["features"].values()]
