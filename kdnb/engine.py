@@ -32,7 +32,8 @@ class NonFiniteLoss(RuntimeError):
 def accelerator(precision: str = "no", cpu: bool = False) -> Accelerator:
     """The process's accelerator. ``precision`` "auto" means bf16 on a GPU that has it, else float32."""
     if precision == "auto":
-        precision = "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() and not cpu else "no"
+        has_bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+        precision = "bf16" if has_bf16 else "no"
     return Accelerator(mixed_precision=precision, cpu=cpu)
 
 
@@ -181,6 +182,7 @@ def fit(
         state.cpu_seconds += time.process_time() - cpu
         bar.set_postfix_str(f"loss {state.history[-1]['loss']:.3f}", refresh=False)
         if validate is not None and is_due(state.steps, how.validate_every, how.steps):
+            share_buffers(acc, module)
             best = keep_best(state, best, validate(module), module)
             module.train()
             if how.patience and len(state.scores) - 1 - best_index(state) >= how.patience:
@@ -189,12 +191,27 @@ def fit(
             save_checkpoint(acc, checkpoint, module, optimizer, schedule, state, best)
     if best is not None:
         module.load_state_dict(best)
-    acc.wait_for_everyone()
+    share_buffers(acc, module)
+    state.seconds, state.cpu_seconds = acc.reduce(
+        torch.tensor([state.seconds, state.cpu_seconds], device=acc.device), "mean"
+    ).tolist()
+    acc.free_memory()  # or the accelerator would keep every model and optimizer it ever saw
     return state
+
+
+def share_buffers(acc, module: nn.Module) -> None:
+    """Each process takes BatchNorm's statistics of its own share of a batch; all go on with those of the first."""
+    if acc.num_processes > 1:
+        for buffer in module.buffers():
+            torch.distributed.broadcast(buffer, 0)
 
 
 def make_loader(data, plan: Plan, how: Fit, acc: Accelerator, collate, start: int):
     """Batches of the steps from ``start`` on: this process's share of each global batch."""
+    for _, count in plan.pools:
+        if count % acc.num_processes:
+            raise InputError(f"{count} pictures of a batch cannot be shared by {acc.num_processes} processes; "
+                             "expected a multiple")  # fmt: skip
     share = slice(acc.process_index, None, acc.num_processes)
     batches = [plan.batch(step)[share] for step in range(start, how.steps)]
     # a generator of its own: a loader otherwise draws from the global one, and a resumed run would differ

@@ -15,7 +15,7 @@ from kdnb.evidence import Comparison, over_seeds
 from kdnb.run import atomic_write
 
 COSTS = {"params": "parameters", "flops": "FLOPs", "latency_ms": "latency, ms", "size_mb": "file, MB",
-         "train_s": "training, s", "steps": "steps"}
+         "train_s": "training, CPU s", "steps": "steps"}
 MISSING = "–"
 
 

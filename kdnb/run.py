@@ -143,10 +143,6 @@ class Run:
         """Write any value to ``<name>.json``; NaN becomes null."""
         return atomic_write(self.folder / f"{name}.json", json.dumps(to_json(value), indent=1, allow_nan=False) + "\n")
 
-    def save_table(self, name, table):
-        """Write a pandas table to ``<name>.csv``."""
-        return atomic_write(self.folder / f"{name}.csv", table.to_csv(index=False))
-
     def save_metrics(self, primary, higher_is_better, arms, comparisons, device="cpu"):
         """Write metrics.json, and the bootstrap replicates of the comparisons to replicates.npz.
 

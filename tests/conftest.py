@@ -1,8 +1,12 @@
 """What every test gets: few threads, and the real samples where they lie beside the checkout."""
 
+import os
 from pathlib import Path
 
 import pytest
+
+# one process can have one precision only, so what needs a GPU runs in a process of its own
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -131,5 +131,5 @@ def require_stronger_teacher(teacher_score: float, baseline_score: float, metric
     if not teacher_score > baseline_score and not allow_weaker:
         raise InputError(
             f"the teacher's {metric} {teacher_score:.2f} is not above the student's own {baseline_score:.2f}: "
-            "distilling would make the student worse; train the teacher longer or pass allow_weaker=True"
+            "distilling would make the student worse; train the teacher longer, or allow a weaker one on purpose"
         )

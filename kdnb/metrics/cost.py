@@ -51,14 +51,6 @@ def latency_ms(fns, repeats=30, warmup=5, threads=1):
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def file_size_mb(path):
-    """Size of a file in megabytes (10^6 bytes). Raises InputError when it is not there."""
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: no such file, expected a weights file")
-    return path.stat().st_size / 1e6
-
-
 def state_dict_mb(model):
     """Megabytes (10^6 bytes) of all tensors in the state dict, as a file of plain weights would hold them."""
     return sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values()) / 1e6

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
@@ -72,10 +73,11 @@ def full_detector(backbone: str, num_classes: int, size: tuple[int, int], pretra
     norm = {} if pretrained else {"norm_layer": nn.BatchNorm2d}
     layers = 3 if pretrained else 5
     if backbone.startswith("mobilenet"):
-        body = mobilenet_backbone(backbone_name=backbone, weights=weights, fpn=True, trainable_layers=layers, **norm)
-        anchors = AnchorGenerator(((32, 64, 128, 256, 512),) * 3, ((0.5, 1.0, 2.0),) * 3)
-        return FasterRCNN(body, num_classes, min_size=min(size), max_size=max(size), rpn_anchor_generator=anchors)
-    body = resnet_fpn_backbone(backbone_name=backbone, weights=weights, trainable_layers=layers, **norm)
+        # strides 4 to 32 and a pool, the pyramid of the ResNets; torchvision's default has two stages only
+        body = mobilenet_backbone(backbone_name=backbone, weights=weights, fpn=True, trainable_layers=layers,
+                                  returned_layers=[1, 2, 3, 4], **norm)  # fmt: skip
+    else:
+        body = resnet_fpn_backbone(backbone_name=backbone, weights=weights, trainable_layers=layers, **norm)
     return FasterRCNN(body, num_classes, min_size=min(size), max_size=max(size))
 
 
@@ -92,19 +94,23 @@ def detection_step(model: FasterRCNN, batch: dict) -> dict:
         saw it; "boxes" list of (N, 4) in its pixels; of the labelled pictures: "proposals" list of (R, 4), the
         sampled RoIs, "class_logits" (ΣR, classes), "labels" (ΣR,), "image_sizes", and "labelled", their indices.
     """
-    images, targets = model.transform(batch["images"], batch["targets"])
-    features = model.backbone(images.tensors)
+    device = next(model.parameters()).device
+    targets = [{key: value.to(device) for key, value in target.items()} for target in batch["targets"]]
+    images, targets = model.transform([image.to(device) for image in batch["images"]], targets)
+    features = {level: feature_map.float() for level, feature_map in model.backbone(images.tensors).items()}
     labelled = [i for i, is_labelled in enumerate(batch["labelled"]) if is_labelled]
     sizes = [images.image_sizes[i] for i in labelled]
     known = {level: feature_map[labelled] for level, feature_map in features.items()}
     truth = [targets[i] for i in labelled]
 
-    proposals, rpn_losses = model.rpn(ImageList(images.tensors[labelled], sizes), known, truth)
-    heads = model.roi_heads
-    # a copy: the sampler appends the ground-truth boxes to the list it is given
-    proposals, _, labels, regression_targets = heads.select_training_samples(list(proposals), truth)
-    class_logits, box_regression = roi_logits(model, known, proposals, sizes)
-    class_loss, box_loss = fastrcnn_loss(class_logits, box_regression, labels, regression_targets)
+    # boxes stay in float32: half precision would round them to several pixels
+    with torch.autocast(device.type, enabled=False):
+        proposals, rpn_losses = model.rpn(ImageList(images.tensors[labelled], sizes), known, truth)
+        # a copy: the sampler appends the ground-truth boxes to the list it is given
+        sampled = model.roi_heads.select_training_samples(list(proposals), truth)
+        proposals, _, labels, regression_targets = sampled
+        class_logits, box_regression = roi_logits(model, known, proposals, sizes)
+        class_loss, box_loss = fastrcnn_loss(class_logits, box_regression, labels, regression_targets)
     parts = {"rpn_class": rpn_losses["loss_objectness"], "rpn_box": rpn_losses["loss_rpn_box_reg"],
              "roi_class": class_loss, "roi_box": box_loss}  # fmt: skip
     return {
@@ -122,28 +128,39 @@ def roi_logits(model: FasterRCNN, features: dict, proposals: list[Tensor], image
 
 
 @torch.inference_mode()
-def predict(model: FasterRCNN, images: list[Tensor], batch_size: int = 16) -> list[dict[str, Tensor]]:
+def predict(model: FasterRCNN, images: Iterable[Tensor], batch_size: int = 16) -> list[dict[str, Tensor]]:
     """Detections per picture: "boxes" (D, 4) xyxy in the picture's own pixels, "labels" (D,), "scores" (D,), on CPU.
 
     Args:
-        images: (3, H, W) each, uint8 or 0..1 float.
+        images: (3, H, W) each, uint8 or 0..1 float; taken from the iterable a batch at a time.
     """
     was_training = model.training
     model.eval()
     device = next(model.parameters()).device
-    found = []
-    for start in range(0, len(images), batch_size):
-        batch = [as_float(image).to(device) for image in images[start : start + batch_size]]
+    found, images = [], iter(images)
+    while batch := [as_float(image).to(device) for image in islice(images, batch_size)]:
         found += [{key: value.cpu() for key, value in one.items()} for one in model(batch)]
     model.train(was_training)
     return found
 
 
 @torch.no_grad()
-def finest_map(model: FasterRCNN, image: Tensor) -> Tensor:
-    """The neck's finest feature map (C, H_l, W_l) of one picture (3, H, W), on CPU."""
-    pixels = model.eval().transform([as_float(image)])[0].tensors
-    return next(iter(model.backbone(pixels.to(next(model.parameters()).device)).values()))[0].cpu()
+def neck_maps(model: FasterRCNN, image: Tensor) -> dict[str, Tensor]:
+    """The neck's feature maps {level: (1, C, H_l, W_l)} of one picture (3, H, W), finest first, on CPU.
+
+    In eval mode, so that looking does not change the model: a forward pass in training mode moves BatchNorm's means.
+    """
+    pixels = model.eval().transform([as_float(image).to(next(model.parameters()).device)])[0].tensors
+    return {level: feature_map.cpu() for level, feature_map in model.backbone(pixels).items()}
+
+
+def picture_masks(model: FasterRCNN, item: dict, base: float, every_level: bool = False) -> list[Tensor]:
+    """``foreground_masks`` of one picture ("image", "boxes", "labels", "difficult") on the model's pyramid."""
+    keep = ~item["difficult"]
+    target = {"boxes": item["boxes"][keep], "labels": item["labels"][keep]}
+    images, targets = model.eval().transform([as_float(item["image"])], [target])
+    maps = neck_maps(model, item["image"])
+    return foreground_masks([targets[0]["boxes"]], maps, images.tensors.shape[-1], base, every_level)
 
 
 def as_float(image: Tensor) -> Tensor:
@@ -152,7 +169,7 @@ def as_float(image: Tensor) -> Tensor:
 
 
 def pyramid_level(boxes: Tensor, base: float = 56.0, levels: int = 5) -> Tensor:
-    """The one pyramid level (0 is P2) that DeFeat gives each box (N, 4): clamp(floor(log2(√area / base)), 0, 4).
+    """The one pyramid level that DeFeat gives each box (N, 4): floor(log2(√area / base)), 0 being the finest.
 
     ``base`` is 56 pixels for pictures of 600 x 1000; scale it with the picture.
     """

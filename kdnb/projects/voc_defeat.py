@@ -14,13 +14,19 @@ from torch import Tensor, nn
 from torch.utils.data import Subset
 from torchvision.models.detection import FasterRCNN
 
-from kdnb.datasets.detection import DetectionViews, collate
 from kdnb.datasets.voc import VOC, VOC_CLASSES
 from kdnb.distill.distiller import Distiller, LiveTeacher
 from kdnb.distill.losses import kd_kl, pkd, region_mse
 from kdnb.distill.terms import Term
 from kdnb.errors import InputError
-from kdnb.models.detector import detection_step, foreground_masks, full_detector, lite_detector, roi_logits
+from kdnb.models.detector import (
+    detection_step,
+    foreground_masks,
+    full_detector,
+    lite_detector,
+    picture_masks,
+    roi_logits,
+)
 from kdnb.run import Settings
 from kdnb.world.export_voc import drawn_voc
 
@@ -209,8 +215,12 @@ def inherit_heads(student: FasterRCNN, teacher: FasterRCNN) -> None:
 
 def teacher_step(teacher: FasterRCNN, batch: dict, student_seen: dict | None) -> dict:
     """The teacher's neck on exactly the pixels that the student saw, after its resize, padding and normalisation."""
-    pixels = student_seen["pixels"] if student_seen else teacher.transform(batch["images"])[0].tensors
-    return {"features": teacher.backbone(pixels)}
+    if student_seen:
+        pixels = student_seen["pixels"]
+    else:
+        device = next(teacher.parameters()).device
+        pixels = teacher.transform([image.to(device) for image in batch["images"]])[0].tensors
+    return {"features": {level: feature_map.float() for level, feature_map in teacher.backbone(pixels).items()}}
 
 
 class PerLevel(nn.ModuleList):
@@ -226,7 +236,7 @@ class PerLevel(nn.ModuleList):
 
 
 def neck(seen: dict, *_) -> list[Tensor]:
-    """The pyramid's feature maps, P2 first."""
+    """The pyramid's feature maps, finest first."""
     return list(seen["features"].values())
 
 
@@ -267,6 +277,11 @@ def build_distiller(student: FasterRCNN, teacher: FasterRCNN | None, names: tupl
     """The student with its terms; ``cache`` answers in the teacher's place. Without names it is the baseline."""
     if not names:
         return Distiller(student, student_step=detection_step)
+    levels = [len(model.rpn.anchor_generator.sizes) for model in (teacher, student)]
+    if levels[0] != levels[1] or teacher.backbone.out_channels != student.backbone.out_channels:
+        raise InputError(f"teacher and student have {levels[0]} and {levels[1]} pyramid levels of "
+                         f"{teacher.backbone.out_channels} and {student.backbone.out_channels} channels; "
+                         "their necks must be alike to be compared")  # fmt: skip
     terms = build_terms(names, settings, teacher)
     return Distiller(student, cache or LiveTeacher(teacher, teacher_step), terms, detection_step)
 
@@ -279,10 +294,8 @@ def share_called_background(model: FasterRCNN, data, settings: VocDefeatSettings
     """
     own = every = 0.0
     for i in range(len(data)):
-        seen = detection_step(model.train(), collate([DetectionViews(data)[i, "plain"]]))
-        where = seen["boxes"], seen["features"], seen["pixels"].shape[-1], settings.level_base
-        own += sum(mask.sum().item() for mask in foreground_masks(*where))
-        every += sum(mask.sum().item() for mask in foreground_masks(*where, every_level=True))
+        own += sum(mask.sum().item() for mask in picture_masks(model, data[i], settings.level_base))
+        every += sum(mask.sum().item() for mask in picture_masks(model, data[i], settings.level_base, True))
     return 100 * (1 - own / max(every, 1))
 
 

@@ -20,6 +20,7 @@ from kdnb.datasets.voc import VOC_CLASSES
 from kdnb.distill.cache import TeacherCache
 from kdnb.distill.distiller import LiveTeacher, require_stronger_teacher
 from kdnb.engine import Fit, Fitted, Plan, accelerator, fit
+from kdnb.errors import InputError
 from kdnb.evidence import Comparison, paired_bootstrap
 from kdnb.metrics.cost import count_flops, count_parameters, latency_ms, state_dict_mb
 from kdnb.metrics.detection import detection_scores
@@ -71,6 +72,8 @@ class Experiment:
         self.results: dict[str, Result] = {}
         self.cache: TeacherCache | None = None
         size = len(data.train)
+        if settings.few_labels >= size:
+            raise InputError(f"few_labels is {settings.few_labels}, expected fewer than the {size} training pictures")
         order = np.random.default_rng((run.seed, 0)).permutation(size)
         self.labelled = sorted(order[: settings.few_labels].tolist())
         self.unlabelled = sorted(order[settings.few_labels :].tolist())
@@ -97,7 +100,7 @@ class Experiment:
             bar = tqdm(total=len(new), desc="arms", unit="arm", leave=False)
             run_side_by_side(commands, self.settings.processes, self.run.folder / "logs",
                              ready=lambda name: all(self._record(n).exists() for n in self.needs(name)),
-                             finished=lambda name: (bar.update(), self._announce(name)))  # fmt: skip
+                             finished=lambda name: (bar.update(), print(self._line(name), flush=True)))  # fmt: skip
             bar.close()
         return [self.train(name) for name in names]
 
@@ -120,10 +123,10 @@ class Experiment:
     def _record(self, name: str) -> Path:
         return self.run.folder / "arms" / f"{name}.json"
 
-    def _announce(self, name: str) -> None:
+    def _line(self, name: str) -> str:
         saved = json.loads(self._record(name).read_text())["numbers"]
-        print(f"{name:22s} {PRIMARY} {saved[PRIMARY]:5.1f}   mAP75 {saved['mAP75']:5.1f}   "
-              f"{saved['steps']} steps   {saved['train_s']:.0f} CPU s", flush=True)  # fmt: skip
+        mAP50, mAP75 = (float("nan") if saved[key] is None else saved[key] for key in (PRIMARY, "mAP75"))
+        return f"{name:22s} mAP50 {mAP50:5.1f}   mAP75 {mAP75:5.1f}   {saved['steps']} steps   {saved['train_s']:.0f} s"
 
     def read_finished(self) -> None:
         """All arms that this run's folder holds."""
@@ -184,7 +187,7 @@ class Experiment:
     def _finish(self, name: str, model: FasterRCNN, fitted: Fitted, extra_cpu_seconds: float) -> Result:
         detections = self.detect(model, self.data.test)
         numbers = {**detection_scores(self.truth, detections), "params": count_parameters(model),
-                   "size_mb": state_dict_mb(model), "train_s": fitted.cpu_seconds + extra_cpu_seconds,
+                   "size_mb": state_dict_mb(model), "train_s": self._cost_of(fitted) + extra_cpu_seconds,
                    "steps": fitted.steps}  # fmt: skip
         validation = max((score for _, score in fitted.scores), default=float("nan"))
         if self.acc.is_main_process:
@@ -193,10 +196,14 @@ class Experiment:
             record = {"numbers": numbers, "validation": validation, "fitted": asdict(fitted),
                       "detections": detections}  # fmt: skip
             self.run.save_json(f"arms/{name}", record)
-            self._announce(name)
+            self.run.log(self._line(name))
             (self.run.folder / "checkpoints" / f"{name}.pt").unlink(missing_ok=True)
         self.acc.wait_for_everyone()
         return Result(model, detections, numbers, validation, fitted)
+
+    def _cost_of(self, fitted: Fitted) -> float:
+        """Seconds of training: CPU seconds on a CPU; on a GPU the clock, because the CPU only waits."""
+        return fitted.cpu_seconds if self.acc.device.type == "cpu" else fitted.seconds
 
     def _read(self, name: str, saved: dict) -> Result:
         network = self.settings.teacher if name == "teacher" else self.settings.student
@@ -206,8 +213,8 @@ class Experiment:
                  saved["detections"].items()}  # fmt: skip
         for one in found.values():
             one["boxes"] = one["boxes"].reshape(-1, 4)
-        return Result(model.to(self.acc.device), found, saved["numbers"], saved["validation"],
-                      Fitted(**saved["fitted"]))  # fmt: skip
+        validation = float("nan") if saved["validation"] is None else saved["validation"]
+        return Result(model.to(self.acc.device), found, saved["numbers"], validation, Fitted(**saved["fitted"]))
 
     # --- the teacher's answers ----------------------------------------------------------------------------------
 
@@ -236,15 +243,20 @@ class Experiment:
     def teacher_boxes(self) -> dict:
         """What the teacher is sure of in the pictures without labels: foreground for the masks, never a label."""
         pictures = Subset(self.data.train, self.unlabelled)
-        found = predict(self.train("teacher").model, [pictures[i]["image"] for i in range(len(pictures))])
+        found = predict(self.train("teacher").model, (pictures[i]["image"] for i in range(len(pictures))))
         sure = self.settings.pseudo_box_score
         return {i: one["boxes"][one["scores"] > sure] for i, one in zip(self.unlabelled, found, strict=True)}
 
     def detect(self, model: FasterRCNN, data) -> dict[str, dict]:
         """image id → detections."""
-        items = [data[i] for i in range(len(data))]
-        found = predict(model, [item["image"] for item in items])
-        return {item["id"]: one for item, one in zip(items, found, strict=True)}
+        ids: list[str] = []
+
+        def images():
+            for i in range(len(data)):
+                ids.append(data[i]["id"])
+                yield data[i]["image"]
+
+        return dict(zip(ids, predict(model, images()), strict=True)) if len(data) else {}
 
     # --- evidence -----------------------------------------------------------------------------------------------
 

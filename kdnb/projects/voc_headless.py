@@ -54,15 +54,15 @@ def carry_out(stage: str, run: Run, data: str | None, root: str, ablations: bool
         if experiment.learns_from_teacher(stage):
             experiment.check_teacher()
         experiment.train(stage)
+    acc.wait_for_everyone()
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()  # the others need not wait while the first one takes the measure
     if stage in ("all", "test") and acc.is_main_process:
         for name, comparison in experiment.save().items():
             low, high = comparison.ci95
             run.log(f"{name}: {comparison.delta:+.1f} [{low:+.1f}, {high:+.1f}] {comparison.verdict}")
     if acc.is_main_process:
         print(f"results: {run.folder}", flush=True)
-    acc.wait_for_everyone()
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
 
 
 def shared_run(profile, seed, data, out, folder, changes) -> Run:
@@ -72,6 +72,10 @@ def shared_run(profile, seed, data, out, folder, changes) -> Run:
         if not config.exists():
             raise InputError(f"--run {folder}: no config.yaml there, expected the folder of an earlier run")
         saved = yaml.safe_load(config.read_text())
+        if changes:
+            raise InputError(f"--run {folder}: goes on with its own settings, expected no --set")
+        if (data is None) != (saved["data"] == "drawn") or (data and Path(data).resolve().name != saved["data"]):
+            raise InputError(f"--run {folder}: its arms were trained on {saved['data']!r}, expected the same --data")
         return Run(folder, saved["project"], saved["profile"], saved["seed"], saved["settings"], data)
     settings = load_settings(VocDefeatSettings, "voc_defeat", profile, **dict(map(parse_change, changes)))
     acc = accelerator(settings.precision, cpu=not torch.cuda.is_available())

@@ -36,16 +36,16 @@ def draw_boxes(image: Tensor, boxes: Tensor, labels: Tensor, classes, scores: Te
     picture = picture.resize((picture.width * zoom, picture.height * zoom), Image.Resampling.LANCZOS)
     draw = ImageDraw.Draw(picture)
     font = ImageFont.load_default(size=max(11, 3 * zoom + 1))
-    for i, box in enumerate(boxes.tolist()):
-        colour = class_colour(labels[i])
-        corners = [corner * zoom for corner in box]
-        draw.rectangle(corners, outline=colour, width=2)
+    corners = [[corner * zoom for corner in box] for box in boxes.tolist()]
+    for box, label in zip(corners, labels, strict=True):
+        draw.rectangle(box, outline=class_colour(label), width=2)
+    for i, box in enumerate(corners):  # after all boxes, so that no line crosses a word
         text = classes[int(labels[i]) - 1] + (f" {100 * float(scores[i]):.0f}" if scores is not None else "")
         left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
         width, height = right - left + 4, bottom - top + 4
-        x = min(max(corners[0], 0), picture.width - width)
-        y = corners[1] - height if corners[1] >= height else corners[1]
-        draw.rectangle([x, y, x + width, y + height], fill=colour)
+        x = min(max(box[0], 0), picture.width - width)
+        y = box[1] - height if box[1] >= height else box[1]
+        draw.rectangle([x, y, x + width, y + height], fill=class_colour(labels[i]))
         draw.text((x + 2 - left, y + 2 - top), text, fill="black", font=font)
     return np.asarray(picture)
 
