@@ -24,6 +24,15 @@ def test_it_has_the_shape_of_a_lesson(path):
     assert check_shape(read_notebook(path), path.stem[:2]) == []
 
 
+def test_03_runs_on_photographs(real_data, tmp_path):
+    devkit = real_data / "voc" / "VOCdevkit"
+    done = subprocess.run([sys.executable, "-m", "kdnb.cli", "run", "03", "--profile", "smoke", "--out", str(tmp_path),
+                           "-p", "DATA", str(devkit)], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    folder, = tmp_path.glob("result_*_03_voc_defeat_smoke_s0")
+    assert json.loads((folder / "metrics.json").read_text())["provenance"]["data"] == "VOCdevkit"
+
+
 @each_notebook
 def test_it_runs_in_smoke(path, tmp_path):
     start = time.perf_counter()

@@ -2,12 +2,9 @@
 
 import statistics
 import time
-from pathlib import Path
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-
-from kdnb.errors import InputError
 
 
 def count_parameters(model):

@@ -18,11 +18,11 @@ from kdnb.projects.voc_defeat import DEFEAT, VocDefeatSettings, build, build_dis
 from kdnb.run import load_settings, set_threads
 
 
-def bench_table(rounds: int = 15, profile: str = "lite") -> str:
+def bench_table(rounds: int = 15, profile: str = "lite", root: str | Path = "data") -> str:
     """Median CPU milliseconds of each kind of step, taken in turn, and their ratios."""
     threads = set_threads()
     settings = load_settings(VocDefeatSettings, "voc_defeat", profile, train_images=64, test_images=8)
-    data = open_data(settings)
+    data = open_data(settings, root=root)
     views = DetectionViews(data.train)
     plan = Plan([(range(len(views)), settings.batch)], VIEWS)
     batches = [collate([views[key] for key in plan.batch(step)]) for step in range(rounds + 2)]

@@ -4,9 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from kdnb.errors import InputError
 from kdnb.metrics import cost
-from kdnb.metrics.cost import count_flops, count_parameters, file_size_mb, latency_ms, state_dict_mb
+from kdnb.metrics.cost import count_flops, count_parameters, latency_ms, state_dict_mb
 
 
 def model():
@@ -64,11 +63,6 @@ def test_threads_are_restored_after_a_failure():
         torch.set_num_threads(before)
 
 
-def test_sizes_in_megabytes(tmp_path):
-    path = tmp_path / "weights"
-    path.write_bytes(bytes(2_500_000))
-    assert file_size_mb(path) == 2.5
-    with pytest.raises(InputError, match="absent: no such file"):
-        file_size_mb(tmp_path / "absent")
+def test_size_in_megabytes():
     # 285 parameters and 16 statistics of 4 bytes, and BatchNorm's counter of 8.
     assert state_dict_mb(model()) == pytest.approx((4 * (285 + 16) + 8) / 1e6)

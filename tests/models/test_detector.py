@@ -8,6 +8,8 @@ from kdnb.models.detector import (
     foreground_masks,
     full_detector,
     lite_detector,
+    neck_maps,
+    picture_masks,
     predict,
     pyramid_level,
 )
@@ -93,7 +95,28 @@ def test_a_box_smaller_than_a_cell_keeps_one_cell():
 
 
 @pytest.mark.parametrize("backbone", ["resnet50", "mobilenet_v3_large"])
-def test_full_detectors_are_built_for_any_number_of_classes(backbone):
-    model = full_detector(backbone, 21, (1000, 600), pretrained=False)
+def test_full_detectors_share_one_pyramid(backbone):
+    """P2 to P6 at strides 4 to 64, so that a MobileNet can learn from a ResNet."""
+    model = full_detector(backbone, 21, (128, 128), pretrained=False)
     assert model.roi_heads.box_predictor.cls_score.out_features == 21
     assert any(isinstance(m, torch.nn.BatchNorm2d) for m in model.modules())
+    maps = neck_maps(model, torch.rand(3, 128, 128))
+    assert [m.shape[-1] for m in maps.values()] == [32, 16, 8, 4, 2]
+    assert len(model.rpn.anchor_generator.sizes) == 5
+
+
+def test_boxes_stay_in_float32_under_half_precision(detector):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = detection_step(detector.train(), batch_of())
+    assert out["proposals"][0].dtype == out["class_logits"].dtype == torch.float32
+    assert all(m.dtype == torch.float32 for m in out["features"].values())
+
+
+def test_looking_at_a_model_does_not_change_it(detector):
+    before = copy.deepcopy(detector.state_dict())
+    item = {"image": torch.randint(0, 255, (3, 192, 320), dtype=torch.uint8), "labels": torch.tensor([7, 7]),
+            "boxes": torch.tensor([[16.0, 32, 56, 72], [0, 0, 300, 180]]), "difficult": torch.tensor([False, True])}
+    masks = picture_masks(detector.train(), item, base=14)
+    # the picture is halved to 160 x 96, the box to (8, 16, 28, 36): cells 1..2, rows 2..3 at stride 8
+    assert masks[0][0, 0].nonzero().tolist() == [[y, x] for y in (2, 3) for x in (1, 2)]
+    assert all(torch.equal(before[key], value) for key, value in detector.state_dict().items())

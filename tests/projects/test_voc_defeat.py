@@ -1,14 +1,15 @@
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file
 
 from kdnb.datasets.detection import VIEWS, DetectionViews, collate, flip_boxes
 from kdnb.distill.distiller import LiveTeacher
@@ -17,6 +18,7 @@ from kdnb.errors import InputError
 from kdnb.models.detector import detection_step, full_detector
 from kdnb.projects import voc_defeat as project
 from kdnb.projects.side_by_side import run_side_by_side
+from kdnb.projects.voc_bench import bench_table
 from kdnb.projects.voc_experiment import Experiment
 from kdnb.run import Run, load_settings
 
@@ -150,6 +152,36 @@ def test_a_weak_teacher_is_refused(tmp_path, data, drawn):
         experiment.check_teacher()
 
 
+def test_a_run_goes_on_only_with_its_own_data(tmp_path, drawn):
+    settings = settings_of()
+    run = Run.start(project.PROJECT, "smoke", 0, tmp_path, settings, tmp_path)
+    done = headless("--run", str(run.folder), "--root", str(drawn), cwd=tmp_path)
+    assert done.returncode == 1 and "expected the same --data" in done.stderr
+
+
+def test_necks_that_differ_are_refused(data):
+    teacher = full_detector("resnet50", 21, (160, 96), pretrained=False)
+    settings = settings_of()
+    student = project.build(settings.student, settings, 0)
+    with pytest.raises(InputError, match="5 and 4 pyramid levels of 256 and 64 channels"):
+        project.build_distiller(student, teacher, project.DEFEAT, settings)
+
+
+def test_a_mobilenet_learns_from_a_resnet(data):
+    settings = settings_of(level_base=9.0)
+    teacher = full_detector("resnet50", 21, (160, 96), pretrained=False)
+    student = full_detector("mobilenet_v3_large", 21, (160, 96), pretrained=False).train()
+    parts = project.build_distiller(student, teacher, ("pkd",), settings)(one_batch(data))
+    parts["loss"].backward()
+    assert torch.isfinite(parts["pkd"])
+
+
+def test_bench_names_every_ratio(drawn):
+    table = bench_table(rounds=2, profile="smoke", root=drawn)
+    assert all(name in table for name in ("plain step", "teacher forward", "KD step, live", "KD step, cached"))
+    assert re.search(r"plain step +\d+ +1\.00", table)
+
+
 def test_inherited_heads_are_the_teachers(data):
     settings = settings_of()
     teacher, student = (project.build(n, settings, s) for s, n in enumerate((settings.teacher, settings.student)))
@@ -167,18 +199,42 @@ def headless(*options, cwd, **environment):
 
 
 def test_torchrun_with_two_processes_matches_one(tmp_path, drawn):
-    """gloo, two processes, half of each batch each: the first loss agrees with one process up to BatchNorm's
-    statistics, which each process takes of its own half, and the sampling of proposals."""
-    options = ("--profile", "smoke", "--stage", "baseline", "--root", str(drawn), "--out", str(tmp_path / "r"))
+    """gloo, two processes, half of each batch each, all arms: the first losses agree with one process up to
+    BatchNorm's statistics, which each process takes of its own half, and the sampling of proposals."""
+    options = ("--profile", "smoke", "--root", str(drawn), "--out", str(tmp_path / "r"))
     losses = []
     for launcher in ([], ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29747"]):
         done = headless(*options, cwd=tmp_path, launcher=launcher)
         assert done.returncode == 0, done.stderr[-2000:]
         folder = re.search(r"results: (.+)", done.stdout)[1]
         assert done.stdout.count("results: ") == 1
-        losses.append(json.loads(Path(folder, "arms", "baseline.json").read_text())["fitted"]["history"][0]["loss"])
-        shutil.rmtree(folder)
+        assert set(json.loads(Path(folder, "metrics.json").read_text())["arms"]) >= {"teacher", "baseline_matched"}
+        arms = [json.loads(Path(folder, "arms", f"{n}.json").read_text()) for n in ("teacher", "baseline")]
+        losses.append([arm["fitted"]["history"][0]["loss"] for arm in arms])
     assert losses[0] == pytest.approx(losses[1], rel=0.1)
+
+
+def test_sigkill_and_resume_end_at_the_same_weights(tmp_path, drawn):
+    """The real detector, killed while it trains: the run goes on in its folder and ends where an unkilled one does."""
+    options = ("--stage", "baseline", "--root", str(drawn))
+    change = ("--profile", "smoke", "--set", "student_steps=25", "--set", "checkpoint_every=1")
+    whole = headless(*change, *options, "--out", str(tmp_path / "whole"), cwd=tmp_path)
+    assert whole.returncode == 0, whole.stderr[-2000:]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "KDNB_THREADS": "1"}
+    command = [sys.executable, "-m", "kdnb.projects.voc_defeat", *change, *options, "--out", str(tmp_path / "killed")]
+    process = subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "killed").glob("*/checkpoints/baseline.pt")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    (folder,) = (tmp_path / "killed").iterdir()
+    assert not (folder / "arms" / "baseline.json").exists()
+    resumed = headless("--run", str(folder), *options, cwd=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr[-2000:]
+    (other,) = (tmp_path / "whole").iterdir()
+    one, two = (load_file(f / "weights" / "baseline.safetensors") for f in (other, folder))
+    assert all(torch.equal(value, two[key]) for key, value in one.items())
 
 
 def test_headless_stages_share_a_run_folder(tmp_path, drawn):
@@ -203,10 +259,11 @@ def test_headless_stages_share_a_run_folder(tmp_path, drawn):
         (["--set", "stepz=3"], "unknown setting 'stepz'"),
         (["--set", "batch=many"], "setting 'batch' .* is 'many', expected"),
         (["--run", "empty"], "no config.yaml there"),
+        (["--set", "few_labels=21"], "few_labels is 21, expected fewer than the 21 training pictures"),
     ],
 )
-def test_wrong_options_are_one_line(tmp_path, options, message):
-    done = headless("--profile", "smoke", *options, cwd=tmp_path)
+def test_wrong_options_are_one_line(tmp_path, drawn, options, message):
+    done = headless("--profile", "smoke", "--root", str(drawn), *options, cwd=tmp_path)
     assert done.returncode == 1 and re.search(message, done.stderr)
     assert len(done.stderr.strip().splitlines()) == 1 and "Traceback" not in done.stderr
 
