@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -41,27 +42,29 @@ def bench_table(rounds: int = 15, profile: str = "lite", root: str | Path = "dat
     return "\n".join(lines)
 
 
+def training_step(distiller: Distiller) -> Callable:
+    """A function that carries out one whole step on a batch: forward, backward, update."""
+    optimizer = torch.optim.AdamW(distiller.parameters(), 1e-4)
+
+    def step(batch):
+        optimizer.zero_grad()
+        distiller(batch)["loss"].backward()
+        optimizer.step()
+
+    return step
+
+
 def steps(settings, teacher, live: LiveTeacher, cache: TeacherCache) -> dict:
     """Name → a function that carries out one step on a batch."""
-
-    def training(distiller: Distiller):
-        optimizer = torch.optim.AdamW(distiller.parameters(), 1e-4)
-
-        def step(batch):
-            optimizer.zero_grad()
-            distiller(batch)["loss"].backward()
-            optimizer.step()
-
-        return step
 
     def student():
         return build(settings.student, settings, 0).train()
 
     return {
-        "plain step": training(Distiller(student(), student_step=detection_step)),
+        "plain step": training_step(Distiller(student(), student_step=detection_step)),
         "teacher forward": lambda batch: live.observe(batch, None, []),
-        "KD step, live": training(build_distiller(student(), teacher, DEFEAT, settings)),
-        "KD step, cached": training(build_distiller(student(), teacher, DEFEAT, settings, cache)),
+        "KD step, live": training_step(build_distiller(student(), teacher, DEFEAT, settings)),
+        "KD step, cached": training_step(build_distiller(student(), teacher, DEFEAT, settings, cache)),
     }
 
 
@@ -72,5 +75,7 @@ def time_steps(functions: dict, batches: list) -> dict[str, float]:
         for name, function in functions.items():
             clock = time.perf_counter()
             function(batch)
+            if torch.cuda.is_initialized():
+                torch.cuda.synchronize()
             times[name].append(1000 * (time.perf_counter() - clock))
     return {name: statistics.median(values[2:]) for name, values in times.items()}

@@ -5,32 +5,32 @@ from __future__ import annotations
 import json
 import os
 import time
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch.utils.data import DataLoader, Subset
 from torchvision.models.detection import FasterRCNN
-from tqdm.auto import tqdm
 
 from kdnb.datasets.detection import VIEWS, DetectionViews, collate
-from kdnb.datasets.voc import VOC_CLASSES
+from kdnb.datasets.voc import VOC_CLASSES, write_detections
 from kdnb.distill.cache import TeacherCache
 from kdnb.distill.distiller import LiveTeacher, require_stronger_teacher
-from kdnb.engine import Fit, Fitted, Plan, accelerator, fit
+from kdnb.engine import Fit, Fitted, Plan, accelerator, fit, move
 from kdnb.errors import InputError
 from kdnb.evidence import Comparison, paired_bootstrap
 from kdnb.metrics.cost import count_flops, count_parameters, latency_ms, state_dict_mb
 from kdnb.metrics.detection import detection_scores
 from kdnb.metrics.voc import bootstrap_map, evaluate_voc, match_table
 from kdnb.models.detector import predict
-from kdnb.projects.side_by_side import python_module, run_side_by_side
+from kdnb.projects.arms import Arms, Result
+from kdnb.projects.side_by_side import python_module
+from kdnb.projects.voc_bench import time_steps, training_step
 from kdnb.projects.voc_defeat import (
     ABLATION_ARMS,
     ARMS,
     COMPARISONS,
+    DEFEAT,
     PRIMARY,
     Arm,
     Data,
@@ -44,23 +44,8 @@ from kdnb.projects.voc_defeat import (
 from kdnb.run import Run, atomic_write
 
 
-@dataclass
-class Result:
-    """A finished arm: the model, what it finds on test, its numbers for metrics.json, and how it got there."""
-
-    model: FasterRCNN
-    detections: dict[str, dict]
-    numbers: dict
-    validation: float
-    fitted: Fitted = field(default_factory=Fitted)
-
-
 class Experiment:
-    """All arms of one run.
-
-    ``experiment.train(name)`` trains an arm, or reads it back if this run's folder already holds it, so a killed run
-    goes on where it stopped: at the last finished arm, and within an arm at its last checkpoint.
-    """
+    """All arms of one run of 03; what an arm leaves behind is a ``Result``, kept by ``Arms`` in the run's folder."""
 
     def __init__(self, run: Run, settings: VocDefeatSettings, data: Data, root: str | Path = "data"):
         self.run, self.settings, self.data, self.root = run, settings, data, root
@@ -69,7 +54,8 @@ class Experiment:
             torch.set_num_threads(1)  # such small maps gain nothing from a second thread, and often lose
         self.truth = ground_truth(data.test)
         self.validation_truth = ground_truth(data.validation)
-        self.results: dict[str, Result] = {}
+        self.arms = Arms(run, self._fit, self._build, self.needs, self._command, PRIMARY)
+        self.results = self.arms.results
         self.cache: TeacherCache | None = None
         size = len(data.train)
         if settings.few_labels >= size:
@@ -81,34 +67,25 @@ class Experiment:
     # --- arms ---------------------------------------------------------------------------------------------------
 
     def train(self, name: str) -> Result:
-        """Train "teacher", "baseline_matched", or any arm of ARMS and ABLATION_ARMS."""
-        if name not in self.results:
-            saved = self._record(name)
-            self.results[name] = self._read(name, json.loads(saved.read_text())) if saved.exists() else self._fit(name)
-        return self.results[name]
+        """Train "teacher", "baseline_matched", or any arm of ARMS and ABLATION_ARMS; or read it back."""
+        return self.arms.train(name)
 
     def train_together(self, *names: str) -> list[Result]:
         """Like ``train`` for several arms; with ``settings.processes`` > 1 side by side, each on one core."""
-        new = [name for name in names if name not in self.results and not self._record(name).exists()]
+        new = [name for name in names if not self.arms.is_finished(name)]
         if self.settings.processes > 1 and len(new) > 1 and self.acc.num_processes == 1:
             if "teacher" not in new and any(self.learns_from_teacher(name) for name in new):
                 self.teacher_cache()  # once, before several processes would each compute it
-            options = ["--run", str(self.run.folder), "--root", str(self.root)]
-            options += ["--data", str(self.run.data)] if self.run.data is not None else []
-            module = "kdnb.projects.voc_defeat"
-            commands = {name: python_module(module, "--stage", name, *options) for name in new}
-            bar = tqdm(total=len(new), desc="arms", unit="arm", leave=False)
-            run_side_by_side(commands, self.settings.processes, self.run.folder / "logs",
-                             ready=lambda name: all(self._record(n).exists() for n in self.needs(name)),
-                             finished=lambda name: (bar.update(), print(self._line(name), flush=True)))  # fmt: skip
-            bar.close()
+            if "baseline_matched" in new:
+                self.cost_of_distilling()  # while nothing else runs
+            self.arms.train_side_by_side(new, self.settings.processes)
         return [self.train(name) for name in names]
 
     def train_all(self, ablations: bool = False) -> None:
         """Teacher and students without it, the check that it is worth learning from, then the other arms."""
         self.train_together("teacher", "baseline", "few_labels_baseline")
         self.check_teacher()
-        self.train_together(*ARMS, "baseline_matched", *(ABLATION_ARMS if ablations else []))
+        self.train_together("distilled", "baseline_matched", *ARMS, *(ABLATION_ARMS if ablations else []))
 
     def learns_from_teacher(self, name: str) -> bool:
         arm = (ARMS | ABLATION_ARMS).get(name, Arm())
@@ -116,22 +93,12 @@ class Experiment:
 
     def needs(self, name: str) -> list[str]:
         """The arms that must be finished before this one."""
-        if name == "baseline_matched":
-            return ["baseline", "distilled"]
-        return ["teacher"] if self.learns_from_teacher(name) else []
+        return ["teacher"] if self.learns_from_teacher(name) or name == "baseline_matched" else []
 
-    def _record(self, name: str) -> Path:
-        return self.run.folder / "arms" / f"{name}.json"
-
-    def _line(self, name: str) -> str:
-        saved = json.loads(self._record(name).read_text())["numbers"]
-        mAP50, mAP75 = (float("nan") if saved[key] is None else saved[key] for key in (PRIMARY, "mAP75"))
-        return f"{name:22s} mAP50 {mAP50:5.1f}   mAP75 {mAP75:5.1f}   {saved['steps']} steps   {saved['train_s']:.0f} s"
-
-    def read_finished(self) -> None:
-        """All arms that this run's folder holds."""
-        for saved in sorted((self.run.folder / "arms").glob("*.json")):
-            self.train(saved.stem)
+    def _command(self, name: str) -> list[str]:
+        options = ["--run", str(self.run.folder), "--root", str(self.root)]
+        options += ["--data", str(self.run.data)] if self.run.data is not None else []
+        return python_module("kdnb.projects.voc_defeat", "--stage", name, *options)
 
     def check_teacher(self) -> None:
         """Refuse a teacher that is no better on validation than the student without it."""
@@ -140,10 +107,35 @@ class Experiment:
 
     def arm(self, name: str) -> Arm:
         if name == "baseline_matched":
-            # as many steps as fit into the CPU seconds that distilling took, the teacher's own passes included
-            spent = self.train("distilled").numbers["train_s"] / self.train("baseline").numbers["train_s"]
-            return Arm(longer=max(1.0, spent))
+            return Arm(longer=max(1.0, self.cost_of_distilling()))
         return (ARMS | ABLATION_ARMS)[name]
+
+    def cost_of_distilling(self) -> float:
+        """How many times longer than the baseline ``distilled`` trains for, the teacher's own passes included.
+
+        Steps of both are timed in turn in one process: totals of two trainings also hold what else the machine did.
+        """
+        file = self.run.folder / "cost_of_distilling.json"
+        cache = self._cache_for(self.arm("distilled"))
+        if self.acc.is_main_process and not file.exists():
+            teacher = self.train("teacher").model
+            plain, distilling = (self._fresh_distiller(terms, teacher, cache) for terms in ((), DEFEAT))
+            views, plan = self._batches(Arm())
+            batches = [move(collate([views[key] for key in plan.batch(step)]), self.acc.device)
+                       for step in range(12)]
+            steps = {"plain": training_step(plain), "distilling": training_step(distilling)}
+            seconds = {name: ms / 1000 for name, ms in time_steps(steps, batches).items()}
+            filling = self.cache_cpu_seconds() / (seconds["plain"] * self.settings.student_steps) if cache else 0.0
+            self.run.save_json(file.stem, {**seconds, "factor": seconds["distilling"] / seconds["plain"] + filling})
+        self.acc.wait_for_everyone()
+        return json.loads(file.read_text())["factor"]
+
+    def _fresh_distiller(self, terms: tuple[str, ...], teacher: FasterRCNN, cache: TeacherCache | None):
+        student = build(self.settings.student, self.settings, self.run.seed).train()
+        return build_distiller(student, teacher, terms, self.settings, cache).to(self.acc.device)
+
+    def _cache_for(self, arm: Arm) -> TeacherCache | None:
+        return self.teacher_cache() if arm.terms and self.settings.cache_teacher and self.data.one_size else None
 
     def _fit(self, name: str) -> Result:
         settings, is_teacher = self.settings, name == "teacher"
@@ -154,7 +146,7 @@ class Experiment:
         teacher = None if is_teacher or not (arm.terms or arm.inherit) else self.train("teacher").model
         if arm.inherit:
             inherit_heads(model, teacher)
-        cache = self.teacher_cache() if arm.terms and settings.cache_teacher and self.data.one_size else None
+        cache = self._cache_for(arm)
         steps = settings.teacher_steps if is_teacher else round(settings.student_steps * arm.longer)
         distiller = build_distiller(model, teacher, arm.terms, settings, cache)
         torch.manual_seed(self.run.seed)
@@ -190,31 +182,28 @@ class Experiment:
                    "size_mb": state_dict_mb(model), "train_s": self._cost_of(fitted) + extra_cpu_seconds,
                    "steps": fitted.steps}  # fmt: skip
         validation = max((score for _, score in fitted.scores), default=float("nan"))
+        answers = {name: {key: value.tolist() for key, value in one.items()} for name, one in detections.items()}
+        result = Result(model, answers, numbers, validation, fitted)
         if self.acc.is_main_process:
-            self.run.save_weights(name, model.state_dict())
-            self._record(name).parent.mkdir(exist_ok=True)
-            record = {"numbers": numbers, "validation": validation, "fitted": asdict(fitted),
-                      "detections": detections}  # fmt: skip
-            self.run.save_json(f"arms/{name}", record)
-            self.run.log(self._line(name))
-            (self.run.folder / "checkpoints" / f"{name}.pt").unlink(missing_ok=True)
+            self.arms.keep(name, result)
         self.acc.wait_for_everyone()
-        return Result(model, detections, numbers, validation, fitted)
+        return result
 
     def _cost_of(self, fitted: Fitted) -> float:
         """Seconds of training: CPU seconds on a CPU; on a GPU the clock, because the CPU only waits."""
         return fitted.cpu_seconds if self.acc.device.type == "cpu" else fitted.seconds
 
-    def _read(self, name: str, saved: dict) -> Result:
+    def _build(self, name: str) -> FasterRCNN:
         network = self.settings.teacher if name == "teacher" else self.settings.student
-        model = build(network, self.settings, 0)
-        model.load_state_dict(load_file(self.run.folder / "weights" / f"{name}.safetensors"))
-        found = {name: {key: torch.tensor(value) for key, value in one.items()} for name, one in
-                 saved["detections"].items()}  # fmt: skip
+        return build(network, self.settings, 0).to(self.acc.device)
+
+    def detections(self, name: str) -> dict[str, dict]:
+        """What a finished arm finds on test: image id → "boxes" (N, 4), "labels" (N,), "scores" (N,)."""
+        found = {image: {key: torch.tensor(value) for key, value in one.items()}
+                 for image, one in self.results[name].answers.items()}  # fmt: skip
         for one in found.values():
             one["boxes"] = one["boxes"].reshape(-1, 4)
-        validation = float("nan") if saved["validation"] is None else saved["validation"]
-        return Result(model.to(self.acc.device), found, saved["numbers"], validation, Fitted(**saved["fitted"]))
+        return found
 
     # --- the teacher's answers ----------------------------------------------------------------------------------
 
@@ -262,7 +251,7 @@ class Experiment:
 
     def compare(self) -> dict[str, Comparison]:
         """Every pair of COMPARISONS whose two arms are there, by paired bootstrap over the test images."""
-        tables = {name: match_table(self.truth, result.detections) for name, result in self.results.items()}
+        tables = {name: match_table(self.truth, self.detections(name)) for name in self.results}
 
         def metric(name):
             return lambda weights: bootstrap_map(tables[name], weights, "area")
@@ -299,6 +288,4 @@ class Experiment:
 
     def save_detections(self, name: str) -> None:
         """The official ``comp4_det_test_<class>.txt`` files of an arm, below the run's folder."""
-        from kdnb.datasets.voc import write_detections
-
-        write_detections(self.run.folder / "detections" / name, VOC_CLASSES, self.results[name].detections)
+        write_detections(self.run.folder / "detections" / name, VOC_CLASSES, self.detections(name))

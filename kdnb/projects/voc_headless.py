@@ -49,7 +49,7 @@ def carry_out(stage: str, run: Run, data: str | None, root: str, ablations: bool
     if stage == "all":
         experiment.train_all(ablations)
     elif stage == "test":
-        experiment.read_finished()
+        experiment.arms.read_finished()
     else:
         if experiment.learns_from_teacher(stage):
             experiment.check_teacher()

@@ -137,11 +137,23 @@ def test_cached_training_step_equals_live(experiment, data):
 
 def test_a_finished_arm_is_read_back_not_trained_again(experiment, data, drawn):
     first = experiment.train("baseline")
-    again = Experiment(experiment.run, experiment.settings, data, drawn).train("baseline")
-    assert again.numbers == json.loads(json.dumps(first.numbers).replace("NaN", "null"))
-    for image, found in first.detections.items():
+    other = Experiment(experiment.run, experiment.settings, data, drawn)
+    assert other.train("baseline").numbers == json.loads(json.dumps(first.numbers).replace("NaN", "null"))
+    again = other.detections("baseline")
+    for image, found in experiment.detect(first.model, data.test).items():
         for key, value in found.items():
-            assert torch.equal(value, again.detections[image][key])
+            assert torch.equal(value, again[image][key])
+
+
+def test_the_matched_student_gets_the_steps_that_distilling_costs(experiment):
+    """The factor is what the saved times say, and it is measured once for all processes of a run."""
+    factor = experiment.cost_of_distilling()
+    saved = json.loads((experiment.run.folder / "cost_of_distilling.json").read_text())
+    filling = experiment.cache_cpu_seconds() / (saved["plain"] * experiment.settings.student_steps)
+    assert factor == pytest.approx(saved["distilling"] / saved["plain"] + filling)
+    assert experiment.cost_of_distilling() == factor
+    steps = experiment.train("baseline_matched").fitted.steps
+    assert steps == round(experiment.settings.student_steps * max(1.0, factor))
 
 
 def test_a_weak_teacher_is_refused(tmp_path, data, drawn):

@@ -1,0 +1,102 @@
+"""The arms of a run: each trained once, kept in the run's folder, one after the other or side by side."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from safetensors.torch import load_file
+from torch import nn
+from tqdm.auto import tqdm
+
+from kdnb.engine import Fitted
+from kdnb.projects.side_by_side import run_side_by_side
+from kdnb.run import Run
+
+
+@dataclass
+class Result:
+    """A finished arm.
+
+    Attributes:
+        model: the trained network, plain.
+        answers: what it says about the test set, in numbers and strings that JSON knows.
+        numbers: its entry in metrics.json.
+        validation: its best score on validation.
+        fitted: how it got there.
+    """
+
+    model: nn.Module
+    answers: dict
+    numbers: dict
+    validation: float
+    fitted: Fitted = field(default_factory=Fitted)
+
+
+class Arms:
+    """``arms.train(name)`` trains an arm, or reads it back if the run's folder already holds it.
+
+    So a killed run goes on where it stopped: at the last finished arm, and within an arm at its last checkpoint.
+
+    Args:
+        run: whose folder keeps the arms: ``arms/<name>.json`` and ``weights/<name>.safetensors``.
+        fit: ``fit(name)`` → ``Result``, the training itself.
+        build: ``build(name)`` → a fresh network of the arm's shape, to read weights into.
+        needs: ``needs(name)`` → the arms that must be finished before it.
+        command: ``command(name)`` → the command line that trains one arm in a process of its own.
+        primary: the score that a finished arm's line shows.
+    """
+
+    def __init__(self, run: Run, fit: Callable[[str], Result], build: Callable[[str], nn.Module],
+                 needs: Callable[[str], list[str]], command: Callable[[str], list[str]], primary: str):  # fmt: skip
+        self.run, self.fit, self.build, self.needs = run, fit, build, needs
+        self.command, self.primary = command, primary
+        self.results: dict[str, Result] = {}
+
+    def train(self, name: str) -> Result:
+        if name not in self.results:
+            self.results[name] = self._read(name) if self.is_finished(name) else self.fit(name)
+        return self.results[name]
+
+    def train_side_by_side(self, names: list[str], processes: int) -> None:
+        """Train those of the arms that are not finished, ``processes`` at a time, each on one core."""
+        bar = tqdm(total=len(names), desc="arms", unit="arm", leave=False)
+        run_side_by_side({name: self.command(name) for name in names}, processes, self.run.folder / "logs",
+                         ready=lambda name: all(map(self.is_finished, self.needs(name))),
+                         finished=lambda name: (bar.update(), print(self.line(name), flush=True)))  # fmt: skip
+        bar.close()
+
+    def read_finished(self) -> None:
+        """All arms that this run's folder holds."""
+        for saved in sorted((self.run.folder / "arms").glob("*.json")):
+            self.train(saved.stem)
+
+    def is_finished(self, name: str) -> bool:
+        return name in self.results or self._record(name).exists()
+
+    def keep(self, name: str, result: Result) -> None:
+        """Write a finished arm: the weights first, so that a record never lacks them."""
+        self.run.save_weights(name, result.model.state_dict())
+        self._record(name).parent.mkdir(exist_ok=True)
+        record = {"numbers": result.numbers, "validation": result.validation, "fitted": asdict(result.fitted),
+                  "answers": result.answers}  # fmt: skip
+        self.run.save_json(f"arms/{name}", record)
+        self.run.log(self.line(name))
+        (self.run.folder / "checkpoints" / f"{name}.pt").unlink(missing_ok=True)
+
+    def line(self, name: str) -> str:
+        saved = json.loads(self._record(name).read_text())["numbers"]
+        score = float("nan") if saved[self.primary] is None else saved[self.primary]
+        return f"{name:28s} {self.primary} {score:5.1f}   {saved['steps']} steps   {saved['train_s']:.0f} s"
+
+    def _record(self, name: str) -> Path:
+        return self.run.folder / "arms" / f"{name}.json"
+
+    def _read(self, name: str) -> Result:
+        saved = json.loads(self._record(name).read_text())
+        model = self.build(name)
+        model.load_state_dict(load_file(self.run.folder / "weights" / f"{name}.safetensors"))
+        validation = float("nan") if saved["validation"] is None else saved["validation"]
+        return Result(model, saved["answers"], saved["numbers"], validation, Fitted(**saved["fitted"]))
