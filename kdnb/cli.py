@@ -97,6 +97,19 @@ def data_make_voc(out, train, test, size, seed):
     click.echo(f"drawn: {export_voc(out, train, test, size, seed) or out}")
 
 
+@data_make.command("coco")
+@click.option("--out", required=True, metavar="DIR", help="A new folder; gets annotations/, train2017/ and val2017/.")
+@click.option("--train", type=click.IntRange(min=1), default=600, show_default=True, help="Pictures in train2017.")
+@click.option("--val", type=click.IntRange(min=1), default=200, show_default=True, help="Pictures in val2017.")
+@click.option("--size", default="192x144", show_default=True, metavar="WxH", callback=parse_size)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+def data_make_coco(out, train, val, size, seed):
+    """Draw street scenes as a COCO 2017 set, with masks and captions."""
+    from kdnb.world.export_coco import export_coco
+
+    click.echo(f"drawn: {export_coco(out, train, val, size, seed)}")
+
+
 @data.group("check")
 def data_check():
     """Read a data set and report counts and faults."""
@@ -114,6 +127,18 @@ def data_check_voc(context, folder):
     context.exit(1 if report.faults else 0)
 
 
+@data_check.command("coco")
+@click.argument("folder", metavar="DIR")
+@click.pass_context
+def data_check_coco(context, folder):
+    """Count the instances per category of a COCO root and name every fault with file and key."""
+    from kdnb.datasets.coco import check_coco
+
+    report = check_coco(folder)
+    click.echo(report.summary())
+    context.exit(1 if report.faults else 0)
+
+
 @data.group("get")
 def data_get():
     """Download a real data set from its makers."""
@@ -126,6 +151,15 @@ def data_get_voc(out):
     from kdnb.datasets.voc import download_voc
 
     click.echo(f"ready: {download_voc(out)}")
+
+
+@data_get.command("coco")
+@click.option("--out", required=True, metavar="DIR")
+def data_get_coco(out):
+    """Download COCO 2017 train, val and annotations (19 GB) and unpack them; a second call resumes."""
+    from kdnb.datasets.coco import download_coco
+
+    click.echo(f"ready: {download_coco(out)}")
 
 
 # --- eval, report, bench ----------------------------------------------------------------------------------------

@@ -1,23 +1,16 @@
 """The street as a Pascal VOC detection set in the official layout, built in parallel and moved into place whole."""
 
-import hashlib
-import json
-import os
-import shutil
-import tempfile
 from pathlib import Path
 
 import numpy as np
-from joblib import Parallel, delayed
 from PIL import Image
-from tqdm import tqdm
 
 from kdnb.errors import InputError
 from kdnb.world.annotate import Annotation, annotate
 from kdnb.world.camera import render
+from kdnb.world.export import built_beside, draw_all, drawn
 from kdnb.world.scene import make_scene
 
-WORLD_VERSION = 4  # raise it whenever pictures or annotations change: cached sets are then built anew
 VOC_CLASSES = ("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
                "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor")
 VOC_NAME = {"car": "car", "van": "car", "bus": "bus", "tram": "train", "person": "person", "rider": "person",
@@ -107,21 +100,8 @@ def export_voc(out, train: int = 800, test: int = 150, size: tuple[int, int] = (
         raise InputError(f"export_voc: train={train}, test={test}, size={tuple(size)}, expected at least 8 images, "
                          "1 image and 32 pixels")
     root = Path(out) / "VOCdevkit"
-    taken = InputError(f"{root}: already exists, expected a folder without a VOCdevkit")
-    if root.exists():
-        raise taken
-    root.parent.mkdir(parents=True, exist_ok=True)
-    build = Path(tempfile.mkdtemp(prefix=".VOCdevkit_", dir=root.parent))
-    try:
+    with built_beside(root) as build:
         _fill(build / "VOC2007", train, test, tuple(size), seed, workers)
-        build.chmod(0o755)
-        os.rename(build, root)
-    except OSError as error:
-        if root.exists():  # another process was quicker
-            raise taken from error
-        raise
-    finally:
-        shutil.rmtree(build, ignore_errors=True)
     return root
 
 
@@ -131,25 +111,11 @@ def _fill(folder: Path, train: int, test: int, size, seed: int, workers: int | N
     val = train // 8
     splits = ["train"] * (train - val) + ["val"] * val + ["test"] * test
     jobs = [(folder, f"{k + 1:06d}", seed, split, k, size) for k, split in enumerate(splits)]
-    content = dict(_run(jobs, workers))
+    content = dict(draw_all(_draw, jobs, workers))
     names = [job[1] for job in jobs]
     sets = {"train": names[: train - val], "val": names[train - val : train], "trainval": names[:train],
             "test": names[train:]}
     _write_lists(folder / "ImageSets" / "Main", sets, content)
-
-
-def _usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _run(jobs, workers):
-    workers = min(workers or _usable_cores(), len(jobs))
-    bar = {"total": len(jobs), "desc": "drawing the street", "unit": "image", "mininterval": 0.5}
-    if workers == 1:
-        return list(tqdm(map(_draw, jobs), **bar))
-    # joblib's processes neither fork a parent that has used torch's threads nor import its main script again
-    pool = Parallel(n_jobs=workers, batch_size=8, return_as="generator_unordered")
-    return list(tqdm(pool(delayed(_draw)(job) for job in jobs), **bar))
 
 
 def drawn_voc(root, **settings) -> Path:
@@ -160,17 +126,4 @@ def drawn_voc(root, **settings) -> Path:
     Raises InputError as export_voc does, and for an unknown setting.
     """
     known = {"train": 800, "test": 150, "size": (160, 128), "seed": 0}
-    unknown = sorted(set(settings) - set(known) - {"workers"})
-    if unknown:
-        raise InputError(f"drawn_voc: unknown setting {unknown[0]}, expected one of {', '.join(known)}, workers")
-    recipe = {**known, **{k: v for k, v in settings.items() if k != "workers"}, "world": WORLD_VERSION}
-    recipe["size"] = list(recipe["size"])
-    digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:12]
-    place = Path(root) / f"voc_{digest}"
-    if not (place / "VOCdevkit").is_dir():
-        try:
-            export_voc(place, **settings)
-        except InputError:
-            if not (place / "VOCdevkit").is_dir():
-                raise
-    return place / "VOCdevkit"
+    return drawn(root, "voc", export_voc, known, settings, inside="VOCdevkit")

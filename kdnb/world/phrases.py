@@ -11,7 +11,7 @@ from kdnb.world.scene import Thing
 NOUNS = {"car": "car", "van": "van", "truck": "truck", "bus": "bus", "tram": "tram", "person": "person",
          "rider": "rider", "bicycle": "bicycle", "motorbike": "motorbike", "dog": "dog", "potted plant": "plant",
          "bench": "bench"}
-DRESSED = ("person", "rider")  # the colour is that of their clothes
+DRESSED, POTTED = ("person", "rider"), ("plant", "potted plant")
 SMALL_AREA = 32**2  # COCO's bound between small and medium, in a picture of its usual size
 USUAL_SIDE = 640  # longer side of nearly every COCO picture
 SIDES = {"left": "on the left", "middle": "in the middle", "right": "on the right"}
@@ -40,12 +40,16 @@ def _head_on(thing: Thing) -> bool:
 
 def describe(thing: Thing) -> str:
     """Noun and colour, without an article: "red car", "person in red", "plant in a blue pot", "dog"."""
-    colour, word = colour_of(thing), noun(thing)
+    return coloured(noun(thing), colour_of(thing))
+
+
+def coloured(word: str, colour: str | None) -> str:
+    """A noun with its colour, as one says it: people wear it, a plant's is that of its pot, all else has it."""
     if colour is None:
         return word
-    if thing.category in DRESSED:
+    if word in DRESSED:
         return f"{word} in {colour}"
-    if thing.category == "potted plant":
+    if word in POTTED:
         return f"{word} in {with_article(colour)} pot"
     return f"{colour} {word}"
 
@@ -82,8 +86,8 @@ def with_side(phrase: str, side: str) -> str:
 def relation(box_a, distance_a: float, box_b, distance_b: float) -> str | None:
     """How a stands to b as the camera sees it: "behind", "in front of", "next to", or None when no word is clear.
 
-    behind, in front of: one covers at least half of the other's width or the other way round, and one is at least 25 %
-    and 1 m farther. next to: neither is, they share less than a quarter of the narrower one's width, their heights
+    behind, in front of: they share at least half of the narrower one's width, and one is at least 25 % and 1 m farther.
+    next to: neither is that much farther, they share less than a quarter of the narrower one's width, their heights
     overlap, and the gap is at most the wider one's width.
     """
     widths = box_a[2] - box_a[0], box_b[2] - box_b[0]

@@ -1,0 +1,231 @@
+"""COCO 2017: regions and their texts from photographs or drawn streets in the official layout; and a checker that reads
+a whole root and names every fault in it."""
+
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from kdnb.datasets.coco_files import (
+    SPLITS,
+    Instances,
+    captions_path,
+    find_coco,
+    image_path,
+    instances_path,
+    parse_captions,
+    parse_instances,
+    read_captions,
+    read_instances,
+)
+from kdnb.datasets.download import download, unpack
+from kdnb.datasets.region_views import VIEWS, RegionViews, collate, side_in
+from kdnb.datasets.voc import read_image
+from kdnb.errors import InputError
+from kdnb.world.phrases import USUAL_SIDE, coloured, size_word
+
+__all__ = ["COCORegionText", "COCOReport", "Region", "RegionViews", "VIEWS", "category_text", "check_coco", "collate",
+           "download_coco", "find_coco", "full_text", "side_in"]  # fmt: skip
+
+HOST = "http://images.cocodataset.org"
+ARCHIVES = {  # path on HOST, MD5
+    "annotations": ("annotations/annotations_trainval2017.zip", "f4bbac642086de4f52a3fdda2de5fa2c"),
+    "val": ("zips/val2017.zip", "442b8da7639aecaf257c1dceb8ba8c80"),
+    "train": ("zips/train2017.zip", "cced6f7f71b7629ddf16f17bbcfab6b2"),
+}
+
+
+@dataclass(frozen=True)
+class Region:
+    """An object in a picture: ``id`` such as "val/1768", ``file`` the picture, ``box`` (x1, y1, x2, y2) in its pixel
+    edges, ``category`` COCO's name, ``size`` "small" or "large", ``attributes`` what the file says beyond COCO."""
+
+    id: str
+    image_id: int
+    file: Path
+    box: tuple[float, float, float, float]
+    category: str
+    size: str
+    attributes: dict
+
+
+def category_text(region: Region) -> str:
+    """What an official annotation can say: "a photo of a small car"."""
+    return f"a photo of a {region.size} {region.category}"
+
+
+def full_text(region: Region) -> str:
+    """With the colour where it is known: "a photo of a small red car", "a photo of a large person in blue"."""
+    return f"a photo of a {region.size} {coloured(region.category, region.attributes.get('colour'))}"
+
+
+class COCORegionText:
+    """The objects of a COCO root, each a region with texts; ``regions`` lists them in the order of the file.
+
+    Left out are crowds and boxes whose shorter side is below ``min_side``; ``dropped`` counts both.
+
+    Args:
+        root: a COCO root, or the folder around one called "coco".
+        split: "train" or "val".
+        min_side: in pixels of a picture scaled to a longer side of 640, as most of COCO's have: in a drawn picture
+            of 192 pixels 20 means 6. The size word follows the same scale (``kdnb.world.phrases.size_word``).
+        context: side of the plain crop over the longer side of the box.
+        keep_in_memory: keep decoded pictures.
+
+    Raises:
+        InputError: no COCO root, an unknown split, a picture that is not on disk, every fault of the JSON.
+    """
+
+    def __init__(self, root, split: str = "train", min_side: float = 20, context: float = 1.2,
+                 keep_in_memory: bool = False):  # fmt: skip
+        if split not in SPLITS:
+            raise InputError(f"split is {split!r}, expected one of {', '.join(SPLITS)}")
+        self.root, self.split, self.context, self.keep_in_memory = find_coco(root), split, context, keep_in_memory
+        content = read_instances(instances_path(self.root, split))
+        missing = missing_pictures(self.root, split, content)
+        if missing:
+            raise InputError(missing[0])
+        self.dropped = Counter(crowd=0, tiny=0)
+        self.regions = []
+        for instance in content.instances:
+            picture = content.pictures[instance.image_id]
+            x1, y1, x2, y2 = instance.box
+            shorter = min(x2 - x1, y2 - y1) * USUAL_SIDE / max(picture.width, picture.height)
+            if instance.crowd or shorter <= 0 or shorter < min_side:
+                self.dropped["crowd" if instance.crowd else "tiny"] += 1
+                continue
+            self.regions.append(Region(
+                f"{split}/{instance.id}", instance.image_id, image_path(self.root, split, picture.file_name),
+                instance.box, instance.category, size_word(instance.area, picture.width, picture.height),
+                instance.attributes))  # fmt: skip
+        self._sizes = {number: (p.width, p.height) for number, p in content.pictures.items()}
+        self._pictures, self._captions = {}, None
+
+    def __len__(self) -> int:
+        return len(self.regions)
+
+    def picture(self, index: int) -> np.ndarray:
+        """The whole picture of a region, uint8 (H, W, 3). Do not write into it: it may be the one kept in memory.
+
+        Raises InputError when it cannot be decoded or has another size than the JSON says.
+        """
+        region = self.regions[index]
+        found = self._pictures.get(region.image_id)
+        if found is None:
+            found = read_image(region.file)
+            fault = _size_fault(region.file, self._sizes[region.image_id], found)
+            if fault:
+                raise InputError(fault)
+            if not self.keep_in_memory:
+                self._pictures.clear()  # but the last one: regions follow each other picture by picture
+            self._pictures[region.image_id] = found
+        return found
+
+    def captions(self, image_id: int) -> list[str]:
+        """The sentences about a picture, usually five. Raises InputError for a faulty file or an unknown id."""
+        path = captions_path(self.root, self.split)
+        if self._captions is None:
+            self._captions = read_captions(path)
+        if image_id not in self._captions:
+            raise InputError(f"{path}: has no image {image_id}, expected an entry of 'images' with that id")
+        return self._captions[image_id]
+
+
+def missing_pictures(root, split, content: Instances) -> list[str]:
+    """A line for each listed picture that is not on disk: better now than an hour into training."""
+    folder = image_path(root, split, "x").parent
+    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    return [f"{folder / picture.file_name}: no such image, expected one for every entry of 'images' in "
+            f"{instances_path(root, split).name}" for picture in content.pictures.values()
+            if picture.file_name not in there]  # fmt: skip
+
+
+def _size_fault(path, size, image):
+    height, width = image.shape[:2]
+    if size != (width, height):
+        return f"{path}: is {width} x {height}, expected {size[0]} x {size[1]} as in the instances file"
+    return None
+
+
+@dataclass
+class COCOReport:
+    """What :func:`check_coco` found. Keys of the dicts are "train" and "val"."""
+
+    root: Path
+    images: dict = field(default_factory=dict)
+    counts: dict = field(default_factory=dict)  # split -> Counter of instances per category, crowds left out
+    crowds: dict = field(default_factory=dict)
+    captions: dict = field(default_factory=dict)
+    faults: list = field(default_factory=list)  # "file: key is ..., expected ...", all of them
+
+    def summary(self) -> str:
+        """A table of instances per category and split, then every fault on a line of its own."""
+        splits = list(self.images)
+        names = sorted({name for counts in self.counts.values() for name in counts})
+        rows = [("", *splits), ("images", *(self.images[s] for s in splits)),
+                ("captions", *(self.captions[s] for s in splits)), ("crowds", *(self.crowds[s] for s in splits)),
+                ("instances", *(sum(self.counts[s].values()) for s in splits)),
+                *((f"  {name}", *(self.counts[s][name] for s in splits)) for name in names)]  # fmt: skip
+        widths = [max(len(str(row[i])) for row in rows) for i in range(len(splits) + 1)]
+        lines = [f"{row[0]:<{widths[0]}}" + "".join(f"  {v:>{w}}" for v, w in zip(row[1:], widths[1:], strict=True))
+                 for row in rows]  # fmt: skip
+        end = f"{len(self.faults)} fault{'s' * (len(self.faults) != 1)}" if self.faults else "no faults"
+        return "\n".join([str(self.root), *lines, *self.faults, end])
+
+    __str__ = summary
+
+
+def check_coco(root) -> COCOReport:
+    """Read both JSON files and every picture of each split and report counts per category and every fault.
+
+    A split without an instances file is left out. Raises InputError only when ``root`` is no COCO root at all.
+    """
+    report = COCOReport(find_coco(root))
+    for split in SPLITS:
+        if not instances_path(report.root, split).is_file():
+            continue
+        content, faults = parse_instances(instances_path(report.root, split))
+        sentences, more = parse_captions(captions_path(report.root, split))
+        report.faults += faults + more + missing_pictures(report.root, split, content)
+        report.faults += _picture_faults(report.root, split, content)
+        report.images[split] = len(content.pictures)
+        report.captions[split] = sum(map(len, sentences.values()))
+        report.crowds[split] = sum(instance.crowd for instance in content.instances)
+        report.counts[split] = Counter(instance.category for instance in content.instances if not instance.crowd)
+    return report
+
+
+def _picture_faults(root, split, content: Instances) -> list[str]:
+    def look(picture):
+        path = image_path(root, split, picture.file_name)
+        if not path.exists():
+            return None  # named already
+        try:
+            return _size_fault(path, (picture.width, picture.height), read_image(path))
+        except InputError as error:
+            return str(error)
+
+    pictures = list(content.pictures.values())
+    with ThreadPoolExecutor() as pool:  # Pillow decodes without holding Python's lock
+        found = tqdm(pool.map(look, pictures), total=len(pictures), desc=f"check {split}", disable=None)
+        return [fault for fault in found if fault]
+
+
+def download_coco(root, parts=("annotations", "val", "train")) -> Path:
+    """Fetch and unpack annotations (0.24 GB), val2017 (0.8 GB) and train2017 (18 GB) into ``root``; return it.
+
+    A second call resumes, or does nothing; the archives may be deleted once unpacked.
+    Raises InputError for a failed download, a wrong checksum or a broken archive.
+    """
+    root = Path(root)
+    for part in parts:
+        path, checksum = ARCHIVES[part]
+        archive = root / Path(path).name
+        done = root / f".{archive.name}.unpacked"
+        if not done.exists():
+            unpack(download(f"{HOST}/{path}", archive, checksum), root)
+            done.touch()
+    return find_coco(root)
