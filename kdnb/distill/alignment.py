@@ -1,0 +1,91 @@
+"""Losses that align image embeddings with a frozen teacher's space: with its texts, its rankings, its images.
+
+Embeddings are unit vectors unless said otherwise, so the product of two is their cosine; a logit is that cosine times
+a scale. 1 − cos ("post-cosine") is ``losses.cosine_loss``.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kdnb.distill.losses import kd_kl
+
+
+def similarity_logits(images: Tensor, texts: Tensor, scale: Tensor | float) -> Tensor:
+    """scale · cos(image, text), (N, M), of unit vectors (N, D) and (M, D); always in float32.
+
+    Half precision rounds a cosine near 1 to 1/256 (bf16), which at CLIP's scale of 100 is 0.4 of a logit.
+    """
+    with torch.autocast(images.device.type, enabled=False):
+        return scale * (images.float() @ texts.float().T)
+
+
+def multi_positive_infonce(image_embeddings: Tensor, text_embeddings: Tensor, positive: Tensor,
+                           scale: Tensor | float) -> Tensor:  # fmt: skip
+    """Contrastive loss in both directions, where an image may match several texts and a text several images.
+
+    Cross-entropy of each image's row of logits with a target spread evenly over its positives, likewise of each
+    text's column; the mean of the two directions (UniCL, Yang et al. 2022, arXiv 2204.03610). With one
+    positive per row and column it is CLIP's loss. Its least value is not 0: a row of p positives cannot go below ln p.
+
+    Args:
+        image_embeddings: (N, D) unit vectors.
+        text_embeddings: (M, D) unit vectors, each distinct text once.
+        positive: (N, M) bool, which text is true of which image.
+        scale: inverse temperature, usually learned.
+
+    Returns:
+        A scalar. An image without any positive is taken as unlabelled and left out altogether: nothing is known of it,
+        so it may not serve as a negative either. A text that no image matches has no row of its own, but remains a
+        negative of the images. 0 when nothing is labelled.
+    """
+    labelled = positive.any(1)
+    truth = positive[labelled]
+    logits = similarity_logits(image_embeddings[labelled], text_embeddings, scale)
+    if len(truth) == 0:
+        return logits.sum()  # 0, but in the graph: DDP waits for a gradient of every parameter
+    matched = truth.any(0)
+    to_text = F.cross_entropy(logits, spread(truth))
+    to_image = F.cross_entropy(logits.T[matched], spread(truth.T[matched]))
+    return (to_text + to_image) / 2
+
+
+def spread(positive: Tensor) -> Tensor:
+    """(Q, G) bool with a positive in each row → float targets that sum to 1 in each row."""
+    target = positive.float()
+    return target / target.sum(1, keepdim=True)
+
+
+def similarity_kd(student_images: Tensor, teacher_images: Tensor, texts: Tensor, scale: Tensor | float,
+                  temperature: float = 4.0) -> Tensor:  # fmt: skip
+    """KL between the teacher's and the student's ranking of the same texts, for the same images, times temperature².
+
+    Both rows of logits are cosines times *one* scale, the teacher's: ``scale · image @ texts.T``, with each model's own
+    image embedding and the teacher's text embeddings. CLIP's trained scale is 100, so temperature 4 leaves 25.
+    This is "SimKD" in the original of this project (*similarity* KD); the paper of that name is ``embedding_l2``.
+
+    Args:
+        student_images, teacher_images: (N, D) unit vectors of the same images in the same view.
+        texts: (M, D) unit vectors, frozen.
+        scale: the teacher's ``logit_scale.exp()``.
+
+    Returns:
+        The mean over images; 0 when the student ranks as the teacher does.
+    """
+    texts, scale = texts.detach(), torch.as_tensor(scale, device=texts.device).detach()
+    student = similarity_logits(student_images, texts, scale)
+    return kd_kl(student, similarity_logits(teacher_images, texts, scale), temperature)
+
+
+def embedding_l2(student: Tensor, teacher: Tensor) -> Tensor:
+    """Squared distance ‖student − teacher‖², summed over the width and averaged over samples.
+
+    SimKD's loss on projected features (Chen et al. 2022, arXiv 2203.14001). Per sample, not per element:
+    on unit vectors it is then 2 · (1 − cos), twice the cosine loss, whatever the width.
+
+    Args:
+        student, teacher: (N, D), of any length.
+    """
+    return (student - teacher.detach()).pow(2).sum(-1).mean()
