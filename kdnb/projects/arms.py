@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import torch
 from safetensors.torch import load_file
 from torch import nn
 from tqdm.auto import tqdm
 
-from kdnb.engine import Fitted
+from kdnb.engine import Fit, Fitted
+from kdnb.evidence import Comparison, paired_bootstrap
+from kdnb.metrics.cost import count_flops, latency_ms
 from kdnb.projects.side_by_side import run_side_by_side
 from kdnb.run import Run
 
@@ -60,6 +63,17 @@ class Arms:
             self.results[name] = self._read(name) if self.is_finished(name) else self.fit(name)
         return self.results[name]
 
+    def train_together(self, names: list[str], processes: int, prepare: Callable[[list[str]], None]) -> list[Result]:
+        """Like ``train`` for several arms; with ``processes`` > 1 side by side, each on one core.
+
+        ``prepare(new)`` computes beforehand what several of the new arms would otherwise each compute.
+        """
+        new = [name for name in names if not self.is_finished(name)]
+        if processes > 1 and len(new) > 1:
+            prepare(new)
+            self.train_side_by_side(new, processes)
+        return [self.train(name) for name in names]
+
     def train_side_by_side(self, names: list[str], processes: int) -> None:
         """Train those of the arms that are not finished, ``processes`` at a time, each on one core."""
         bar = tqdm(total=len(names), desc="arms", unit="arm", leave=False)
@@ -100,3 +114,40 @@ class Arms:
         model.load_state_dict(load_file(self.run.folder / "weights" / f"{name}.safetensors"))
         validation = float("nan") if saved["validation"] is None else saved["validation"]
         return Result(model, saved["answers"], saved["numbers"], validation, Fitted(**saved["fitted"]))
+
+
+def how_to_train(settings, steps: int, lr: float) -> Fit:
+    """The settings that every project has, as the engine wants them."""
+    return Fit(steps=steps, lr=lr, optimizer=settings.optimizer, weight_decay=settings.weight_decay,
+               schedule=settings.schedule, milestones=tuple(settings.milestones), clip=settings.clip,
+               precision=settings.precision, workers=settings.workers, checkpoint_every=settings.checkpoint_every,
+               validate_every=-(-steps // settings.curve_points))  # fmt: skip
+
+
+def training_seconds(fitted: Fitted, acc) -> float:
+    """What training cost: CPU seconds on a CPU; on a GPU the clock, because the CPU only waits."""
+    return fitted.cpu_seconds if acc.device.type == "cpu" else fitted.seconds
+
+
+def compare_arms(results: dict, pairs: Iterable[tuple[str, str]], metric: Callable[[str], Callable],
+                 items: int) -> dict[str, Comparison]:  # fmt: skip
+    """"b_vs_a" → paired bootstrap over test items, for every pair (b, a) whose two arms are there.
+
+    ``metric(name)`` is an arm's score as a function of how often each item was drawn; see ``paired_bootstrap``.
+    """
+    return {f"{b}_vs_{a}": paired_bootstrap(metric(a), metric(b), items) for b, a in pairs
+            if a in results and b in results}  # fmt: skip
+
+
+def add_costs(results: dict[str, Result], calls: dict[str, Callable], who: Callable[[str], str]) -> None:
+    """Put FLOPs and latency of one answer into the numbers of all arms.
+
+    Args:
+        calls: network → a function that answers once; all take their turn in one run.
+        who: arm → which of these networks it is.
+    """
+    with torch.inference_mode():
+        flops = {name: count_flops(call) for name, call in calls.items()}
+        milliseconds = latency_ms(calls)
+    for name, result in results.items():
+        result.numbers.update(flops=flops[who(name)], latency_ms=milliseconds[who(name)])

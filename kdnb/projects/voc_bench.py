@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import statistics
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -15,6 +12,7 @@ from kdnb.distill.cache import TeacherCache
 from kdnb.distill.distiller import Distiller, LiveTeacher
 from kdnb.engine import Plan
 from kdnb.models.detector import detection_step
+from kdnb.projects.step_cost import ratio_table, time_steps, training_step
 from kdnb.projects.voc_defeat import DEFEAT, VocDefeatSettings, build, build_distiller, open_data, teacher_step
 from kdnb.run import load_settings, set_threads
 
@@ -33,25 +31,9 @@ def bench_table(rounds: int = 15, profile: str = "lite", root: str | Path = "dat
         cache = TeacherCache(live, Path(folder), "bench", VIEWS, ["features"], dtype=torch.float16)
         cache.fill(batches)
         milliseconds = time_steps(steps(settings, teacher, live, cache), batches)
-    plain, forward = milliseconds["plain step"], milliseconds["teacher forward"]
-    lines = [f"03 voc_defeat, {profile}: batch {settings.batch}, {settings.size[0]} x {settings.size[1]} px, "
-             f"{threads} threads, median of {rounds} steps taken in turn", "",
-             f"{'':22s}{'ms':>8s}{'to plain':>12s}{'to plain + teacher forward':>30s}"]  # fmt: skip
-    for name, value in milliseconds.items():
-        lines.append(f"{name:22s}{value:8.0f}{value / plain:12.2f}{value / (plain + forward):30.2f}")
-    return "\n".join(lines)
-
-
-def training_step(distiller: Distiller) -> Callable:
-    """A function that carries out one whole step on a batch: forward, backward, update."""
-    optimizer = torch.optim.AdamW(distiller.parameters(), 1e-4)
-
-    def step(batch):
-        optimizer.zero_grad()
-        distiller(batch)["loss"].backward()
-        optimizer.step()
-
-    return step
+    title = (f"03 voc_defeat, {profile}: batch {settings.batch}, {settings.size[0]} x {settings.size[1]} px, "
+             f"{threads} threads, median of {rounds} steps taken in turn")  # fmt: skip
+    return ratio_table(title, milliseconds)
 
 
 def steps(settings, teacher, live: LiveTeacher, cache: TeacherCache) -> dict:
@@ -66,16 +48,3 @@ def steps(settings, teacher, live: LiveTeacher, cache: TeacherCache) -> dict:
         "KD step, live": training_step(build_distiller(student(), teacher, DEFEAT, settings)),
         "KD step, cached": training_step(build_distiller(student(), teacher, DEFEAT, settings, cache)),
     }
-
-
-def time_steps(functions: dict, batches: list) -> dict[str, float]:
-    """Median wall milliseconds per function; all take their turn on each batch, the first two batches warm up."""
-    times = {name: [] for name in functions}
-    for batch in batches:
-        for name, function in functions.items():
-            clock = time.perf_counter()
-            function(batch)
-            if torch.cuda.is_initialized():
-                torch.cuda.synchronize()
-            times[name].append(1000 * (time.perf_counter() - clock))
-    return {name: statistics.median(values[2:]) for name, values in times.items()}

@@ -307,6 +307,6 @@ def bench() -> str:
 
 
 if __name__ == "__main__":
-    from kdnb.projects.voc_headless import main
+    from kdnb.projects.voc_experiment import main
 
     main()

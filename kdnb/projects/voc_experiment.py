@@ -16,22 +16,24 @@ from kdnb.datasets.detection import VIEWS, DetectionViews, collate
 from kdnb.datasets.voc import VOC_CLASSES, write_detections
 from kdnb.distill.cache import TeacherCache
 from kdnb.distill.distiller import LiveTeacher, require_stronger_teacher
-from kdnb.engine import Fit, Fitted, Plan, accelerator, fit, move
+from kdnb.engine import Fitted, Plan, accelerator, fit
 from kdnb.errors import InputError
-from kdnb.evidence import Comparison, paired_bootstrap
-from kdnb.metrics.cost import count_flops, count_parameters, latency_ms, state_dict_mb
+from kdnb.evidence import Comparison
+from kdnb.metrics.cost import count_parameters, state_dict_mb
 from kdnb.metrics.detection import detection_scores
 from kdnb.metrics.voc import bootstrap_map, evaluate_voc, match_table
 from kdnb.models.detector import predict
-from kdnb.projects.arms import Arms, Result
+from kdnb.projects.arms import Arms, Result, add_costs, compare_arms, how_to_train, training_seconds
+from kdnb.projects.headless import headless
 from kdnb.projects.side_by_side import python_module
-from kdnb.projects.voc_bench import time_steps, training_step
+from kdnb.projects.step_cost import cost_of_distilling
 from kdnb.projects.voc_defeat import (
     ABLATION_ARMS,
     ARMS,
     COMPARISONS,
     DEFEAT,
     PRIMARY,
+    PROJECT,
     Arm,
     Data,
     VocDefeatSettings,
@@ -39,6 +41,7 @@ from kdnb.projects.voc_defeat import (
     build_distiller,
     ground_truth,
     inherit_heads,
+    open_data,
     teacher_step,
 )
 from kdnb.run import Run, atomic_write
@@ -72,14 +75,14 @@ class Experiment:
 
     def train_together(self, *names: str) -> list[Result]:
         """Like ``train`` for several arms; with ``settings.processes`` > 1 side by side, each on one core."""
-        new = [name for name in names if not self.arms.is_finished(name)]
-        if self.settings.processes > 1 and len(new) > 1 and self.acc.num_processes == 1:
-            if "teacher" not in new and any(self.learns_from_teacher(name) for name in new):
-                self.teacher_cache()  # once, before several processes would each compute it
-            if "baseline_matched" in new:
-                self.cost_of_distilling()  # while nothing else runs
-            self.arms.train_side_by_side(new, self.settings.processes)
-        return [self.train(name) for name in names]
+        processes = self.settings.processes if self.acc.num_processes == 1 else 1
+        return self.arms.train_together(names, processes, self._prepare)
+
+    def _prepare(self, new: list[str]) -> None:
+        if "teacher" not in new and any(self.learns_from_teacher(name) for name in new):
+            self.teacher_cache()
+        if "baseline_matched" in new:
+            self.cost_of_distilling()
 
     def train_all(self, ablations: bool = False) -> None:
         """Teacher and students without it, the check that it is worth learning from, then the other arms."""
@@ -111,28 +114,18 @@ class Experiment:
         return (ARMS | ABLATION_ARMS)[name]
 
     def cost_of_distilling(self) -> float:
-        """How many times longer than the baseline ``distilled`` trains for, the teacher's own passes included.
-
-        Steps of both are timed in turn in one process: totals of two trainings also hold what else the machine did.
-        """
-        file = self.run.folder / "cost_of_distilling.json"
-        cache = self._cache_for(self.arm("distilled"))
-        if self.acc.is_main_process and not file.exists():
-            teacher = self.train("teacher").model
-            plain, distilling = (self._fresh_distiller(terms, teacher, cache) for terms in ((), DEFEAT))
-            views, plan = self._batches(Arm())
-            batches = [move(collate([views[key] for key in plan.batch(step)]), self.acc.device)
-                       for step in range(12)]
-            steps = {"plain": training_step(plain), "distilling": training_step(distilling)}
-            seconds = {name: ms / 1000 for name, ms in time_steps(steps, batches).items()}
-            filling = self.cache_cpu_seconds() / (seconds["plain"] * self.settings.student_steps) if cache else 0.0
-            self.run.save_json(file.stem, {**seconds, "factor": seconds["distilling"] / seconds["plain"] + filling})
-        self.acc.wait_for_everyone()
-        return json.loads(file.read_text())["factor"]
+        """How many times longer than the baseline ``distilled`` trains for; see ``step_cost``."""
+        cache, teacher = self._cache_for(self.arm("distilled")), self.train("teacher").model
+        views, plan = self._batches(Arm())
+        return cost_of_distilling(
+            self.run, self.acc, lambda: self._fresh_distiller((), teacher, cache),
+            lambda: self._fresh_distiller(DEFEAT, teacher, cache),
+            lambda: [collate([views[key] for key in plan.batch(step)]) for step in range(12)],
+            self.settings.student_steps, lambda: self.cache_cpu_seconds() if cache else 0.0)  # fmt: skip
 
     def _fresh_distiller(self, terms: tuple[str, ...], teacher: FasterRCNN, cache: TeacherCache | None):
-        student = build(self.settings.student, self.settings, self.run.seed).train()
-        return build_distiller(student, teacher, terms, self.settings, cache).to(self.acc.device)
+        student = build(self.settings.student, self.settings, self.run.seed)
+        return build_distiller(student, teacher, terms, self.settings, cache)
 
     def _cache_for(self, arm: Arm) -> TeacherCache | None:
         return self.teacher_cache() if arm.terms and self.settings.cache_teacher and self.data.one_size else None
@@ -150,17 +143,11 @@ class Experiment:
         steps = settings.teacher_steps if is_teacher else round(settings.student_steps * arm.longer)
         distiller = build_distiller(model, teacher, arm.terms, settings, cache)
         torch.manual_seed(self.run.seed)
-        fitted = fit(distiller, *self._batches(arm), self._how(steps), collate=collate, name=name,
+        how = how_to_train(settings, steps, settings.lr)
+        fitted = fit(distiller, *self._batches(arm), how, collate=collate, name=name,
                      checkpoint=self.run.folder / "checkpoints" / f"{name}.pt" if settings.checkpoint_every else None,
                      validate=lambda _: self._validation_score(model))  # fmt: skip
         return self._finish(name, model, fitted, self.cache_cpu_seconds() if cache else 0.0)
-
-    def _how(self, steps: int) -> Fit:
-        s = self.settings
-        return Fit(steps=steps, lr=s.lr, optimizer=s.optimizer, weight_decay=s.weight_decay, schedule=s.schedule,
-                   milestones=tuple(s.milestones), clip=s.clip, precision=s.precision, workers=s.workers,
-                   checkpoint_every=s.checkpoint_every,
-                   validate_every=-(-steps // s.curve_points))  # fmt: skip
 
     def _batches(self, arm: Arm) -> tuple[DetectionViews, Plan]:
         """The arm's data and batches: with few labels, a distilled student fills half of each batch without labels."""
@@ -179,7 +166,7 @@ class Experiment:
     def _finish(self, name: str, model: FasterRCNN, fitted: Fitted, extra_cpu_seconds: float) -> Result:
         detections = self.detect(model, self.data.test)
         numbers = {**detection_scores(self.truth, detections), "params": count_parameters(model),
-                   "size_mb": state_dict_mb(model), "train_s": self._cost_of(fitted) + extra_cpu_seconds,
+                   "size_mb": state_dict_mb(model), "train_s": training_seconds(fitted, self.acc) + extra_cpu_seconds,
                    "steps": fitted.steps}  # fmt: skip
         validation = max((score for _, score in fitted.scores), default=float("nan"))
         answers = {name: {key: value.tolist() for key, value in one.items()} for name, one in detections.items()}
@@ -188,10 +175,6 @@ class Experiment:
             self.arms.keep(name, result)
         self.acc.wait_for_everyone()
         return result
-
-    def _cost_of(self, fitted: Fitted) -> float:
-        """Seconds of training: CPU seconds on a CPU; on a GPU the clock, because the CPU only waits."""
-        return fitted.cpu_seconds if self.acc.device.type == "cpu" else fitted.seconds
 
     def _build(self, name: str) -> FasterRCNN:
         network = self.settings.teacher if name == "teacher" else self.settings.student
@@ -256,11 +239,7 @@ class Experiment:
         def metric(name):
             return lambda weights: bootstrap_map(tables[name], weights, "area")
 
-        return {
-            f"{b}_vs_{a}": paired_bootstrap(metric(a), metric(b), len(self.truth))
-            for b, a in COMPARISONS
-            if a in self.results and b in self.results
-        }
+        return compare_arms(self.results, COMPARISONS, metric, len(self.truth))
 
     def add_costs(self) -> None:
         """FLOPs and CPU latency of one test picture, teacher and student in turn in one run."""
@@ -271,12 +250,7 @@ class Experiment:
             copy = build(self.settings.teacher if who == "teacher" else self.settings.student, self.settings, 0).eval()
             copy.load_state_dict(model.state_dict())
             calls[who] = lambda copy=copy: copy([image])
-        with torch.inference_mode():
-            flops = {who: count_flops(call) for who, call in calls.items()}
-            milliseconds = latency_ms(calls)
-        for name, result in self.results.items():
-            who = "teacher" if name == "teacher" else "student"
-            result.numbers.update(flops=flops[who], latency_ms=milliseconds[who])
+        add_costs(self.results, calls, lambda name: "teacher" if name == "teacher" else "student")
 
     def save(self) -> dict[str, Comparison]:
         """Costs, comparisons and metrics.json; returns the comparisons."""
@@ -289,3 +263,7 @@ class Experiment:
     def save_detections(self, name: str) -> None:
         """The official ``comp4_det_test_<class>.txt`` files of an arm, below the run's folder."""
         write_detections(self.run.folder / "detections" / name, VOC_CLASSES, self.detections(name))
+
+
+main = headless(PROJECT, VocDefeatSettings, open_data, Experiment,
+                ("teacher", *ARMS, "baseline_matched", *ABLATION_ARMS))  # fmt: skip

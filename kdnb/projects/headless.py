@@ -1,0 +1,108 @@
+"""A project without its notebook: ``python -m kdnb.projects.<name>``, alone or under torchrun."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import click
+import torch
+import yaml
+from accelerate.utils import broadcast_object_list
+
+from kdnb.engine import accelerator
+from kdnb.errors import InputError
+from kdnb.run import PROFILES, Run, check_parameters, load_settings, set_threads
+
+
+def headless(project: str, model: type, open_data: Callable, experiment: Callable,
+             arms: Sequence[str]) -> click.Command:  # fmt: skip
+    """The command line of a project.
+
+    Args:
+        project: its number and name, "03_voc_defeat"; the settings lie in ``settings/voc_defeat.yaml``.
+        model: its subclass of ``Settings``.
+        open_data: ``open_data(settings, data, root)``.
+        experiment: ``experiment(run, settings, data, root)``.
+        arms: every arm that ``--stage`` may name.
+    """
+
+    @click.command(help=f"Train and score the arms of {project}.")
+    @click.option("--profile", type=click.Choice(PROFILES), default="lite", show_default=True)
+    @click.option("--stage", type=click.Choice(["all", "test", *arms]), default="all", show_default=True,
+                  help="All arms, or the scores of the arms that are there, or one arm with what it needs.")
+    @click.option("--seed", default=0, show_default=True)
+    @click.option("--data", metavar="DIR", help="The root of a data set; drawn if not given.")
+    @click.option("--root", default="data", show_default=True, metavar="DIR", help="Where drawn data is kept.")
+    @click.option("--out", default="results", show_default=True, metavar="DIR", help="Where a new run folder goes.")
+    @click.option("--run", "folder", metavar="DIR",
+                  help="Go on in this run's folder, with its profile, seed and settings.")
+    @click.option("--ablations", is_flag=True, help="Train the ablation arms too.")
+    @click.option("--set", "changes", multiple=True, metavar="NAME=VALUE", help="Change a setting of the profile.")
+    def main(profile, stage, seed, data, root, out, folder, ablations, changes):
+        try:
+            check_parameters(PROFILE=profile, SEED=seed, DATA=data, RESULTS=out)
+            set_threads()
+            run = shared_run(project, model, profile, seed, data, out, folder, changes)
+            settings = model.model_validate(run.settings)
+            acc = accelerator(settings.precision, cpu=not torch.cuda.is_available())
+            with acc.main_process_first():  # one process draws the data, the others find it
+                opened = open_data(settings, data, root)
+            carry_out(experiment(run, settings, opened, root), stage, ablations)
+        except InputError as error:
+            sys.exit(f"kdnb: {error}")
+
+    return main
+
+
+def carry_out(experiment, stage: str, ablations: bool) -> None:
+    """One stage of an experiment; the scores of all arms are taken by the first process alone."""
+    run, acc = experiment.run, experiment.acc
+    if stage == "all":
+        experiment.train_all(ablations)
+    elif stage == "test":
+        experiment.arms.read_finished()
+    else:
+        if experiment.learns_from_teacher(stage):
+            experiment.check_teacher()
+        experiment.train(stage)
+    acc.wait_for_everyone()
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()  # the others need not wait while the first one takes the measure
+    if stage in ("all", "test") and acc.is_main_process:
+        for name, comparison in experiment.save().items():
+            low, high = comparison.ci95
+            run.log(f"{name}: {comparison.delta:+.1f} [{low:+.1f}, {high:+.1f}] {comparison.verdict}")
+    if acc.is_main_process:
+        print(f"results: {run.folder}", flush=True)
+
+
+def shared_run(project, model, profile, seed, data, out, folder, changes) -> Run:
+    """One run folder for all processes: the one to go on in, or a new one made by the first process."""
+    if folder is not None:
+        config = Path(folder) / "config.yaml"
+        if not config.exists():
+            raise InputError(f"--run {folder}: no config.yaml there, expected the folder of an earlier run")
+        saved = yaml.safe_load(config.read_text())
+        if changes:
+            raise InputError(f"--run {folder}: goes on with its own settings, expected no --set")
+        if saved["project"] != project:
+            raise InputError(f"--run {folder}: is a run of {saved['project']}, expected one of {project}")
+        if (data is None) != (saved["data"] == "drawn") or (data and Path(data).resolve().name != saved["data"]):
+            raise InputError(f"--run {folder}: its arms were trained on {saved['data']!r}, expected the same --data")
+        return Run(folder, saved["project"], saved["profile"], saved["seed"], saved["settings"], data)
+    settings = load_settings(model, project[3:], profile, **dict(map(parse_change, changes)))
+    acc = accelerator(settings.precision, cpu=not torch.cuda.is_available())
+    made = Run.start(project, profile, seed, out, settings, data).folder if acc.is_main_process else None
+    if acc.num_processes > 1:
+        made = broadcast_object_list([made and str(made)])[0]
+    return Run(made, project, profile, seed, settings.model_dump(mode="json"), data)
+
+
+def parse_change(change: str) -> tuple[str, object]:
+    """"batch=16" → ("batch", 16)."""
+    name, equals, value = change.partition("=")
+    if not equals:
+        raise InputError(f"--set {change!r}, expected NAME=VALUE")
+    return name, yaml.safe_load(value)
