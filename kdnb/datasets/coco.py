@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from kdnb.datasets.coco_files import (
     SPLITS,
+    Instance,
     Instances,
     captions_path,
     find_coco,
@@ -65,13 +66,15 @@ def full_text(region: Region) -> str:
 class COCORegionText:
     """The objects of a COCO root, each a region with texts; ``regions`` lists them in the order of the file.
 
-    Left out are crowds and boxes whose shorter side is below ``min_side``; ``dropped`` counts both.
+    Left out are crowds, boxes whose shorter side is below ``min_side``, and what is mostly hidden where the file tells
+    so; ``dropped`` counts them.
 
     Args:
         root: a COCO root, or the folder around one called "coco".
         split: "train" or "val".
         min_side: in pixels of a picture scaled to a longer side of 640, as most of COCO's have: in a drawn picture
             of 192 pixels 20 means 6. The size word follows the same scale (``kdnb.world.phrases.size_word``).
+        min_visible: smallest visible share of the silhouette; a key of the drawn sets, which COCO does not have.
         context: side of the plain crop over the longer side of the box.
         keep_in_memory: keep decoded pictures.
 
@@ -79,8 +82,8 @@ class COCORegionText:
         InputError: no COCO root, an unknown split, a picture that is not on disk, every fault of the JSON.
     """
 
-    def __init__(self, root, split: str = "train", min_side: float = 20, context: float = 1.2,
-                 keep_in_memory: bool = False):  # fmt: skip
+    def __init__(self, root, split: str = "train", min_side: float = 20, min_visible: float = 0.5,
+                 context: float = 1.2, keep_in_memory: bool = False):  # fmt: skip
         if split not in SPLITS:
             raise InputError(f"split is {split!r}, expected one of {', '.join(SPLITS)}")
         self.root, self.split, self.context, self.keep_in_memory = find_coco(root), split, context, keep_in_memory
@@ -88,14 +91,13 @@ class COCORegionText:
         missing = missing_pictures(self.root, split, content)
         if missing:
             raise InputError(missing[0])
-        self.dropped = Counter(crowd=0, tiny=0)
+        self.dropped = Counter(crowd=0, tiny=0, hidden=0)
         self.regions = []
         for instance in content.instances:
             picture = content.pictures[instance.image_id]
-            x1, y1, x2, y2 = instance.box
-            shorter = min(x2 - x1, y2 - y1) * USUAL_SIDE / max(picture.width, picture.height)
-            if instance.crowd or shorter <= 0 or shorter < min_side:
-                self.dropped["crowd" if instance.crowd else "tiny"] += 1
+            why = _why_not(instance, max(picture.width, picture.height), min_side, min_visible)
+            if why:
+                self.dropped[why] += 1
                 continue
             self.regions.append(Region(
                 f"{split}/{instance.id}", instance.image_id, image_path(self.root, split, picture.file_name),
@@ -132,6 +134,17 @@ class COCORegionText:
         if image_id not in self._captions:
             raise InputError(f"{path}: has no image {image_id}, expected an entry of 'images' with that id")
         return self._captions[image_id]
+
+
+def _why_not(instance: Instance, longer_side: int, min_side: float, min_visible: float) -> str | None:
+    """What an instance is left out for, None when it is not."""
+    x1, y1, x2, y2 = instance.box
+    shorter = min(x2 - x1, y2 - y1) * USUAL_SIDE / longer_side
+    if instance.crowd:
+        return "crowd"
+    if shorter <= 0 or shorter < min_side:
+        return "tiny"
+    return "hidden" if instance.attributes.get("visible", 1.0) < min_visible else None
 
 
 def missing_pictures(root, split, content: Instances) -> list[str]:

@@ -29,7 +29,7 @@ def test_same_seed_same_scene_and_picture():
 
 
 def test_pinned_scene():
-    """Fails on purpose when streets change: then raise export_voc.WORLD_VERSION and pin anew."""
+    """Fails on purpose when streets change: then raise export.WORLD_VERSION and pin anew."""
     scene = make_scene(0, "train", 0)
     assert fingerprint(scene) == "34ea66daae2a4fd1"
     image = render(scene).image.astype(float)
