@@ -110,6 +110,20 @@ def data_make_coco(out, train, val, size, seed):
     click.echo(f"drawn: {export_coco(out, train, val, size, seed)}")
 
 
+@data_make.command("talk2car")
+@click.option("--out", required=True, metavar="DIR", help="Gets commands/, images/ and centernet_bboxes.json inside.")
+@click.option("--train", type=click.IntRange(min=1), default=480, show_default=True, help="Pictures in train.")
+@click.option("--val", type=click.IntRange(min=1), default=80, show_default=True, help="Pictures in val.")
+@click.option("--test", type=click.IntRange(min=1), default=140, show_default=True, help="Pictures in test.")
+@click.option("--size", default="320x180", show_default=True, metavar="WxH", callback=parse_size)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+def data_make_talk2car(out, train, val, test, size, seed):
+    """Draw street scenes with commands that mean one thing, as Talk2Car."""
+    from kdnb.world.export_talk2car import export_talk2car
+
+    click.echo(f"drawn: {export_talk2car(out, train, val, test, size, seed=seed)}")
+
+
 @data.group("check")
 def data_check():
     """Read a data set and report counts and faults."""
@@ -135,6 +149,18 @@ def data_check_coco(context, folder):
     from kdnb.datasets.coco import check_coco
 
     report = check_coco(folder)
+    click.echo(report.summary())
+    context.exit(1 if report.faults else 0)
+
+
+@data_check.command("talk2car")
+@click.argument("folder", metavar="DIR")
+@click.pass_context
+def data_check_talk2car(context, folder):
+    """Count commands, pictures and proposals of a Talk2Car folder and name every fault with file and command."""
+    from kdnb.datasets.talk2car import check_talk2car
+
+    report = check_talk2car(folder)
     click.echo(report.summary())
     context.exit(1 if report.faults else 0)
 
@@ -180,6 +206,17 @@ def eval_voc(devkit, split, pred, metric, json_out):
     from kdnb.metrics.voc import voc_main
 
     voc_main(devkit, split, pred, metric, json_out)
+
+
+@evaluate.command("talk2car")
+@click.option("--commands", required=True, metavar="FILE", help="<split>_commands.json, with boxes.")
+@click.option("--pred", required=True, metavar="FILE", help="{command token: [x, y, w, h]} in 1600x900.")
+@click.option("--json", "json_out", metavar="FILE", help="Also write the result here.")
+def eval_talk2car(commands, pred, json_out):
+    """AP50 and its kin by the official rule, in percent, of all commands and by kind."""
+    from kdnb.metrics.grounding import talk2car_main
+
+    talk2car_main(commands, pred, json_out)
 
 
 @main.command("report")

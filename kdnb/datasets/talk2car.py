@@ -1,0 +1,187 @@
+"""Talk2Car: a picture, a command to the driver, the box of what the command is about. Photographs or drawn streets in
+the official layout; and a checker that reads a whole root and names every fault in it."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from kdnb.datasets.talk2car_files import (
+    COMMAND_PLACES,
+    HEIGHT,
+    SPLITS,
+    WIDTH,
+    Command,
+    find_commands,
+    find_images,
+    find_proposals,
+    is_small,
+    names_colour,
+    names_side,
+    parse_commands,
+    read_commands,
+    read_proposals,
+    to_pixels,
+)
+from kdnb.datasets.voc import read_image
+from kdnb.errors import InputError
+
+__all__ = ["HEIGHT", "WIDTH", "Command", "Talk2Car", "Talk2CarReport", "check_talk2car", "read_commands", "to_pixels"]
+
+
+class Talk2Car(torch.utils.data.Dataset):
+    """Commands of one split. ``t2c[i]`` is a dict of
+
+    - ``token``, ``command``: its name and its text;  ``name``: the category of what it means
+    - ``image_path``: its picture; several commands may share one, ``image(i)`` decodes it
+    - ``box``: float32 (4,), x1, y1, x2, y2 in 1600 x 900 whatever the picture's size; None in a test set without boxes
+    - ``proposals``: float32 (P, 4) in 1600 x 900 and ``scores`` (P,), best first, where the root has a proposals file
+    - ``twin``: "colour" or "side", by which alone another thing differs, at ``twin_box``; None where nobody noted it
+
+    ``commands`` holds the same as a list of Command. ``top`` keeps only the best so many proposals (the official
+    baseline: 32 of 64). Boxes go to a picture's own pixels with ``to_pixels(boxes, width, height)``.
+
+    Raises InputError, naming the file and the command, for missing files (with where to get them), for every departure
+    from the official format, a picture that is not there and one without proposals.
+    """
+
+    def __init__(self, root, split, top=None):
+        self.root, self.split = Path(root), split
+        self.path = find_commands(root, split)
+        self.commands = read_commands(self.path, blind=split == "test")
+        self.images = find_images(root, split, self.commands[0].image)
+        _require_images(self.path, self.images, self.commands)
+        self.proposals = None
+        proposals = find_proposals(root)
+        if proposals is not None:
+            self.proposals = read_proposals(proposals, split)
+            fault = next(_missing_proposals(proposals, self.proposals, self.commands), None)
+            if fault:
+                raise InputError(fault)
+            self.proposals = {token: (b[:top], s[:top]) for token, (b, s) in self.proposals.items()}
+
+    def __len__(self):
+        return len(self.commands)
+
+    def __getitem__(self, index):
+        command = self.commands[index]
+        item = {"token": command.token, "command": command.text, "name": command.name,
+                "image_path": self.images / command.image, "box": _tensor(command.box),
+                "twin": command.twin, "twin_box": _tensor(command.twin_box)}  # fmt: skip
+        if self.proposals is not None:
+            boxes, scores = self.proposals[command.token]
+            item |= {"proposals": torch.from_numpy(boxes.copy()), "scores": torch.from_numpy(scores.copy())}
+        return item
+
+    def image(self, index):
+        """The command's picture, uint8 (3, H, W), RGB. Raises InputError when it is cut short or no image."""
+        image = read_image(self.images / self.commands[index].image)
+        return torch.from_numpy(image).permute(2, 0, 1).contiguous()
+
+
+def _tensor(box):
+    return None if box is None else torch.tensor(box, dtype=torch.float32)
+
+
+def _require_images(path, folder, commands):
+    """Raise InputError for the first command without its picture: better now than an hour into training."""
+    there = {file.name for file in folder.iterdir()}
+    for command in commands:
+        if command.image not in there:
+            raise InputError(f"{folder / command.image}: no such image, expected it for command {command.token} of "
+                             f"{path}")  # fmt: skip
+
+
+def _missing_proposals(path, proposals, commands):
+    """Faults of commands that have no proposals."""
+    for command in commands:
+        boxes, _ = proposals.get(command.token, ((), ()))
+        if not len(boxes):
+            yield f"{path}: no proposals for command {command.token} ({command.image}), expected some for every command"
+
+
+@dataclass
+class Talk2CarReport:
+    """What :func:`check_talk2car` found: ``counts`` split -> {what: how many}, ``faults`` one line each."""
+
+    root: Path
+    counts: dict = field(default_factory=dict)
+    faults: list = field(default_factory=list)
+
+    def summary(self):
+        """A table of counts per split, then every fault on a line of its own."""
+        lines = [f"{self.root}"]
+        if self.counts:
+            lines.append(f"{'':<22}" + "".join(f"{split:>8}" for split in self.counts))
+            for what in next(iter(self.counts.values())):
+                lines.append(f"{what:<22}" + "".join(f"{counts[what]:>8}" for counts in self.counts.values()))
+        end = f"{len(self.faults)} fault{'s' * (len(self.faults) != 1)}" if self.faults else "no faults"
+        return "\n".join([*lines, *self.faults, end])
+
+    __str__ = summary
+
+
+def check_talk2car(root) -> Talk2CarReport:
+    """Read all commands, pictures and proposals below ``root``; report counts per split and every fault.
+
+    Raises InputError only when there is no split at all.
+    """
+    report, root = Talk2CarReport(Path(root)), Path(root)
+    splits = [s for s in SPLITS if any((root / place.format(s)).is_file() for place in COMMAND_PLACES)]
+    if not splits:
+        find_commands(root, SPLITS[0])  # raises, and says what is missing
+    for split in splits:
+        try:
+            commands, faults = parse_commands(find_commands(root, split), blind=split == "test")
+        except InputError as error:
+            report.faults.append(str(error))
+            continue
+        report.faults += faults
+        report.counts[split] = _counts(commands)
+        report.faults += _image_faults(root, split, commands) if commands else []
+        report.faults += _proposal_faults(root, split, commands, report.counts[split])
+    return report
+
+
+def _counts(commands):
+    boxes = [c.box for c in commands if c.box is not None]
+    return {"commands": len(commands), "pictures": len({c.image for c in commands}),
+            "scenes": len({c.scene for c in commands}), "boxes": len(boxes),
+            "  smaller than 64 x 64": sum(map(is_small, boxes)),
+            "name a colour": sum(names_colour(c.text) for c in commands),
+            "name a side": sum(names_side(c.text) for c in commands),
+            "with a twin": sum(c.twin is not None for c in commands), "proposals": 0}  # fmt: skip
+
+
+def _image_faults(root, split, commands):
+    names = sorted({c.image for c in commands})
+    try:
+        folder = find_images(root, split, names[0])
+    except InputError as error:
+        return [str(error)]
+
+    def fault(name):
+        try:
+            read_image(folder / name)
+        except InputError as error:
+            return str(error)
+
+    with ThreadPoolExecutor() as pool:  # Pillow decodes without holding Python's lock
+        found = list(tqdm(pool.map(fault, names), total=len(names), desc=f"check {split}", disable=None))
+    return [text for text in found if text]
+
+
+def _proposal_faults(root, split, commands, counts):
+    """Faults of the proposals of a split, if the root has any; their number goes into ``counts``."""
+    path = find_proposals(root)
+    if path is None:
+        return []
+    try:
+        proposals = read_proposals(path, split)
+    except InputError as error:
+        return [str(error)]
+    counts["proposals"] = int(np.sum([len(boxes) for boxes, _ in proposals.values()]))
+    return list(_missing_proposals(path, proposals, commands))

@@ -1,0 +1,179 @@
+"""The official Talk2Car score (``eval.py`` of its development kit), per command and per kind of command, numpy only.
+
+A prediction is one box per command. Files, and the dicts here, hold boxes as ``[x, y, width, height]`` in a picture of
+1600 x 900 whatever its size on disk: ``{command token: [x, y, w, h]}``, which is also what the leaderboard takes.
+"""
+
+import json
+
+import numpy as np
+
+from kdnb.datasets.talk2car_files import (
+    edges,
+    is_small,
+    load_json,
+    names_colour,
+    names_side,
+    read_commands,
+)
+from kdnb.datasets.voc_files import write_text
+from kdnb.errors import InputError
+
+THRESHOLDS = np.arange(0.5, 1.0, 0.05)  # as officially, last bits included
+NAMES = tuple(f"AP{round(100 * t)}" for t in THRESHOLDS)
+
+
+def evaluate_talk2car(commands, predictions) -> dict:
+    """The official numbers, in percent, of all commands and of each slice.
+
+    AP50 is the share of commands whose box overlaps the true one by an IoU *above* 0.5, and so on in steps of 0.05;
+    "AP50..95" is the mean of the ten and "mIoU" the mean overlap. The official script cuts true boxes to whole numbers,
+    which they are; here they are taken as they are.
+
+    Args:
+        commands: list of Command with boxes (``read_commands``, ``Talk2Car.commands``).
+        predictions: {token: [x, y, w, h]}, exactly one for every command.
+
+    Returns:
+        {"AP50", ..., "AP95", "AP50..95", "mIoU", "n", "slices": {name: {"n", "AP50", "AP50..95", "mIoU"}}}.
+
+    Raises:
+        InputError: as :func:`iou_per_command`.
+    """
+    iou = iou_per_command(commands, predictions)
+    whole = _scores(iou)
+    parts = {name: _scores(iou[mask]) for name, mask in slices(commands).items()}
+    keep = ("n", "AP50", "AP50..95", "mIoU")
+    return {**whole, "slices": {name: {key: part[key] for key in keep} for name, part in parts.items()}}
+
+
+def _scores(iou):
+    """The official numbers of overlaps (N,), None where there is no command."""
+    if not len(iou):
+        return {**dict.fromkeys((*NAMES, "AP50..95", "mIoU")), "n": 0}
+    share = 100 * (iou[:, None] > THRESHOLDS).mean(axis=0)
+    named = dict(zip(NAMES, share.tolist(), strict=True))
+    return {**named, "AP50..95": float(share.mean()), "mIoU": float(100 * iou.mean()), "n": len(iou)}
+
+
+def iou_per_command(commands, predictions) -> np.ndarray:
+    """Overlap (N,) of every command's prediction with its true box, in the order of ``commands``.
+
+    ``iou > 0.5`` are the hits that AP50 counts: the items of a paired bootstrap.
+
+    Raises InputError for commands without a box, for tokens without a prediction or without a command (it lists the
+    first ten), and for a prediction that is not four finite numbers with a positive width and height.
+    """
+    if not commands:
+        raise InputError("no commands to score, expected at least one")
+    for command in commands:
+        if command.box is None:
+            raise InputError(f"command {command.token} has no box, expected one: this test set cannot be scored here")
+    _same_tokens([c.token for c in commands], predictions)
+    found = [_prediction(c.token, predictions[c.token]) for c in commands]
+    return iou(np.array([c.box for c in commands]), np.array(found))
+
+
+def _same_tokens(tokens, predictions):
+    if not isinstance(predictions, dict):
+        raise InputError(f"predictions are a {type(predictions).__name__}, expected {{command token: [x, y, w, h]}}")
+    there = set(tokens)
+    missing = [token for token in tokens if token not in predictions]
+    extra = [token for token in predictions if token not in there]
+    faults = [f"{len(some)} {what}: {', '.join(map(str, some[:10]))}{', ...' if len(some) > 10 else ''}"
+              for some, what in ((missing, "commands without a prediction"), (extra, "predictions without a command"))
+              if some]  # fmt: skip
+    if faults:
+        raise InputError(f"predictions do not fit the commands: {'; '.join(faults)}; expected exactly one per command")
+
+
+def _prediction(token, box):
+    try:
+        return edges(box.tolist() if hasattr(box, "tolist") else box)
+    except ValueError as error:
+        raise InputError(f"prediction of command {token}: {error}") from None
+
+
+def iou(a, b) -> np.ndarray:
+    """Intersection over union of boxes (..., 4) as edges x1, y1, x2, y2; they broadcast, one without area gives 0."""
+    a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    sides = np.clip(np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]), 0, None)
+    shared = sides.prod(axis=-1)
+    area_a, area_b = ((box[..., 2:] - box[..., :2]).prod(axis=-1) for box in (a, b))
+    return shared / np.clip(area_a + area_b - shared, 1e-7, None)  # the official guard against 0/0
+
+
+def slices(commands) -> dict:
+    """Masks (N,) of kinds of commands. They go by words and boxes only, so photographs have them too.
+
+    colour, side: the command contains such a word. neither: it has none. small: the box covers less than 64 x 64
+    pixels. twin, and twin_colour and twin_side of it: another thing in the picture differs in this alone; only where
+    the commands say so.
+    """
+    colour = np.array([names_colour(c.text) for c in commands], dtype=bool)
+    side = np.array([names_side(c.text) for c in commands], dtype=bool)
+    small = np.array([c.box is not None and is_small(c.box) for c in commands], dtype=bool)
+    masks = {"colour": colour, "side": side, "neither": ~colour & ~side, "small": small}
+    if any(c.knows_twins for c in commands):
+        twin = np.array([c.twin or "" for c in commands])
+        masks |= {"twin": twin != "", "twin_colour": twin == "colour", "twin_side": twin == "side"}
+    return masks
+
+
+# --- proposals --------------------------------------------------------------------------------------------------
+
+def upper_bound(items) -> float:
+    """Percent of items with a proposal that overlaps the true box by an IoU above 0.5: what choosing can reach.
+
+    ``items``: dicts with ``box`` (4,) and ``proposals`` (P, 4) as edges, such as Talk2Car gives.
+    """
+    return float(100 * np.mean([(_overlaps(item) > 0.5).any() for item in items]))
+
+
+def chance(items) -> float:
+    """AP50 in percent, on average, of taking any proposal at random."""
+    return float(100 * np.mean([(_overlaps(item) > 0.5).mean() if len(item["proposals"]) else 0.0 for item in items]))
+
+
+def _overlaps(item):
+    return iou(np.asarray(item["proposals"], dtype=np.float64).reshape(-1, 4), np.asarray(item["box"]))
+
+
+# --- files ------------------------------------------------------------------------------------------------------
+
+def read_predictions(path) -> dict:
+    """The dict of a predictions file. Raises InputError for no file, no JSON, a token given twice, no dict."""
+    predictions = load_json(path)
+    if not isinstance(predictions, dict):
+        raise InputError(f"{path}: found a {type(predictions).__name__}, expected {{command token: [x, y, w, h]}}")
+    return predictions
+
+
+def write_predictions(path, predictions):
+    """Write ``{token: [x, y, w, h]}`` in 1600 x 900 as a leaderboard file, whole or not at all.
+
+    Raises InputError for a box with NaN or without area: the leaderboard would refuse the file.
+    """
+    rows = {}
+    for token, box in predictions.items():
+        _prediction(token, box)
+        rows[token] = [round(float(v), 3) for v in box]
+        _prediction(token, rows[token])  # rounding must not take the area of a sliver
+    write_text(path, json.dumps(rows) + "\n")
+
+
+def talk2car_main(commands, pred, json_out=None) -> dict:
+    """Score a predictions file against a commands file: print a table, write the JSON, return the result.
+
+    Raises InputError for every fault of the files.
+    """
+    result = evaluate_talk2car(read_commands(commands, blind=True), read_predictions(pred))
+    rows = {"all": result, **result["slices"]}
+    print(f"{'':<12}{'commands':>9}{'AP50':>8}{'AP50..95':>10}{'mIoU':>8}")
+    for name, row in rows.items():
+        cells = [f"{row[key]:.2f}" if row["n"] else "-" for key in ("AP50", "AP50..95", "mIoU")]
+        print(f"{name:<12}{row['n']:>9}{cells[0]:>8}{cells[1]:>10}{cells[2]:>8}")
+    print("  ".join(f"{name} {result[name]:.2f}" for name in NAMES))
+    if json_out:
+        write_text(json_out, json.dumps(result, indent=1) + "\n")
+    return result
