@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from safetensors.torch import load_file
@@ -47,13 +48,15 @@ class Arms:
         run: whose folder keeps the arms: ``arms/<name>.json`` and ``weights/<name>.safetensors``.
         fit: ``fit(name)`` → ``Result``, the training itself.
         build: ``build(name)`` → a fresh network of the arm's shape, to read weights into.
-        needs: ``needs(name)`` → the arms that must be finished before it.
-        command: ``command(name)`` → the command line that trains one arm in a process of its own.
+        needs: ``needs(name)`` → the arms that must be finished before it, none of them together with it.
+        command: ``command(names, claims)`` → the command line of a process that trains those of the arms which no
+            other process has claimed in the folder ``claims``.
         primary: the score that a finished arm's line shows.
     """
 
     def __init__(self, run: Run, fit: Callable[[str], Result], build: Callable[[str], nn.Module],
-                 needs: Callable[[str], list[str]], command: Callable[[str], list[str]], primary: str):  # fmt: skip
+                 needs: Callable[[str], list[str]], command: Callable[[list[str], str], list[str]],
+                 primary: str):  # fmt: skip
         self.run, self.fit, self.build, self.needs = run, fit, build, needs
         self.command, self.primary = command, primary
         self.results: dict[str, Result] = {}
@@ -64,23 +67,34 @@ class Arms:
         return self.results[name]
 
     def train_together(self, names: list[str], processes: int, prepare: Callable[[list[str]], None]) -> list[Result]:
-        """Like ``train`` for several arms; with ``processes`` > 1 side by side, each on one core.
+        """Like ``train`` for several arms; with ``processes`` > 1 shared out among as many, each on one core.
 
         ``prepare(new)`` computes beforehand what several of the new arms would otherwise each compute.
         """
         new = [name for name in names if not self.is_finished(name)]
         if processes > 1 and len(new) > 1:
+            for needed in {need for name in new for need in self.needs(name)}:
+                self.train(needed)
             prepare(new)
-            self.train_side_by_side(new, processes)
+            self._share_out([name for name in new if not self.is_finished(name)], processes)
         return [self.train(name) for name in names]
 
-    def train_side_by_side(self, names: list[str], processes: int) -> None:
-        """Train those of the arms that are not finished, ``processes`` at a time, each on one core."""
-        bar = tqdm(total=len(names), desc="arms", unit="arm", leave=False)
-        run_side_by_side({name: self.command(name) for name in names}, processes, self.run.folder / "logs",
-                         ready=lambda name: all(map(self.is_finished, self.needs(name))),
-                         finished=lambda name: (bar.update(), print(self.line(name), flush=True)))  # fmt: skip
-        bar.close()
+    def _share_out(self, names: list[str], processes: int) -> None:
+        """Each process takes the next arm of the list that none has taken yet.
+
+        Neighbours in the list train at the same time: what is to be compared in seconds belongs side by side.
+        """
+        waiting = list(names)
+        with tqdm(total=len(names), desc="arms", unit="arm", leave=False) as bar, TemporaryDirectory() as claims:
+
+            def look():
+                for name in [name for name in waiting if self.is_finished(name)]:
+                    waiting.remove(name)
+                    bar.update()
+                    print(self.line(name), flush=True)
+
+            commands = {f"process_{i}": self.command(names, claims) for i in range(processes)}
+            run_side_by_side(commands, self.run.folder / "logs", look)
 
     def read_finished(self) -> None:
         """All arms that this run's folder holds."""

@@ -169,7 +169,8 @@ def open_data(settings: CocoAlignmentSettings, data: str | Path | None = None, r
     drawn = data is None
     folder = drawn_coco(root, train=settings.train_images, val=settings.test_images, size=settings.size) if drawn \
         else Path(data)  # fmt: skip
-    every, test = (COCORegionText(folder, split, settings.min_side, settings.context) for split in ("train", "val"))
+    every, test = (COCORegionText(folder, split, min_side=settings.min_side, context=settings.context)
+                   for split in ("train", "val"))  # fmt: skip
     pictures = sorted({region.image_id for region in every.regions})
     held_out = set(pictures[len(pictures) - round(len(pictures) * settings.validation) :])
     parts = [[i for i, region in enumerate(every.regions) if (region.image_id in held_out) is out]
@@ -286,7 +287,7 @@ def build_distiller(student: Student, arm: Arm, settings: CocoAlignmentSettings,
                     table=None) -> Distiller:  # fmt: skip
     """The student with the terms of an arm; ``table`` answers in the teacher's place."""
     changed = settings.model_copy(update=dict(arm.weights))
-    terms = build_terms(arm.terms, changed, bank, float(teacher.logit_scale.exp()))
+    terms = build_terms(arm.terms, changed, bank, teacher.logit_scale.exp().item())
     if not terms:
         return Distiller(student, student_step=alignment_step)
     return Distiller(student, table or LiveTeacher(teacher, teacher_step), terms, alignment_step)

@@ -21,6 +21,7 @@ from kdnb.errors import InputError
 from kdnb.evidence import Comparison, mean_metric
 from kdnb.metrics.cost import count_parameters, state_dict_mb
 from kdnb.models.clip import contrastive_step, encode_images, teacher_step
+from kdnb.projects.aligned import OFFERED, offer
 from kdnb.projects.arms import Arms, Result, add_costs, compare_arms, how_to_train, training_seconds
 from kdnb.projects.coco_alignment import (
     ABLATION_ARMS,
@@ -48,8 +49,7 @@ from kdnb.projects.coco_alignment import (
     width_of,
 )
 from kdnb.projects.coco_sentences import CaptionedRegions, is_true
-from kdnb.projects.headless import headless
-from kdnb.projects.side_by_side import python_module
+from kdnb.projects.headless import headless, stage_command
 from kdnb.projects.step_cost import cost_of_distilling
 from kdnb.run import Run
 
@@ -99,12 +99,12 @@ class Experiment:
 
     def needs(self, name: str) -> list[str]:
         """The arms that must be finished before this one: every student is labelled by the teacher's text tower."""
-        return [] if name == "teacher" else ["teacher"]
+        if name == "teacher":
+            return []
+        return ["teacher", "baseline"] if self.learns_from_teacher(name) else ["teacher"]
 
-    def _command(self, name: str) -> list[str]:
-        options = ["--run", str(self.run.folder), "--root", str(self.root)]
-        options += ["--data", str(self.run.data)] if self.run.data is not None else []
-        return python_module("kdnb.projects.coco_alignment", "--stage", name, *options)
+    def _command(self, names: list[str], claims: str) -> list[str]:
+        return stage_command("kdnb.projects.coco_alignment", self.run, self.root, names, claims)
 
     def check_teacher(self) -> None:
         """Refuse a teacher that is no better on validation than the student without it."""
@@ -192,6 +192,8 @@ class Experiment:
         result = Result(model, answers, numbers, validation, fitted)
         if self.acc.is_main_process:
             self.arms.keep(name, result)
+            if name in OFFERED:
+                offer(name, model, self.settings, self.run.seed, self.run.data, self.root)
         self.acc.wait_for_everyone()
         return result
 

@@ -74,7 +74,7 @@ class CaptionedRegions(Dataset):
         index, name = key
         view, wording, named = name.split("/")
         sample = self.crops[index, view]
-        region = self.crops.regions[sample["region"]]
+        region = self.crops.data.regions[sample["region"]]
         text, said = sentence(region, view, int(wording), NAMED[int(named)])
         true = {"category": region.category, "noun": noun_of(region), "colour": region.attributes.get("colour"),
                 "side": side_in(view), "size": region.size}  # fmt: skip

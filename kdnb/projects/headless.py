@@ -30,8 +30,9 @@ def headless(project: str, model: type, open_data: Callable, experiment: Callabl
 
     @click.command(help=f"Train and score the arms of {project}.")
     @click.option("--profile", type=click.Choice(PROFILES), default="lite", show_default=True)
-    @click.option("--stage", type=click.Choice(["all", "test", *arms]), default="all", show_default=True,
-                  help="All arms, or the scores of the arms that are there, or one arm with what it needs.")
+    @click.option("--stage", "stages", type=click.Choice(["all", "test", *arms]), default=["all"], multiple=True,
+                  help="All arms (default), or the scores of the arms that are there, or one arm with what it needs; "
+                  "may be given several times.")
     @click.option("--seed", default=0, show_default=True)
     @click.option("--data", metavar="DIR", help="The root of a data set; drawn if not given.")
     @click.option("--root", default="data", show_default=True, metavar="DIR", help="Where drawn data is kept.")
@@ -39,8 +40,9 @@ def headless(project: str, model: type, open_data: Callable, experiment: Callabl
     @click.option("--run", "folder", metavar="DIR",
                   help="Go on in this run's folder, with its profile, seed and settings.")
     @click.option("--ablations", is_flag=True, help="Train the ablation arms too.")
+    @click.option("--claims", hidden=True, help="Leave out stages that another process has claimed in this folder.")
     @click.option("--set", "changes", multiple=True, metavar="NAME=VALUE", help="Change a setting of the profile.")
-    def main(profile, stage, seed, data, root, out, folder, ablations, changes):
+    def main(profile, stages, seed, data, root, out, folder, ablations, claims, changes):
         try:
             check_parameters(PROFILE=profile, SEED=seed, DATA=data, RESULTS=out)
             set_threads()
@@ -49,28 +51,31 @@ def headless(project: str, model: type, open_data: Callable, experiment: Callabl
             acc = accelerator(settings.precision, cpu=not torch.cuda.is_available())
             with acc.main_process_first():  # one process draws the data, the others find it
                 opened = open_data(settings, data, root)
-            carry_out(experiment(run, settings, opened, root), stage, ablations)
+            carry_out(experiment(run, settings, opened, root), stages, ablations, claims)
         except InputError as error:
             sys.exit(f"kdnb: {error}")
 
     return main
 
 
-def carry_out(experiment, stage: str, ablations: bool) -> None:
-    """One stage of an experiment; the scores of all arms are taken by the first process alone."""
+def carry_out(experiment, stages: Sequence[str], ablations: bool, claims: str | None = None) -> None:
+    """Stages of an experiment; the scores of all arms are taken by the first process alone."""
     run, acc = experiment.run, experiment.acc
-    if stage == "all":
-        experiment.train_all(ablations)
-    elif stage == "test":
-        experiment.arms.read_finished()
-    else:
-        if experiment.learns_from_teacher(stage):
-            experiment.check_teacher()
-        experiment.train(stage)
+    for stage in stages:
+        if claims is not None and not claim(Path(claims) / stage):
+            continue
+        if stage == "all":
+            experiment.train_all(ablations)
+        elif stage == "test":
+            experiment.arms.read_finished()
+        else:
+            if experiment.learns_from_teacher(stage):
+                experiment.check_teacher()
+            experiment.train(stage)
     acc.wait_for_everyone()
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()  # the others need not wait while the first one takes the measure
-    if stage in ("all", "test") and acc.is_main_process:
+    if {"all", "test"} & set(stages) and acc.is_main_process:
         for name, comparison in experiment.save().items():
             low, high = comparison.ci95
             run.log(f"{name}: {comparison.delta:+.1f} [{low:+.1f}, {high:+.1f}] {comparison.verdict}")
@@ -106,3 +111,20 @@ def parse_change(change: str) -> tuple[str, object]:
     if not equals:
         raise InputError(f"--set {change!r}, expected NAME=VALUE")
     return name, yaml.safe_load(value)
+
+
+def claim(path: Path) -> bool:
+    """Whether this process is the first to ask for it."""
+    try:
+        path.touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
+
+
+def stage_command(module: str, run: Run, root, names: Sequence[str], claims: str) -> list[str]:
+    """The command line of a process that trains those of a run's arms which no other one has claimed."""
+    data = [] if run.data is None else ["--data", str(run.data)]
+    stages = [option for name in names for option in ("--stage", name)]
+    return [sys.executable, "-m", module, "--run", str(run.folder), "--root", str(root), "--claims", claims, *data,
+            *stages]  # fmt: skip

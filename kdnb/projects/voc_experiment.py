@@ -24,8 +24,7 @@ from kdnb.metrics.detection import detection_scores
 from kdnb.metrics.voc import bootstrap_map, evaluate_voc, match_table
 from kdnb.models.detector import predict
 from kdnb.projects.arms import Arms, Result, add_costs, compare_arms, how_to_train, training_seconds
-from kdnb.projects.headless import headless
-from kdnb.projects.side_by_side import python_module
+from kdnb.projects.headless import headless, stage_command
 from kdnb.projects.step_cost import cost_of_distilling
 from kdnb.projects.voc_defeat import (
     ABLATION_ARMS,
@@ -96,12 +95,12 @@ class Experiment:
 
     def needs(self, name: str) -> list[str]:
         """The arms that must be finished before this one."""
-        return ["teacher"] if self.learns_from_teacher(name) or name == "baseline_matched" else []
+        if self.learns_from_teacher(name):
+            return ["teacher", "baseline"]  # the baseline says whether this teacher is worth learning from
+        return ["teacher"] if name == "baseline_matched" else []
 
-    def _command(self, name: str) -> list[str]:
-        options = ["--run", str(self.run.folder), "--root", str(self.root)]
-        options += ["--data", str(self.run.data)] if self.run.data is not None else []
-        return python_module("kdnb.projects.voc_defeat", "--stage", name, *options)
+    def _command(self, names: list[str], claims: str) -> list[str]:
+        return stage_command("kdnb.projects.voc_defeat", self.run, self.root, names, claims)
 
     def check_teacher(self) -> None:
         """Refuse a teacher that is no better on validation than the student without it."""

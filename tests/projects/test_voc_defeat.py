@@ -191,7 +191,7 @@ def test_a_mobilenet_learns_from_a_resnet(data):
 def test_bench_names_every_ratio(drawn):
     table = bench_table(rounds=2, profile="smoke", root=drawn)
     assert all(name in table for name in ("plain step", "teacher forward", "KD step, live", "KD step, cached"))
-    assert re.search(r"plain step +\d+ +1\.00", table)
+    assert re.search(r"plain step +[\d.]+ +1\.00", table)
 
 
 def test_inherited_heads_are_the_teachers(data):
@@ -284,9 +284,7 @@ def test_a_failing_side_process_is_told_and_the_others_stopped(tmp_path):
     commands = {"good": [sys.executable, "-c", "import time; time.sleep(60)"],
                 "bad": [sys.executable, "-c", "raise SystemExit('no memory left')"]}  # fmt: skip
     with pytest.raises(RuntimeError, match=r"training bad failed:\nno memory left"):
-        run_side_by_side(commands, 2, tmp_path, lambda name: True, lambda name: None)
-    with pytest.raises(RuntimeError, match="cannot start"):
-        run_side_by_side({"x": ["true"]}, 2, tmp_path, lambda name: False, lambda name: None)
+        run_side_by_side(commands, tmp_path, lambda: None)
 
 
 def test_full_step_from_r101_to_r50_on_two_photographs(real_data):

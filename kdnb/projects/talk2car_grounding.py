@@ -1,0 +1,252 @@
+"""02 Talk2Car grounding: the student of 01 finds the object that a command to the driver means.
+
+What the notebook and ``python -m kdnb.projects.talk2car_grounding`` share: settings, data, networks and arms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from kdnb.datasets.region_views import cut, window
+from kdnb.datasets.talk2car import HEIGHT, WIDTH, Talk2Car
+from kdnb.errors import InputError
+from kdnb.models.clip import encode_text_tokens, encode_texts, normalised
+from kdnb.models.grounding import Grounder, ProjectionHead, TransformerHead
+from kdnb.projects.aligned import Aligned
+from kdnb.run import Settings
+from kdnb.world.export_talk2car import drawn_talk2car
+
+PROJECT = "02_talk2car_grounding"
+PRIMARY = "AP50"
+
+
+class Talk2CarGroundingSettings(Settings):
+    """Settings of this project; ``settings/talk2car_grounding.yaml`` has a block of them for each profile."""
+
+    # data
+    train_images: int = 480  # drawn, when no DATA is given
+    validation_images: int = 80
+    test_images: int = 140
+    size: tuple[int, int] = (320, 180)  # width, height of a drawn picture
+    proposals: int = 16  # of each picture, the best ones
+    context: float = 1.2  # side of a crop over the longer side of its proposal
+    few_labels: int = 100  # commands
+    test_split: str = "test"  # the official test set has no boxes: "val" scores on the other half of nobody's training
+    # encoders: those of this profile of 01
+    encoders: str = "lite"
+    encoder_data: str | None = None  # the COCO root 01 learned from; None is the drawn one
+    whole_picture: int = 0  # RoIAlign on the picture at this width in place of crops; 0 crops
+    # head
+    width: int = 96
+    layers: int = 2
+    # training
+    batch: int = 32
+    head_steps: int
+    finetune_steps: int
+    finetune_batch: int = 8
+    lr: float
+    finetune_lr: float = 5.0e-4
+    optimizer: str = "adamw"
+    weight_decay: float = 0.01
+    schedule: str = "onecycle"
+    milestones: list[float] = [0.75, 0.92]
+    clip: float = 5.0
+    precision: str = "auto"
+    workers: int = 0
+    checkpoint_every: int = 0
+    curve_points: int = 5
+    processes: int = 1
+    box_l1: float = 5.0  # the original's weights of a regressed box: L1 and GIoU
+    box_giou: float = 2.0
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A way to find the object. Everything not named here is the same in all arms.
+
+    Attributes:
+        encoder: "teacher", "random", or the arm of 01 whose student it is.
+        head: "transformer" or "projection".
+        mode: "rank" the proposals, or "regress" a box from the whole picture's cells.
+        finetune: then train encoder and head together, end to end.
+        few_labels: only ``settings.few_labels`` commands have a box.
+    """
+
+    encoder: str
+    head: str = "transformer"
+    mode: str = "rank"
+    finetune: bool = False
+    few_labels: bool = False
+
+
+ENCODERS = ("teacher", "baseline", "distilled", "random", "baseline_matched")
+ARMS = {
+    **{name: Arm(name) for name in ENCODERS},
+    **{f"{name}_projection": Arm(name, "projection") for name in ENCODERS},
+    "few_labels_baseline": Arm("baseline", few_labels=True),
+    "few_labels_distilled": Arm("distilled", few_labels=True),
+    "baseline_regress": Arm("baseline", mode="regress"),
+    "distilled_regress": Arm("distilled", mode="regress"),
+    "baseline_finetuned": Arm("baseline", finetune=True),
+    "distilled_finetuned": Arm("distilled", finetune=True),
+}
+COMPARISONS = [
+    ("distilled", "baseline"),
+    ("distilled", "baseline_matched"),
+    ("distilled", "random"),
+    ("baseline", "random"),
+    ("teacher", "distilled"),
+    ("distilled_projection", "baseline_projection"),
+    ("distilled", "distilled_projection"),
+    ("few_labels_distilled", "few_labels_baseline"),
+    ("distilled_regress", "baseline_regress"),
+    ("distilled_finetuned", "baseline_finetuned"),
+    ("distilled_finetuned", "distilled"),
+]
+
+
+# --- data -------------------------------------------------------------------------------------------------------
+
+@dataclass
+class Data:
+    """The three splits. ``key`` names them and everything done to them."""
+
+    key: str
+    train: Talk2Car
+    validation: Talk2Car
+    test: Talk2Car
+
+
+def open_data(settings: Talk2CarGroundingSettings, data: str | Path | None = None, root: str | Path = "data") -> Data:
+    """The Talk2Car root at ``data``, or one drawn for these settings below ``root`` (found again next time).
+
+    The official test set has no boxes. With ``test_split`` "val" its place is taken by val, and validation is the last
+    eighth of train.
+    """
+    drawn = data is None
+    folder = data
+    if drawn:
+        folder = drawn_talk2car(root, train=settings.train_images, val=settings.validation_images,
+                                test=settings.test_images, size=settings.size,
+                                proposals=settings.proposals)  # fmt: skip
+    names = ("train", "val", "test") if drawn or settings.test_split == "test" else ("train", "train", "val")
+    train, validation, test = (Talk2Car(folder, split, settings.proposals) for split in names)
+    for part in (train, validation, test):
+        if part.proposals is None:
+            raise InputError(f"{folder}: no proposals file, expected one: the heads choose among proposals")
+        without = [c.token for c in part.commands if c.box is None]
+        if without:
+            raise InputError(f"{part.path}: command {without[0]} has no box; expected boxes to train and score with, "
+                             "set test_split to 'val' for the official data")  # fmt: skip
+    if names[0] == names[1]:
+        cut_at = len(train.commands) - len(train.commands) // 8
+        train.commands, validation.commands = train.commands[:cut_at], validation.commands[cut_at:]
+    return Data(f"{Path(folder).resolve().name}-{len(train)}-{settings.proposals}-{settings.context}", train,
+                validation, test)  # fmt: skip
+
+
+def shares(boxes: Tensor) -> Tensor:
+    """Boxes in 1600 x 900 → shares of the picture, 0 to 1."""
+    return boxes / boxes.new_tensor([WIDTH, HEIGHT, WIDTH, HEIGHT])
+
+
+def picture_crops(picture: Tensor, proposals: Tensor, size: int, context: float) -> Tensor:
+    """uint8 (3, H, W) and boxes (P, 4) in its pixels → uint8 (P, 3, size, size), square as in 01."""
+    pixels = picture.permute(1, 2, 0).numpy()
+    crops = [cut(pixels, window(box, "plain", context), size) for box in proposals.tolist()]
+    return torch.from_numpy(np.stack(crops))
+
+
+def whole_picture(picture: Tensor, width: int) -> Tensor:
+    """The picture as uint8 (3, height, width) in the data set's 16 to 9."""
+    small = Image.fromarray(picture.permute(1, 2, 0).numpy()).resize((width, round(width * HEIGHT / WIDTH)))
+    return torch.from_numpy(np.array(small)).permute(2, 0, 1)
+
+
+def boxes_of(part: Talk2Car, most: int) -> dict[str, Tensor]:
+    """"boxes" (N, P, 4) as shares, "there" (N, P), "truth" (N, 4), for all commands of a split."""
+    boxes, there, truth = torch.zeros(len(part), most, 4), torch.zeros(len(part), most, dtype=torch.bool), []
+    for i in range(len(part)):
+        item = part[i]
+        count = len(item["proposals"])
+        boxes[i, :count], there[i, :count] = shares(item["proposals"]), True
+        boxes[i, count:] = boxes.new_tensor([0.0, 0.0, 1.0, 1.0])  # any box with an area
+        truth.append(shares(item["box"]))
+    return {"boxes": boxes, "there": there, "truth": torch.stack(truth)}
+
+
+def texts_of(commands: list[str], aligned: Aligned) -> dict[str, Tensor]:
+    """"text" (N, E), "words" (N, L, W), "padding" (N, L) of the frozen text tower, L the tokens of its context."""
+    lower = [command.lower() for command in commands]
+    words, padding = encode_text_tokens(aligned.teacher, aligned.tokenizer, lower)
+    longer = context_length(aligned) - words.shape[1]
+    return {"text": encode_texts(aligned.teacher, aligned.tokenizer, lower).cpu(),
+            "words": F.pad(words, (0, 0, 0, longer)).cpu(), "padding": F.pad(padding, (0, longer), value=True).cpu()}
+
+
+def context_length(aligned: Aligned) -> int:
+    return aligned.tokenizer(["a"]).shape[1]
+
+
+class Grounded(Dataset):
+    """``grounded[(index, "plain")]`` → what the model takes of one command, from tensors (N, ...) of all of them.
+
+    ``pictures(index)`` gives {"crops": ...} or {"pictures": ...} where an encoder is trained too.
+    """
+
+    def __init__(self, tensors: dict[str, Tensor], pictures: Callable[[int], dict] | None = None):
+        self.tensors, self.pictures = tensors, pictures
+
+    def __len__(self) -> int:
+        return len(self.tensors["boxes"])
+
+    def __getitem__(self, key: tuple[int, str]) -> dict:
+        index, _ = key
+        seen = self.pictures(index) if self.pictures else {}
+        return {**{name: tensor[index] for name, tensor in self.tensors.items()}, **seen}
+
+
+def collate(samples: list[dict]) -> dict:
+    return {name: torch.stack([sample[name] for sample in samples]) for name in samples[0]}
+
+
+# --- networks ---------------------------------------------------------------------------------------------------
+
+class TeacherTower(nn.Module):
+    """The teacher's image tower as an encoder: its embedding is a map of one cell."""
+
+    def __init__(self, teacher: nn.Module):
+        super().__init__()
+        self.visual = teacher.visual
+
+    def feature_map(self, images: Tensor) -> Tensor:
+        return self.visual(normalised(images))[:, :, None, None]
+
+
+def build(arm: Arm, settings: Talk2CarGroundingSettings, aligned: Aligned, seed: int) -> Grounder:
+    """The arm's encoder, a copy, with a fresh head; arms of one head and mode start from the same weights."""
+    encoder = TeacherTower(aligned.teacher) if arm.encoder == "teacher" else aligned.students[arm.encoder]
+    sample = texts_of(["stop"], aligned)
+    width, words = sample["text"].shape[-1], sample["words"].shape[-1]
+    torch.manual_seed(seed)
+    if arm.head == "projection":
+        head = ProjectionHead(width, width, settings.width, arm.mode)
+    else:
+        head = TransformerHead(width, width, words, settings.width, settings.layers, arm.mode)
+    return Grounder(deepcopy(encoder), head, frozen=not arm.finetune)
+
+
+if __name__ == "__main__":
+    from kdnb.projects.talk2car_experiment import main
+
+    main()
