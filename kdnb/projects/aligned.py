@@ -28,7 +28,7 @@ class Aligned:
     teacher: nn.Module
     tokenizer: Callable
     students: dict[str, nn.Module]
-    folder: Path
+    crop: int
 
 
 def folder_of(settings, seed: int, data: str | Path | None, root: str | Path) -> Path:
@@ -63,13 +63,14 @@ def aligned(profile: str, seed: int = 0, root: str | Path = "data", data: str | 
     if not all((folder / f"{name}.safetensors").exists() for name in names):
         run = Run.start(project.PROJECT, profile, seed, folder / "runs", settings, data)
         experiment = Experiment(run, settings, project.open_data(settings, data, root), root)
-        experiment.train_together("teacher")
+        experiment.train_together("teacher", "baseline")
+        experiment.check_teacher()
         experiment.train_together(*students)
     teacher = _load(project.build_teacher(settings, 0), folder / "teacher.safetensors")
     width = project.width_of(teacher)
     made = {name: _load(project.build_student(settings, width, 0), folder / f"{name}.safetensors") for name in students}
     made["random"] = project.build_student(settings, width, 5000 + seed).eval().requires_grad_(False)
-    return Aligned(teacher, project.tokenizer_of(settings, teacher), made, folder)
+    return Aligned(teacher, project.tokenizer_of(settings, teacher), made, settings.crop)
 
 
 def _load(model: nn.Module, path: Path) -> nn.Module:

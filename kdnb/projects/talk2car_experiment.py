@@ -1,0 +1,292 @@
+"""02 Talk2Car grounding, carried out: train a head on each encoder, score it, compare, and keep every finished arm."""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from kdnb.datasets.talk2car import HEIGHT, WIDTH, Talk2Car, to_pixels
+from kdnb.distill.distiller import Distiller
+from kdnb.engine import Fitted, Plan, accelerator, fit
+from kdnb.errors import InputError
+from kdnb.evidence import Comparison, mean_metric
+from kdnb.metrics.cost import count_parameters, state_dict_mb
+from kdnb.metrics.grounding import evaluate_talk2car, iou_per_command, write_predictions
+from kdnb.models.grounding import Grounder, grounding_step
+from kdnb.projects.aligned import Aligned, aligned
+from kdnb.projects.arms import Arms, Result, add_costs, compare_arms, how_to_train, training_seconds
+from kdnb.projects.headless import headless, stage_command
+from kdnb.projects.talk2car_grounding import (
+    ARMS,
+    COMPARISONS,
+    PRIMARY,
+    PROJECT,
+    Arm,
+    Data,
+    Grounded,
+    Talk2CarGroundingSettings,
+    boxes_of,
+    build,
+    collate,
+    open_data,
+    picture_crops,
+    shares,
+    texts_of,
+    whole_picture,
+)
+from kdnb.run import Run
+
+SPLITS = ("train", "validation", "test")
+
+
+class Experiment:
+    """All arms of one run of 02; what an arm leaves behind is a ``Result``, kept by ``Arms`` in the run's folder."""
+
+    def __init__(self, run: Run, settings: Talk2CarGroundingSettings, data: Data, root: str | Path = "data"):
+        self.run, self.settings, self.data, self.root = run, settings, data, root
+        self.acc = accelerator(settings.precision, cpu=not torch.cuda.is_available())
+        if not settings.whole_picture and "KDNB_THREADS" not in os.environ:
+            torch.set_num_threads(1)  # such small crops gain nothing from a second thread
+        self.arms = Arms(run, self._fit, self._build, self.needs, self._command, PRIMARY)
+        self.results = self.arms.results
+        if settings.few_labels >= len(data.train):
+            raise InputError(f"few_labels is {settings.few_labels}, expected fewer than the {len(data.train)} commands")
+        order = np.random.default_rng((run.seed, 0)).permutation(len(data.train)).tolist()
+        self.labelled = order[: settings.few_labels]
+        self._crops: dict[str, list[Tensor]] = {}
+
+    # --- what all arms share ------------------------------------------------------------------------------------
+
+    @cached_property
+    def aligned(self) -> Aligned:
+        """Teacher and students of 01, found or trained now."""
+        return aligned(self.settings.encoders, self.run.seed, self.root, self.settings.encoder_data)
+
+    @cached_property
+    def tensors(self) -> dict[str, dict[str, Tensor]]:
+        """Split → boxes, truth and texts of all its commands."""
+        return {split: {**boxes_of(part, self.settings.proposals),
+                        **texts_of([c.text for c in part.commands], self.aligned)}
+                for split, part in self.parts.items()}  # fmt: skip
+
+    @property
+    def parts(self) -> dict[str, Talk2Car]:
+        return {split: getattr(self.data, split) for split in SPLITS}
+
+    def pictures(self, split: str, encoder: str = "") -> list[dict[str, Tensor]]:
+        """What an encoder sees of each command: its proposals' crops, or the whole picture.
+
+        The teacher's tower takes crops of one size only; students take either, as the settings say.
+        """
+        part, settings = self.parts[split], self.settings
+        if settings.whole_picture and encoder != "teacher":
+            return [{"pictures": whole_picture(part.image(i), settings.whole_picture)} for i in range(len(part))]
+        if split not in self._crops:
+            self._crops[split] = [self.crops(part.image(i), part[i]["proposals"]) for i in range(len(part))]
+        return [{"crops": crops} for crops in self._crops[split]]
+
+    def crops(self, picture: Tensor, proposals: Tensor) -> Tensor:
+        """uint8 (P, 3, size, size) of a picture and boxes in 1600 x 900, filled up with grey to the usual P."""
+        size, most = self.aligned.crop, self.settings.proposals
+        pixels = to_pixels(proposals, picture.shape[2], picture.shape[1])
+        crops = torch.full((most, 3, size, size), 128, dtype=torch.uint8)
+        crops[: len(proposals)] = picture_crops(picture, pixels, size, self.settings.context)
+        return crops
+
+    def tokens(self, encoder: str) -> dict[str, Tensor]:
+        """Split → (N, P, T, D): the cells of every proposal by a frozen encoder, computed once for all heads."""
+        file = self.run.folder / "cache" / f"tokens_{encoder}.safetensors"
+        if not file.exists():
+            file.parent.mkdir(exist_ok=True)
+            model = build(Arm(encoder), self.settings, self.aligned, 0).to(self.acc.device).eval()
+            found = {split: self._encode(model, split, encoder) for split in SPLITS}
+            part = file.with_suffix(f".{os.getpid()}.part")
+            save_file(found, part)
+            os.replace(part, file)
+        return load_file(file)
+
+    @torch.inference_mode()
+    def _encode(self, model: Grounder, split: str, encoder: str) -> Tensor:
+        boxes, found = self.tensors[split]["boxes"], []
+        pictures = self.pictures(split, encoder)
+        for start in range(0, len(pictures), 16):
+            batch = collate(pictures[start : start + 16])
+            batch = {name: value.to(self.acc.device) for name, value in batch.items()}
+            found.append(model.tokens({**batch, "boxes": boxes[start : start + 16].to(self.acc.device)}).cpu())
+        return torch.cat(found).contiguous()
+
+    # --- arms ---------------------------------------------------------------------------------------------------
+
+    def train(self, name: str) -> Result:
+        """Train an arm of ARMS, or read it back."""
+        return self.arms.train(name)
+
+    def train_together(self, *names: str) -> list[Result]:
+        """Like ``train`` for several arms; with ``settings.processes`` > 1 side by side, each on one core."""
+        processes = self.settings.processes if self.acc.num_processes == 1 else 1
+        return self.arms.train_together(names, processes, self._prepare)
+
+    def train_all(self, ablations: bool = False) -> None:
+        """All arms; there are no others."""
+        self.train_together(*ARMS)
+
+    def _prepare(self, new: list[str]) -> None:
+        for encoder in {ARMS[name].encoder for name in new if not ARMS[name].finetune}:
+            self.tokens(encoder)
+
+    def learns_from_teacher(self, name: str) -> bool:
+        """The heads learn from boxes alone: what was distilled are the encoders, in 01."""
+        return False
+
+    def needs(self, name: str) -> list[str]:
+        return [start_of(name)] if ARMS[name].finetune else []
+
+    def _command(self, names: list[str], claims: str) -> list[str]:
+        return stage_command("kdnb.projects.talk2car_grounding", self.run, self.root, names, claims)
+
+    def _fit(self, name: str) -> Result:
+        arm, settings = ARMS[name], self.settings
+        # every arm of a head and mode starts from the same weights: what differs is the encoder beneath it
+        model = build(arm, settings, self.aligned, self.run.seed)
+        if arm.finetune:
+            model.load_state_dict(self.train(start_of(name)).model.state_dict())
+        items = self.labelled if arm.few_labels else range(len(self.data.train))
+        steps, batch, lr = (settings.finetune_steps, settings.finetune_batch, settings.finetune_lr) if arm.finetune \
+            else (settings.head_steps, settings.batch, settings.lr)  # fmt: skip
+
+        def step(model, batch):
+            return grounding_step(model, batch, settings.box_l1, settings.box_giou)
+
+        def validate(_):
+            boxes = self.boxes(model, self.inputs("validation", arm))
+            return evaluate_talk2car(self.data.validation.commands, self.predictions("validation", boxes))[PRIMARY]
+
+        torch.manual_seed(self.run.seed)
+        fitted = fit(Distiller(model, student_step=step), self.inputs("train", arm),
+                     Plan([(items, min(batch, len(items)))], ("plain",), self.run.seed),
+                     how_to_train(settings, steps, lr), collate=collate, name=name,
+                     checkpoint=self._checkpoint(name), validate=validate)  # fmt: skip
+        return self._finish(name, model, fitted)
+
+    def _checkpoint(self, name: str) -> Path | None:
+        return self.run.folder / "checkpoints" / f"{name}.pt" if self.settings.checkpoint_every else None
+
+    def inputs(self, split: str, arm: Arm) -> Grounded:
+        """The commands of a split as an arm reads them: kept cells, or pictures where the encoder is trained too."""
+        if arm.finetune:
+            pictures = self.pictures(split, arm.encoder)
+            return Grounded(self.tensors[split], lambda index: pictures[index])
+        return Grounded({**self.tensors[split], "tokens": self.tokens(arm.encoder)[split]})
+
+    @torch.inference_mode()
+    def boxes(self, model: Grounder, data: Grounded) -> Tensor:
+        """(N, 4) answers to all commands, as shares of the picture, on the CPU."""
+        training, found = model.training, []
+        model.eval()
+        for start in range(0, len(data), 64):
+            samples = [data[i, "plain"] for i in range(start, min(start + 64, len(data)))]
+            batch = {name: value.to(self.acc.device) for name, value in collate(samples).items()}
+            found.append(model(batch)["box"].float().cpu())
+        model.train(training)
+        return torch.cat(found)
+
+    def predictions(self, split: str, boxes: Tensor) -> dict[str, list[float]]:
+        """{token: [x, y, w, h]} in 1600 x 900, as the leaderboard takes it."""
+        scaled = boxes.clamp(0, 1) * boxes.new_tensor([WIDTH, HEIGHT, WIDTH, HEIGHT])
+        corner, size = scaled[:, :2], (scaled[:, 2:] - scaled[:, :2]).clamp(min=1.0)
+        return {command.token: row for command, row in
+                zip(self.parts[split].commands, torch.cat([corner, size], 1).tolist(), strict=True)}  # fmt: skip
+
+    def _finish(self, name: str, model: Grounder, fitted: Fitted) -> Result:
+        predictions = self.predictions("test", self.boxes(model, self.inputs("test", ARMS[name])))
+        scores = evaluate_talk2car(self.data.test.commands, predictions)
+        numbers = {**scores, "params": count_parameters(model), "size_mb": state_dict_mb(model),
+                   "train_s": training_seconds(fitted, self.acc), "steps": fitted.steps}  # fmt: skip
+        validation = max((score for _, score in fitted.scores), default=float("nan"))
+        result = Result(model, predictions, numbers, validation, fitted)
+        if self.acc.is_main_process:
+            self.arms.keep(name, result)
+        self.acc.wait_for_everyone()
+        return result
+
+    def _build(self, name: str) -> nn.Module:
+        return build(ARMS[name], self.settings, self.aligned, 0).to(self.acc.device)
+
+    # --- evidence and answers -----------------------------------------------------------------------------------
+
+    def ious(self, name: str) -> np.ndarray:
+        """(N,) overlap of each test command's answer with its box, in the order of the commands."""
+        return iou_per_command(self.data.test.commands, self.results[name].answers)
+
+    def compare(self) -> dict[str, Comparison]:
+        """Every pair of COMPARISONS whose two arms are there, by paired bootstrap over the test commands."""
+        def metric(name):
+            return mean_metric(100 * (self.ious(name) > 0.5))
+
+        return compare_arms(self.results, COMPARISONS, metric, len(self.data.test))
+
+    @torch.inference_mode()
+    def ask(self, name: str, picture: Tensor, proposals: Tensor, command: str) -> dict[str, Tensor]:
+        """An arm's answer to any command on any picture.
+
+        Args:
+            picture: uint8 (3, H, W); proposals: (P, 4) in its pixels.
+
+        Returns:
+            "box" (4,) in the picture's pixels; "scores" (P,) and "attention" (P,), each summing to 1.
+        """
+        model, most = self.train(name).model.eval(), self.settings.proposals
+        full = proposals[:most] * proposals.new_tensor([WIDTH / picture.shape[2], HEIGHT / picture.shape[1]] * 2)
+        count, boxes = len(full), torch.tensor([0.0, 0.0, 1.0, 1.0]).repeat(most, 1)
+        boxes[:count] = shares(full)
+        seen = {"pictures": whole_picture(picture, self.settings.whole_picture)} \
+            if self.settings.whole_picture and ARMS[name].encoder != "teacher" \
+            else {"crops": self.crops(picture, full)}  # fmt: skip
+        text = {key: value[0] for key, value in texts_of([command], self.aligned).items()}
+        batch = collate([{**seen, **text, "boxes": boxes, "there": torch.arange(most) < count}])
+        found = model({key: value.to(self.acc.device) for key, value in batch.items()})
+        size = torch.tensor([picture.shape[2], picture.shape[1]] * 2)
+        return {"box": found["box"][0].cpu() * size, "scores": found["scores"][0].softmax(-1)[:count].cpu(),
+                "attention": found["attention"][0][:count].cpu()}  # fmt: skip
+
+    def add_costs(self) -> None:
+        """FLOPs and CPU latency of one command on one picture, crops included, each kind of network in turn."""
+        item = self.data.test[0]
+        picture = self.data.test.image(0)
+        proposals = to_pixels(item["proposals"], picture.shape[2], picture.shape[1])
+        kinds = {kind_of(name): name for name in self.results}
+        calls = {kind: lambda name=name: self.ask(name, picture, proposals, item["command"])
+                 for kind, name in kinds.items()}  # fmt: skip
+        add_costs(self.results, calls, kind_of)
+        for result in self.results.values():
+            result.numbers["fps"] = 1000 / result.numbers["latency_ms"]
+
+    def save(self) -> dict[str, Comparison]:
+        """Costs, comparisons, leaderboard files and metrics.json; returns the comparisons."""
+        self.add_costs()
+        comparisons = self.compare()
+        for name, result in self.results.items():
+            write_predictions(self.run.folder / f"predictions_{name}.json", result.answers)
+        arms = {name: result.numbers for name, result in self.results.items()}
+        self.run.save_metrics(PRIMARY, True, arms, comparisons, self.acc.device)
+        return comparisons
+
+
+def start_of(name: str) -> str:
+    """The arm that a fine-tuned one goes on from."""
+    return name.removesuffix("_finetuned")
+
+
+def kind_of(name: str) -> str:
+    """Arms with the same networks: the encoder's size, the head, the mode."""
+    arm = ARMS[name]
+    return f"{'teacher' if arm.encoder == 'teacher' else 'student'} {arm.head} {arm.mode}"
+
+
+main = headless(PROJECT, Talk2CarGroundingSettings, open_data, Experiment, tuple(ARMS))
