@@ -5,21 +5,18 @@ Every explorer has a static twin: the figure that the notebook draws above it.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
-from html import escape
 
 import ipywidgets as widgets
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
 from torch import Tensor
 
-from kdnb.errors import InputError
 from kdnb.viz.detection import disagreement, draw_detections, draw_item, mask_on_image
+from kdnb.viz.guard import PANEL, guarded, png, read_upload, side_by_side_titled
 from kdnb.viz.style import arm_label
 
-PANEL = 420  # pixels across one panel
+__all__ = ["DetectionExplorer", "read_upload", "side_by_side_titled"]
 
 
 class DetectionExplorer:
@@ -59,22 +56,9 @@ class DetectionExplorer:
             self.screen,
         ])  # fmt: skip
         for control in (self.picture, self.threshold, self.level, *self.arms.values()):
-            control.observe(self._guarded(self._redraw), "value")
-        self.upload.observe(self._guarded(self._uploaded), "value")
+            control.observe(guarded(self.message, self._redraw), "value")
+        self.upload.observe(guarded(self.message, self._uploaded), "value")
         self._redraw()
-
-    def _guarded(self, action: Callable[[], None]) -> Callable:
-        """A callback that shows its own error: the browser console is no place for it."""
-
-        def callback(change):
-            self.message.value = ""
-            try:
-                action()
-            except Exception as error:
-                text = escape(f"{type(error).__name__}: {error}")
-                self.message.value = f"<b style='color:#b00020'>{text}</b>"
-
-        return callback
 
     def render(self) -> np.ndarray:
         """The screen as (H, W, 3) uint8: chosen arms, ground truth if there is one, the mask if one is chosen."""
@@ -95,9 +79,7 @@ class DetectionExplorer:
         return side_by_side_titled(panels)
 
     def _redraw(self) -> None:
-        buffer = io.BytesIO()
-        Image.fromarray(self.render()).save(buffer, "png")
-        self.screen.value = buffer.getvalue()
+        self.screen.value = png(self.render())
 
     def _uploaded(self) -> None:
         if not self.upload.value:
@@ -113,29 +95,3 @@ class DetectionExplorer:
         self.picture.options = [(name, name), *(option for option in self.picture.options if option[1] != name)]
         self.picture.value = name
         self._redraw()
-
-
-def read_upload(name: str, content: bytes, longest: int = 640) -> Tensor:
-    """An uploaded picture as (3, H, W) uint8, at most ``longest`` pixels on its longer side."""
-    try:
-        picture = Image.open(io.BytesIO(content)).convert("RGB")
-    except (UnidentifiedImageError, OSError) as error:
-        raise InputError(f"{name}: not a readable picture ({error}), expected a JPEG or PNG") from None
-    picture.thumbnail((longest, longest))
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
-
-
-def side_by_side_titled(panels: list[tuple[str, np.ndarray]], columns: int = 3, gap: int = 6) -> np.ndarray:
-    """Equally large panels in rows of ``columns``, each under its title, on white: (H, W, 3) uint8."""
-    if not panels:
-        panels = [("choose at least one arm", np.full((60, PANEL, 3), 255, np.uint8))]
-    font = ImageFont.load_default(size=15)
-    height, width = panels[0][1].shape[:2]
-    rows, across = -(-len(panels) // columns), min(columns, len(panels))
-    sheet = Image.new("RGB", (across * (width + gap), rows * (height + 24 + gap)), "white")
-    draw = ImageDraw.Draw(sheet)
-    for i, (title, picture) in enumerate(panels):
-        x, y = i % columns * (width + gap), i // columns * (height + 24 + gap)
-        draw.text((x + 2, y + 2), title, fill="black", font=font)
-        sheet.paste(Image.fromarray(picture), (x, y + 24))
-    return np.asarray(sheet)

@@ -1,0 +1,63 @@
+"""What every explorer shares: callbacks that show their own errors, uploaded pictures, titled panels side by side."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from html import escape
+
+import ipywidgets as widgets
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
+from torch import Tensor
+
+from kdnb.errors import InputError
+
+PANEL = 420  # pixels across one panel
+
+
+def guarded(message: widgets.HTML, action: Callable[[], None]) -> Callable:
+    """A callback that shows its own error in ``message``: the browser console is no place for it."""
+
+    def callback(change):
+        message.value = ""
+        try:
+            action()
+        except Exception as error:
+            message.value = f"<b style='color:#b00020'>{escape(f'{type(error).__name__}: {error}')}</b>"
+
+    return callback
+
+
+def png(pixels: np.ndarray) -> bytes:
+    """(H, W, 3) uint8 as the bytes of a PNG, for ``widgets.Image``."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "png")
+    return buffer.getvalue()
+
+
+def read_upload(name: str, content: bytes, longest: int = 640) -> Tensor:
+    """An uploaded picture as (3, H, W) uint8, at most ``longest`` pixels on its longer side."""
+    try:
+        picture = Image.open(io.BytesIO(content)).convert("RGB")
+    except (UnidentifiedImageError, OSError) as error:
+        raise InputError(f"{name}: not a readable picture ({error}), expected a JPEG or PNG") from None
+    picture.thumbnail((longest, longest))
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+
+
+def side_by_side_titled(panels: list[tuple[str, np.ndarray]], columns: int = 3, gap: int = 6) -> np.ndarray:
+    """Equally large panels in rows of ``columns``, each under its title, on white: (H, W, 3) uint8."""
+    if not panels:
+        panels = [("choose at least one arm", np.full((60, PANEL, 3), 255, np.uint8))]
+    font = ImageFont.load_default(size=15)
+    height, width = panels[0][1].shape[:2]
+    rows, across = -(-len(panels) // columns), min(columns, len(panels))
+    sheet = Image.new("RGB", (across * (width + gap), rows * (height + 24 + gap)), "white")
+    draw = ImageDraw.Draw(sheet)
+    for i, (title, picture) in enumerate(panels):
+        x, y = i % columns * (width + gap), i // columns * (height + 24 + gap)
+        draw.text((x + 2, y + 2), title, fill="black", font=font)
+        sheet.paste(Image.fromarray(picture), (x, y + 24))
+    return np.asarray(sheet)
