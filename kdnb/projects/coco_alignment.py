@@ -39,6 +39,7 @@ class TeacherNetwork(Settings):
     name: str = "small"
     width: int = 128
     vision: str = "resnet10t"
+    text_layers: int = 1
     pretrained: str | None = None
 
 
@@ -68,7 +69,9 @@ class CocoAlignmentSettings(Settings):
     batch: int = 64
     teacher_batch: int = 64
     teacher_steps: int = 0  # from scratch, or of adapting a pretrained teacher to the street first; 0 takes it as it is
+    reading_steps: int = 0  # of the text tower on sentences alone, before; it is locked then
     student_steps: int
+    reading_lr: float = 3.0e-3
     teacher_lr: float = 1.0e-3
     lr: float
     optimizer: str = "adamw"
@@ -82,10 +85,10 @@ class CocoAlignmentSettings(Settings):
     curve_points: int = 3
     processes: int = 1
     # distillation
-    similarity_weight: float = 1.0
+    similarity_weight: float = 10.0
     temperature: float = 4.0
-    cosine_weight: float = 10.0
-    l2_weight: float = 5.0
+    cosine_weight: float = 30.0
+    l2_weight: float = 15.0  # on unit vectors the same as a cosine_weight of 30
     bank_colours: list[str] = []  # the similarity term ranks "a photo of a <colour> <category>" for all of these
     cache_teacher: bool = True
     allow_weaker_teacher: bool = False
@@ -121,7 +124,7 @@ ARMS = {
     "few_labels_distilled": Arm(KD, few_labels=True),
 }
 SWEEP = {f"sweep_{s:g}_{c:g}": Arm(KD, weights=(("similarity_weight", s), ("cosine_weight", c)))
-         for s, c in ((0.1, 1), (0.1, 10), (1, 1), (1, 10), (1, 30), (10, 10))}  # fmt: skip
+         for s, c in ((1, 3), (1, 10), (1, 30), (10, 3), (10, 10), (10, 100))}  # fmt: skip
 ABLATION_ARMS = {
     "similarity_only": Arm(("similarity",)),
     "cosine_only": Arm(("cosine",)),
@@ -242,7 +245,7 @@ def build_teacher(settings: CocoAlignmentSettings, seed: int) -> nn.Module:
     torch.manual_seed(seed)
     network = settings.teacher
     if network.name == "small":
-        return lite_teacher(network.width, network.vision, image_size=settings.crop)
+        return lite_teacher(network.width, network.vision, text_layers=network.text_layers, image_size=settings.crop)
     return full_teacher(network.name, network.pretrained)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +49,7 @@ from kdnb.projects.coco_alignment import (
     tokenizer_of,
     width_of,
 )
-from kdnb.projects.coco_sentences import CaptionedRegions, is_true
+from kdnb.projects.coco_sentences import CaptionedRegions, Reader, is_true
 from kdnb.projects.headless import headless, stage_command
 from kdnb.projects.step_cost import cost_of_distilling
 from kdnb.run import Run
@@ -120,7 +121,10 @@ class Experiment:
         return self._fit_teacher() if name == "teacher" else self._fit_student(name, self.arm(name))
 
     def _fit_teacher(self) -> Result:
-        """From scratch on captioned crops; a pretrained teacher is adapted to the street, or taken as it is."""
+        """From scratch: the text tower learns to read, is locked, and the image tower learns to meet it.
+
+        A pretrained teacher is adapted to the street, both towers together, or taken as it is.
+        """
         settings = self.settings
         model = build_teacher(settings, 1000 + self.run.seed).to(self.acc.device)
         tokenizer = tokenizer_of(settings, model)
@@ -133,10 +137,24 @@ class Experiment:
         if settings.teacher_steps == 0:
             return self._finish("teacher", model, Fitted(scores=[(0, validate(model))]), 0.0)
         torch.manual_seed(self.run.seed)
+        reading = 0.0
+        if settings.reading_steps:
+            reading = self._learn_to_read(model, captioned, plan)
+            lock_text(model)
         fitted = fit(Distiller(model, student_step=contrastive_step), captioned, plan,
                      how_to_train(settings, settings.teacher_steps, settings.teacher_lr), collate=collate_captioned,
                      name="teacher", checkpoint=self._checkpoint("teacher"), validate=validate)  # fmt: skip
-        return self._finish("teacher", model, fitted, 0.0)
+        return self._finish("teacher", model, fitted, reading)
+
+    def _learn_to_read(self, model: nn.Module, captioned: CaptionedRegions, plan: Plan) -> float:
+        """Train the text tower on sentences alone; returns the seconds it took."""
+        reader = Reader(model, width_of(model), [len(codes) for codes in captioned.codes])
+        how = replace(how_to_train(self.settings, self.settings.reading_steps, self.settings.reading_lr),
+                      validate_every=0, checkpoint_every=0)  # fmt: skip
+        model.visual.requires_grad_(False)
+        fitted = fit(reader, captioned, plan, how, collate=collate_captioned, name="reading")
+        model.visual.requires_grad_(True)
+        return training_seconds(fitted, self.acc)
 
     def _fit_student(self, name: str, arm: Arm) -> Result:
         settings = self.settings
@@ -291,7 +309,14 @@ def collate_captioned(samples: list[dict]) -> dict:
     facts = torch.stack([sample["facts"] for sample in samples])
     said = torch.stack([sample["said"] for sample in first.values()])
     return {**collate_crops(samples), "tokens": torch.stack([sample["tokens"] for sample in first.values()]),
-            "positive": is_true(facts, said)}  # fmt: skip
+            "said": said, "positive": is_true(facts, said)}  # fmt: skip
+
+
+def lock_text(model: nn.Module) -> None:
+    """Only the image tower and the scale of logits go on learning."""
+    model.requires_grad_(False)
+    model.visual.requires_grad_(True)
+    model.logit_scale.requires_grad_(True)
 
 
 def embed(model: nn.Module, images: Tensor) -> Tensor:

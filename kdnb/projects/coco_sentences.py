@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from kdnb.datasets.coco import RegionViews, side_in
@@ -60,7 +61,10 @@ class CaptionedRegions(Dataset):
 
     def __init__(self, crops: RegionViews, tokenizer):
         self.crops, self.tokenizer = crops, tokenizer
-        self.codes: dict[str, int] = {}
+        facts = [facts_of(crops.data.regions[i], None) for i in crops.indices]
+        values = [sorted({one[name] for one in facts if name in one}) for name in FACTS]
+        values[FACTS.index("side")] = ["left", "right"]
+        self.codes = [{value: code for code, value in enumerate(some)} for some in values]
 
     @staticmethod
     def views(crop_views: Sequence[str]) -> list[str]:
@@ -76,17 +80,48 @@ class CaptionedRegions(Dataset):
         sample = self.crops[index, view]
         region = self.crops.data.regions[sample["region"]]
         text, said = sentence(region, view, int(wording), NAMED[int(named)])
-        true = {"category": region.category, "noun": noun_of(region), "colour": region.attributes.get("colour"),
-                "side": side_in(view), "size": region.size}  # fmt: skip
         return {**sample, "tokens": self.tokenizer([text])[0], "text": text,
-                "facts": self._encode(true), "said": self._encode(said)}  # fmt: skip
+                "facts": self._encode(facts_of(region, side_in(view))), "said": self._encode(said)}  # fmt: skip
 
     def _encode(self, facts: dict) -> Tensor:
         """(5,) codes of the facts in the order of FACTS, −1 where there is none."""
-        values = [facts.get(name) for name in FACTS]
-        return torch.tensor([-1 if v is None else self.codes.setdefault(v, len(self.codes)) for v in values])
+        return torch.tensor([codes.get(facts.get(name), -1) for name, codes in zip(FACTS, self.codes, strict=True)])
+
+
+def facts_of(region, side: str | None) -> dict:
+    """All that holds for a region; ``side`` is where the view shows it."""
+    facts = {"category": region.category, "noun": noun_of(region), "colour": region.attributes.get("colour"),
+             "side": side, "size": region.size}  # fmt: skip
+    return {name: value for name, value in facts.items() if value is not None}
 
 
 def is_true(facts: Tensor, said: Tensor) -> Tensor:
     """(N, M) bool: does sentence j, which states ``said[j]`` (M, 5), hold for crop i, with ``facts[i]`` (N, 5)?"""
     return ((said[None] == -1) | (said[None] == facts[:, None])).all(-1)
+
+
+class Reader(nn.Module):
+    """A text tower with one linear layer per kind of fact: what does a sentence state? The layers are thrown away.
+
+    A CLIP from scratch spends most of its first minutes on finding out that words mean something at all. Here the text
+    tower learns that first, from sentences alone; then it is locked, and the image tower learns to meet it, as in LiT
+    (Zhai et al. 2022, arXiv 2111.07991) with the roles of the towers exchanged.
+
+    Args:
+        teacher: the CLIP whose text tower learns to read.
+        width: D, of its embeddings.
+        values: number of values of each kind of fact; "not stated" is one more.
+    """
+
+    sharpness = 10.0  # unit vectors times this: a softmax of cosines alone would stay flat
+
+    def __init__(self, teacher: nn.Module, width: int, values: Sequence[int]):
+        super().__init__()
+        self.teacher = teacher
+        self.heads = nn.ModuleList(nn.Linear(width, count + 1) for count in values)
+
+    def forward(self, batch: dict, progress: float = 0.0) -> dict[str, Tensor]:
+        embedding = self.sharpness * F.normalize(self.teacher.encode_text(batch["tokens"]).float(), dim=-1)
+        losses = {name: F.cross_entropy(head(embedding), stated + 1)
+                  for name, head, stated in zip(FACTS, self.heads, batch["said"].T, strict=True)}  # fmt: skip
+        return {"loss": sum(losses.values()), **losses}
