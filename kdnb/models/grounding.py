@@ -10,7 +10,7 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import box_iou, generalized_box_iou_loss, roi_align
+from torchvision.ops import generalized_box_iou_loss, roi_align
 
 from kdnb.errors import InputError
 
@@ -56,7 +56,8 @@ class ProjectionHead(nn.Module):
     def __init__(self, channels: int, text: int, width: int = 96, mode: str = "rank"):
         super().__init__()
         self.mode = known_mode(mode)
-        self.norm = nn.LayerNorm(channels)
+        # a unit vector of E numbers is 1 / sqrt(E) in each: beside the cells it would hardly be heard
+        self.norm, self.heard = nn.LayerNorm(channels), nn.LayerNorm(text)
         self.mlp = nn.Sequential(nn.Linear(channels + BOX_FEATURES + text, 2 * width), nn.GELU(),
                                  nn.Linear(2 * width, width), nn.GELU(), nn.Linear(width, 5))  # fmt: skip
 
@@ -64,21 +65,23 @@ class ProjectionHead(nn.Module):
                 padding: Tensor) -> dict[str, Tensor]:  # fmt: skip
         """Arguments and result as ``TransformerHead.forward``; ``words`` and ``padding`` are not looked at."""
         picture = self.norm(tokens.mean(2))
-        sentence = text[:, None].expand(-1, boxes.shape[1], -1)
+        sentence = self.heard(text)[:, None].expand(-1, boxes.shape[1], -1)
         out = self.mlp(torch.cat([picture, box_features(boxes), sentence], -1))
         return answer(out[..., 0], out[..., 1:], boxes, there, self.mode)
 
 
 class TransformerHead(nn.Module):
-    """A decoder with the words as queries and the un-pooled cells of all proposals as keys and values.
+    """A decoder with the text as queries and the un-pooled cells of all proposals as keys and values.
 
-    As in the original's second head, without its pooling. Words attend to cells and to each other; then each proposal,
-    which attended to the others, is compared with the sentence ("rank"), or the sentence answers with a box
-    ("regress"), as a weighted mean of the proposals' boxes and a correction.
+    As in the original's second head, without its pooling. Sentence and words attend to each other and to the cells; of
+    the last layer only the sentence is needed. A proposal's score is the scaled dot product of the sentence with it,
+    plus the logarithm of the attention that it got, so that the attention has to point at what the command means; plus,
+    where pictures and text share a space, as after 01, their cosine there, with a learned weight. "regress" corrects
+    the proposals' boxes and answers with their mean, weighted by the scores.
 
     Args:
         channels: D, width of a cell.
-        text: E, width of the sentence vector.
+        text: E, width of the sentence vector. With E = D the two are taken to share a space.
         words: W, width of a word's state.
         width: of the decoder.
         layers: decoder layers.
@@ -92,12 +95,15 @@ class TransformerHead(nn.Module):
         self.cells = nn.Sequential(nn.LayerNorm(channels), nn.Linear(channels, width))
         self.places = nn.Sequential(nn.Linear(BOX_FEATURES, width), nn.GELU(), nn.Linear(width, width))
         self.words = nn.Sequential(nn.LayerNorm(words), nn.Linear(words, width))
-        self.sentence = nn.Linear(text, width)
+        self.sentence = nn.Sequential(nn.LayerNorm(text), nn.Linear(text, width))
         self.neighbours = nn.TransformerEncoderLayer(width, heads, 2 * width, 0.0, "gelu", batch_first=True,
                                                      norm_first=True)  # fmt: skip
         self.layers = nn.ModuleList(DecoderLayer(width, heads) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
-        self.match = nn.Sequential(nn.Linear(3 * width, width), nn.GELU(), nn.Linear(width, 5))
+        self.fits = nn.Parameter(torch.tensor(5.0)) if channels == text else None
+        self.correct = None
+        if mode == "regress":
+            self.correct = nn.Sequential(nn.Linear(3 * width, width), nn.GELU(), nn.Linear(width, 4))
 
     def forward(self, tokens: Tensor, boxes: Tensor, there: Tensor, text: Tensor, words: Tensor,
                 padding: Tensor) -> dict[str, Tensor]:  # fmt: skip
@@ -113,45 +119,57 @@ class TransformerHead(nn.Module):
 
         Returns:
             "scores" (B, P), logits; "box" (B, 4), the best proposal or the regressed box; "attention" (B, P), sums to
-            1: how much the words looked at each proposal in the last layer.
+            1: how much the sentence looked at each proposal in the last layer.
         """
-        b, p, t, _ = tokens.shape
-        place = self.places(box_features(boxes))
-        cells = self.cells(tokens) + place[:, :, None]
+        regions, memory, hidden = self.look(tokens, boxes, there)
+        # the sentence as a whole is one more query, in front of the words; nobody reads behind the longest command
+        longest = int((~padding).sum(1).max())
+        query = torch.cat([self.sentence(text)[:, None], self.words(words[:, :longest])], 1)
+        padding = F.pad(padding[:, :longest], (1, 0), value=False)
+        for layer in self.layers[:-1]:
+            query, _ = layer(query, query, memory, padding, hidden)
+        said, attention = self.layers[-1](query[:, :1], query, memory, padding, hidden)
+        said = self.norm(said)
+        looked = attention[:, 0].view(*tokens.shape[:3]).sum(-1)
+        scores = (said * regions).sum(-1) / math.sqrt(regions.shape[-1]) + (looked.float() + 1e-6).log()
+        if self.fits is not None:
+            scores = scores + self.fits * F.cosine_similarity(tokens.mean(2).float(), text[:, None].float(), dim=-1)
+        offsets = None
+        if self.correct is not None:
+            offsets = self.correct(torch.cat([said * regions, regions, said.expand_as(regions)], -1))
+        return {**answer(scores, offsets, boxes, there, self.mode), "attention": looked}
+
+    def look(self, tokens: Tensor, boxes: Tensor, there: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(regions (B, P, width) that saw each other, all cells (B, P·T, width), which cells are filling (B, P·T))."""
+        cells = self.cells(tokens) + self.places(box_features(boxes))[:, :, None]
         regions = self.neighbours(cells.mean(2), src_key_padding_mask=~there)
         memory = (cells + regions[:, :, None]).flatten(1, 2)
-        hidden = ~there[:, :, None].expand(b, p, t).flatten(1)
-        # the sentence as a whole is one more query, in front of the words
-        query = torch.cat([self.sentence(text)[:, None], self.words(words)], 1)
-        padding = F.pad(padding, (1, 0), value=False)
-        for layer in self.layers:
-            query, attention = layer(query, memory, padding, hidden)
-        said = self.norm(query[:, :1]).expand(-1, p, -1)
-        out = self.match(torch.cat([said * regions, regions, said], -1))
-        looked = (attention * ~padding[:, :, None]).sum(1) / (~padding).sum(1, keepdim=True)
-        return {**answer(out[..., 0], out[..., 1:], boxes, there, self.mode),
-                "attention": looked.view(b, p, t).sum(-1)}  # fmt: skip
+        return regions, memory, ~there.repeat_interleave(tokens.shape[2], 1)
 
 
 class DecoderLayer(nn.Module):
-    """Words attend to words, then to the picture, then think for themselves; gives its attention to the picture too."""
+    """Queries attend to the text, then to the picture, then think for themselves; gives its attention to the picture.
+
+    ``query`` (B, Q, width) may be fewer than ``text`` (B, L, width), which stands for all of them.
+    """
 
     def __init__(self, width: int, heads: int):
         super().__init__()
-        self.among_words = nn.MultiheadAttention(width, heads, batch_first=True)
+        self.to_text = nn.MultiheadAttention(width, heads, batch_first=True)
         self.to_picture = nn.MultiheadAttention(width, heads, batch_first=True)
         self.mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
 
-    def forward(self, query: Tensor, memory: Tensor, padding: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        q = self.norms[0](query)
-        query = query + self.among_words(q, q, q, key_padding_mask=padding, need_weights=False)[0]
+    def forward(self, query: Tensor, text: Tensor, memory: Tensor, padding: Tensor,
+                hidden: Tensor) -> tuple[Tensor, Tensor]:  # fmt: skip
+        text = self.norms[0](text)
+        query = query + self.to_text(self.norms[0](query), text, text, key_padding_mask=padding, need_weights=False)[0]
         seen, attention = self.to_picture(self.norms[1](query), memory, memory, key_padding_mask=hidden)
         query = query + seen
         return query + self.mlp(self.norms[2](query)), attention
 
 
-def answer(scores: Tensor, offsets: Tensor, boxes: Tensor, there: Tensor, mode: str) -> dict[str, Tensor]:
+def answer(scores: Tensor, offsets: Tensor | None, boxes: Tensor, there: Tensor, mode: str) -> dict[str, Tensor]:
     """"scores" (B, P), "box" (B, 4) and "attention" (B, P) of what a head says about each proposal.
 
     Args:
@@ -186,13 +204,20 @@ def ranking_loss(scores: Tensor, boxes: Tensor, there: Tensor, truth: Tensor) ->
     Args:
         scores: (B, P); boxes: (B, P, 4); there: (B, P); truth: (B, 4).
     """
-    overlap = torch.stack([box_iou(b, t[None])[:, 0] for b, t in zip(boxes, truth, strict=True)])
+    overlap = overlaps(boxes, truth[:, None])
     target = torch.where((overlap > 0.5) & there, overlap, 0.0)
     possible = target.sum(1) > 0
     if not possible.any():
         return (scores * 0).sum()
     target = target[possible] / target[possible].sum(1, keepdim=True)
     return F.cross_entropy(scores[possible].float(), target)
+
+
+def overlaps(a: Tensor, b: Tensor) -> Tensor:
+    """IoU of boxes (..., 4) that broadcast; 0 for boxes without area. torchvision's takes no batches."""
+    shared = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(min=0).prod(-1)
+    areas = [(box[..., 2:] - box[..., :2]).clamp(min=0).prod(-1) for box in (a, b)]
+    return shared / (areas[0] + areas[1] - shared).clamp(min=1e-9)
 
 
 def box_loss(box: Tensor, truth: Tensor, l1: float = 5.0, giou: float = 2.0) -> dict[str, Tensor]:

@@ -74,7 +74,7 @@ class CocoAlignmentSettings(Settings):
     reading_lr: float = 3.0e-3
     teacher_lr: float = 1.0e-3
     lr: float
-    optimizer: str = "adamw"
+    optimizer: str = "adamw_fused"
     weight_decay: float = 0.05
     schedule: str = "onecycle"
     milestones: list[float] = [0.75, 0.92]  # of schedule "step", as fractions of training

@@ -86,7 +86,7 @@ class Experiment:
     def train_all(self, ablations: bool = False) -> None:
         """The teacher, the student without it, the check that it is worth learning from, then the other arms."""
         self.train("teacher")
-        self.train("baseline")
+        self.train_together("baseline", "few_labels_baseline")
         self.check_teacher()
         self.train_together("distilled", "baseline_matched", *ARMS, *(ABLATION_ARMS if ablations else []))
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from kdnb.datasets.region_views import cut, window
-from kdnb.datasets.talk2car import HEIGHT, WIDTH, Talk2Car
+from kdnb.datasets.talk2car import HEIGHT, WIDTH, Talk2Car, to_pixels
 from kdnb.errors import InputError
 from kdnb.models.clip import encode_text_tokens, encode_texts, normalised
 from kdnb.models.grounding import Grounder, ProjectionHead, TransformerHead
@@ -56,7 +56,7 @@ class Talk2CarGroundingSettings(Settings):
     finetune_batch: int = 8
     lr: float
     finetune_lr: float = 5.0e-4
-    optimizer: str = "adamw"
+    optimizer: str = "adamw_fused"
     weight_decay: float = 0.01
     schedule: str = "onecycle"
     milestones: list[float] = [0.75, 0.92]
@@ -171,6 +171,26 @@ def whole_picture(picture: Tensor, width: int) -> Tensor:
     """The picture as uint8 (3, height, width) in the data set's 16 to 9."""
     small = Image.fromarray(picture.permute(1, 2, 0).numpy()).resize((width, round(width * HEIGHT / WIDTH)))
     return torch.from_numpy(np.array(small)).permute(2, 0, 1)
+
+
+def item_in_pixels(part: Talk2Car, index: int) -> dict:
+    """A command with its picture, all boxes in the picture's own pixels: "id", "image", "command", "box", "twin_box",
+    "proposals"."""
+    item, image = part[index], part.image(index)
+
+    def scaled(boxes):
+        return None if boxes is None else to_pixels(boxes, image.shape[2], image.shape[1])
+
+    return {"id": item["token"], "image": image, "command": item["command"], "box": scaled(item["box"]),
+            "twin_box": scaled(item["twin_box"]), "proposals": scaled(item["proposals"])}  # fmt: skip
+
+
+def grid_proposals(image: Tensor, across: int = 5, down: int = 3) -> Tensor:
+    """(across · down, 4) overlapping boxes all over a picture, in its pixels: for one that no detector has seen."""
+    height, width = image.shape[1:]
+    step_x, step_y = width / (across + 1), height / (down + 1)
+    return torch.tensor([[step_x * x, step_y * y, step_x * (x + 2), step_y * (y + 2)]
+                         for y in range(down) for x in range(across)])  # fmt: skip
 
 
 def boxes_of(part: Talk2Car, most: int) -> dict[str, Tensor]:
