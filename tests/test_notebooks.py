@@ -24,13 +24,14 @@ def test_it_has_the_shape_of_a_lesson(path):
     assert check_shape(read_notebook(path), path.stem[:2]) == []
 
 
-def test_03_runs_on_photographs(real_data, tmp_path):
-    devkit = real_data / "voc" / "VOCdevkit"
-    done = subprocess.run([sys.executable, "-m", "kdnb.cli", "run", "03", "--profile", "smoke", "--out", str(tmp_path),
-                           "-p", "DATA", str(devkit)], cwd=ROOT, capture_output=True, text=True, timeout=300)
+@pytest.mark.parametrize(("number", "where"), [("01", "coco"), ("03", "voc/VOCdevkit")])
+def test_it_runs_on_photographs(number, where, real_data, tmp_path):
+    root = real_data / where
+    done = subprocess.run([sys.executable, "-m", "kdnb.cli", "run", number, "--profile", "smoke",
+                           "--out", str(tmp_path), "-p", "DATA", str(root)], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
-    folder, = tmp_path.glob("result_*_03_voc_defeat_smoke_s0")
-    assert json.loads((folder / "metrics.json").read_text())["provenance"]["data"] == "VOCdevkit"
+    folder, = tmp_path.glob(f"result_*_{number}_*_smoke_s0")
+    assert json.loads((folder / "metrics.json").read_text())["provenance"]["data"] == root.name
 
 
 @each_notebook

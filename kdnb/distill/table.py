@@ -60,8 +60,9 @@ class TeacherTable:
         missing = values.isnan().any(-1).nonzero()
         if len(missing):
             row, column = missing[0].tolist()
-            raise InputError(f"{list(self.items)[row]} in view {list(self.views)[column]!r} was not in the batches that "
-                             "filled the teacher's table, or the teacher answered NaN")  # fmt: skip
+            item, view = list(self.items)[row], list(self.views)[column]
+            raise InputError(f"{item} in view {view!r} was not in the batches that filled the teacher's table, or the "
+                             "teacher answered NaN")  # fmt: skip
         self.file.parent.mkdir(parents=True, exist_ok=True)
         part = self.file.with_suffix(f".{os.getpid()}.part")
         save_file({"values": values}, part)

@@ -299,13 +299,6 @@ def share_called_background(model: FasterRCNN, data, settings: VocDefeatSettings
     return 100 * (1 - own / max(every, 1))
 
 
-def bench() -> str:
-    """What distilling costs per step; see ``kdnb.projects.voc_bench``."""
-    from kdnb.projects.voc_bench import bench_table
-
-    return bench_table()
-
-
 if __name__ == "__main__":
     from kdnb.projects.voc_experiment import main
 

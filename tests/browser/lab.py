@@ -1,5 +1,6 @@
 """JupyterLab on loopback and a real browser on it: open a notebook, run it, use its widgets, look at pixels."""
 
+import io
 import json
 import os
 import secrets
@@ -12,6 +13,9 @@ import time
 import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
+
+import numpy as np
+from PIL import Image
 
 FLAGS = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--disable-background-networking",
          "--disable-component-update", "--no-first-run", "--disable-sync", "--hide-scrollbars"]  # fmt: skip
@@ -100,3 +104,18 @@ def open_and_run(page, base: str, token: str, name: str, seconds: float) -> None
 def faults(page) -> list[str]:
     """Every error and every line on stderr that the page shows now, progress bars left out."""
     return [text for text in page.locator(FAULTS).all_inner_texts() if "it/s" not in text and "image/s" not in text]
+
+
+def with_parameters(notebook: dict, **values) -> dict:
+    cell = next(c for c in notebook["cells"] if "parameters" in c["metadata"].get("tags", []))
+    cell["source"] = "".join(cell["source"]) + "\n" + "\n".join(f"{k} = {v!r}" for k, v in values.items())
+    return notebook
+
+
+def pixels(screen) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(screen.screenshot())).convert("L"), int)
+
+
+def changed(before: np.ndarray, after: np.ndarray) -> float:
+    """Share of pixels that differ; 1 when the picture changed its size."""
+    return 1.0 if before.shape != after.shape else float((abs(before - after) > 16).mean())

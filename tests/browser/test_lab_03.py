@@ -1,33 +1,16 @@
 """03 in JupyterLab in a real browser: run all, then use every control of its explorer and look at the pixels."""
 
-import io
 import json
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
-from lab import browser_page, faults, jupyter_lab, open_and_run
+from lab import browser_page, changed, faults, jupyter_lab, open_and_run, pixels, with_parameters
 from PIL import Image
 
 ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium: apt-get install chromium")
-
-
-def with_parameters(notebook: dict, **values) -> dict:
-    cell = next(c for c in notebook["cells"] if "parameters" in c["metadata"].get("tags", []))
-    cell["source"] = "".join(cell["source"]) + "\n" + "\n".join(f"{k} = {v!r}" for k, v in values.items())
-    return notebook
-
-
-def pixels(screen) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(screen.screenshot())).convert("L"), int)
-
-
-def changed(before: np.ndarray, after: np.ndarray) -> float:
-    """Share of pixels that differ; 1 when the picture changed its size."""
-    return 1.0 if before.shape != after.shape else float((abs(before - after) > 16).mean())
 
 
 @pytest.fixture(scope="module")

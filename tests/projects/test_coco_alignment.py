@@ -1,0 +1,169 @@
+"""01 COCO alignment: sentences and their truth, arms, the cache, the command line, photographs."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from kdnb.datasets.region_views import VIEWS
+from kdnb.projects import coco_alignment as project
+from kdnb.projects.coco_bench import bench_table
+from kdnb.projects.coco_experiment import Experiment, collate_captioned
+from kdnb.projects.coco_sentences import FACTS, NAMED, WORDINGS, CaptionedRegions, facts_of, is_true, sentence
+from kdnb.run import Run, load_settings
+
+
+def settings_of(**changes):
+    return load_settings(project.CocoAlignmentSettings, "coco_alignment", "smoke", **changes)
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    return tmp_path_factory.mktemp("drawn")
+
+
+@pytest.fixture(scope="module")
+def data(drawn):
+    return project.open_data(settings_of(), root=drawn)
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory, data, drawn):
+    settings = settings_of()
+    run = Run.start(project.PROJECT, "smoke", 0, tmp_path_factory.mktemp("runs"), settings)
+    return Experiment(run, settings, data, drawn)
+
+
+# --- sentences --------------------------------------------------------------------------------------------------
+
+def test_a_sentence_says_only_what_is_true_and_never_more_than_it_states(data):
+    tokenizer = lambda texts: torch.zeros(len(texts), 4, dtype=torch.int64)  # noqa: E731
+    captioned = CaptionedRegions(data.train, tokenizer)
+    keys = [(i, f"{view}/{w}/{n}") for i, view in zip(data.train.indices, VIEWS * 99, strict=False)
+            for w in (0, 4) for n in range(len(NAMED))]
+    samples = [captioned[key] for key in keys[:400]]
+    truth = is_true(torch.stack([s["facts"] for s in samples]), torch.stack([s["said"] for s in samples]))
+    assert truth.diagonal().all()
+    for sample in samples:
+        stated = {name for name, code in zip(FACTS, sample["said"].tolist(), strict=True) if code >= 0}
+        assert ("side" in stated) == bool(re.search(r"on the (left|right)", sample["text"]))
+        region = captioned.crops.data.regions[sample["region"]]
+        assert ("colour" in stated) == (str(region.attributes.get("colour")) in sample["text"].split())
+        assert ("size" in stated) == (region.size in sample["text"].split())
+
+
+def test_truth_is_told_by_the_stated_facts_alone():
+    facts = torch.tensor([[0, 0, 1, -1, 0], [0, 0, 2, 0, 1]])  # a car in colour 1; one in colour 2 on side 0
+    said = torch.tensor([[0, -1, -1, -1, -1], [0, -1, 2, -1, -1], [-1, 0, -1, 0, -1]])
+    assert is_true(facts, said).tolist() == [[True, False, False], [True, True, True]]
+
+
+def test_a_side_is_named_only_where_the_view_shows_one(data):
+    region = data.train.data.regions[data.train.indices[0]]
+    assert "on the" not in sentence(region, "plain", 4, ("side",))[0]
+    assert sentence(region, "left_flip", 4, ("side",))[0].endswith("on the right")
+    assert len(CaptionedRegions.views(VIEWS)) == len(VIEWS) * len(WORDINGS) * len(NAMED)
+    assert "side" not in facts_of(region, None)
+
+
+def test_batches_for_the_teacher_list_each_sentence_once(data):
+    tokenizer = lambda texts: torch.zeros(len(texts), 4, dtype=torch.int64)  # noqa: E731
+    captioned = CaptionedRegions(data.train, tokenizer)
+    index = data.train.indices[0]
+    batch = collate_captioned([captioned[index, "plain/0/0"], captioned[index, "plain_flip/0/0"]])
+    assert batch["images"].shape[0] == 2 and batch["tokens"].shape[0] == 1 and batch["positive"].all()
+
+
+# --- arms -------------------------------------------------------------------------------------------------------
+
+def test_no_test_picture_is_trained_or_selected_on(data):
+    ids = [{r.id for r in project.regions_of(part)} for part in (data.train, data.validation, data.test)]
+    pictures = [{r.file for r in project.regions_of(part)} for part in (data.train, data.validation, data.test)]
+    for sets in (ids, pictures):
+        assert not (sets[0] & sets[1] or sets[0] & sets[2] or sets[1] & sets[2])
+
+
+def test_category_labels_never_name_a_colour(experiment):
+    train = experiment.data.train
+    texts = {project.text_of(train.data.regions[i], "category") for i in train.indices}
+    colours = {r.attributes.get("colour") for r in project.regions_of(train)} - {None, "orange"}  # a fruit of COCO
+    assert not {word for text in texts for word in text.split()} & colours
+
+
+def test_weights_zero_train_the_baseline_bit_for_bit(tmp_path, data, drawn):
+    settings = settings_of(similarity_weight=0.0, cosine_weight=0.0)
+    experiment = Experiment(Run.start(project.PROJECT, "smoke", 0, tmp_path, settings), settings, data, drawn)
+    baseline, distilled = experiment.train("baseline"), experiment.train("distilled")
+    for key, value in baseline.model.state_dict().items():
+        assert torch.equal(value, distilled.model.state_dict()[key])
+
+
+def test_a_run_from_the_table_equals_a_live_one(tmp_path, data, drawn, experiment):
+    """The same teacher, the same views: weights after training agree to 1e-5."""
+    settings = settings_of(cache_teacher=False)
+    live = Experiment(Run.start(project.PROJECT, "smoke", 0, tmp_path, settings), settings, data, drawn)
+    live.results["teacher"] = experiment.train("teacher")
+    kept, other = experiment.train("distilled"), live.train("distilled")
+    assert [step["loss"] for step in kept.fitted.history] == pytest.approx(
+        [step["loss"] for step in other.fitted.history], abs=1e-4)
+    for key, value in kept.model.state_dict().items():
+        assert torch.allclose(value.float(), other.model.state_dict()[key].float(), atol=1e-5)
+
+
+def test_with_few_labels_half_of_a_distilled_batch_has_none(experiment):
+    data, plan, collate = experiment.batches(project.ARMS["few_labels_distilled"])
+    batch = collate([data[key] for key in plan.batch(3)])
+    assert batch["positive"].any(1).sum() == experiment.settings.batch // 2
+    data, plan, collate = experiment.batches(project.ARMS["few_labels_baseline"])
+    assert {index for index, _ in plan.batch(5)} <= set(experiment.labelled)
+    data, plan, collate = experiment.batches(project.ARMS["no_labels"])
+    assert not collate([data[key] for key in plan.batch(0)])["positive"].any()
+
+
+def test_a_finished_arm_is_read_back_not_trained_again(experiment, data, drawn):
+    first = experiment.train("baseline")
+    other = Experiment(experiment.run, experiment.settings, data, drawn)
+    assert other.train("baseline").numbers == json.loads(json.dumps(first.numbers).replace("NaN", "null"))
+    assert torch.equal(experiment.embeddings("baseline"), other.embeddings("baseline"))
+
+
+def test_bench_names_every_ratio(drawn):
+    table = bench_table(rounds=2, profile="smoke", root=drawn)
+    assert all(name in table for name in ("plain step", "teacher forward", "KD step, live", "KD step, cached"))
+
+
+# --- command line -----------------------------------------------------------------------------------------------
+
+def headless(*options, cwd):
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "KDNB_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, "-m", "kdnb.projects.coco_alignment", *options]
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=300)
+
+
+def test_two_processes_share_the_arms_of_a_run(tmp_path, drawn):
+    done = headless("--profile", "smoke", "--root", str(drawn), "--out", str(tmp_path), "--set", "processes=2",
+                    cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    folder = Path(re.search(r"results: (.+)", done.stdout)[1])
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert set(metrics["arms"]) == {"teacher", "baseline_matched", *project.ARMS}
+    logs = [(folder / "logs" / f"process_{i}.log").read_text() for i in range(2)]
+    assert all(sum(f"{name} " in log for log in logs) == 1 for name in ("no_labels", "full_captions"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [(["--set", "few_labels=100000"], "few_labels is 100000, expected fewer than the"),
+     (["--data", "/"], "/: "),
+     (["--set", "student={backbone: resnet18}"], "'resnet18' is no timm ConvNeXt"),
+     (["--set", "teacher={name: ViT-Z}"], "open_clip has no model 'ViT-Z'")],
+)
+def test_wrong_options_are_one_line(tmp_path, drawn, options, message):
+    done = headless("--profile", "smoke", "--root", str(drawn), "--stage", "baseline", *options, cwd=tmp_path)
+    lines = [line for line in done.stderr.strip().splitlines() if line.startswith("kdnb:")]
+    assert done.returncode == 1 and len(lines) == 1 and message in lines[0] and "Traceback" not in done.stderr

@@ -1,0 +1,124 @@
+"""02 Talk2Car grounding: encoders of 01, tokens, answers, the command line."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from kdnb.errors import InputError
+from kdnb.metrics.grounding import evaluate_talk2car, iou_per_command, read_predictions
+from kdnb.projects import talk2car_grounding as project
+from kdnb.projects.aligned import OFFERED, aligned
+from kdnb.projects.talk2car_experiment import Experiment
+from kdnb.run import Run, load_settings
+
+
+def settings_of(**changes):
+    return load_settings(project.Talk2CarGroundingSettings, "talk2car_grounding", "smoke", **changes)
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    return tmp_path_factory.mktemp("drawn")
+
+
+@pytest.fixture(scope="module")
+def data(drawn):
+    return project.open_data(settings_of(), root=drawn)
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory, data, drawn):
+    settings = settings_of()
+    run = Run.start(project.PROJECT, "smoke", 0, tmp_path_factory.mktemp("runs"), settings)
+    return Experiment(run, settings, data, drawn)
+
+
+def test_encoders_of_01_are_trained_once_and_found_again(experiment, drawn, monkeypatch):
+    first = experiment.aligned
+    assert {path.stem for path in next(drawn.glob("aligned_*")).glob("*.safetensors")} == set(OFFERED)
+    monkeypatch.setattr("kdnb.projects.coco_experiment.Experiment.__init__", lambda *a: pytest.fail("trained again"))
+    again = aligned("smoke", 0, drawn)
+    pairs = [(first.teacher, again.teacher), *((first.students[n], again.students[n]) for n in first.students)]
+    for one, other in pairs:
+        assert all(torch.equal(v, other.state_dict()[k]) for k, v in one.state_dict().items())
+    assert not any(p.requires_grad for p in again.teacher.parameters())
+
+
+def test_kept_cells_are_those_of_the_crops(experiment):
+    """A frozen arm on kept cells answers as the same arm does on the crops themselves."""
+    arm = project.Arm("distilled")
+    model = project.build(arm, experiment.settings, experiment.aligned, 0).eval()
+    kept = experiment.tokens("distilled")["test"]
+    live = torch.stack([model.tokens({"crops": seen["crops"][None]})[0] for seen in experiment.pictures("test")])
+    there = experiment.tensors["test"]["there"]
+    assert torch.allclose(kept[there], live.detach()[there], atol=1e-5)
+
+
+def test_all_arms_of_a_head_start_alike(experiment):
+    heads = [project.build(project.ARMS[name], experiment.settings, experiment.aligned, 3).head.state_dict()
+             for name in ("teacher", "baseline", "distilled", "random")]
+    assert all(torch.equal(value, head[key]) for head in heads[1:] for key, value in heads[0].items())
+
+
+def test_a_frozen_encoder_stays_and_a_finetuned_one_learns(experiment):
+    before = experiment.aligned.students["distilled"].state_dict()
+    for name, same in (("distilled", True), ("distilled_finetuned", False)):
+        after = experiment.train(name).model.encoder.state_dict()
+        assert all(torch.equal(value, after[key]) for key, value in before.items()) is same
+
+
+def test_asking_gives_the_arms_own_answer(experiment):
+    """The explorer's way to an answer and the evaluation's agree on every test command."""
+    experiment.train("baseline")
+    for i, command in enumerate(experiment.data.test.commands):
+        item = project.item_in_pixels(experiment.data.test, i)
+        answer = experiment.ask("baseline", item["image"], item["proposals"], item["command"])
+        x, y, w, h = experiment.results["baseline"].answers[command.token]
+        width, height = item["image"].shape[2], item["image"].shape[1]
+        expected = torch.tensor([x / 1600 * width, y / 900 * height, (x + w) / 1600 * width, (y + h) / 900 * height])
+        assert torch.allclose(answer["box"], expected, atol=0.5)
+        assert answer["scores"].sum().item() == pytest.approx(1, abs=1e-4)
+        assert answer["attention"].sum().item() == pytest.approx(1, abs=1e-4)
+
+
+def test_the_leaderboard_file_scores_as_the_run_says(experiment):
+    experiment.train_together("teacher", "random", "random_projection")
+    comparisons = experiment.save()
+    metrics = json.loads((experiment.run.folder / "metrics.json").read_text())
+    commands = experiment.data.test.commands
+    for name in ("teacher", "random"):
+        predictions = read_predictions(experiment.run.folder / f"predictions_{name}.json")
+        assert evaluate_talk2car(commands, predictions)["AP50"] == pytest.approx(metrics["arms"][name]["AP50"])
+        assert metrics["arms"][name]["fps"] == pytest.approx(1000 / metrics["arms"][name]["latency_ms"])
+    hits = {name: 100 * (iou_per_command(commands, experiment.results[name].answers) > 0.5).mean()
+            for name in ("baseline", "random")}
+    assert comparisons["baseline_vs_random"].delta == pytest.approx(hits["baseline"] - hits["random"])
+
+
+def test_your_own_picture_gets_a_grid_of_boxes(experiment):
+    picture = torch.zeros(3, 90, 200, dtype=torch.uint8)
+    boxes = project.grid_proposals(picture)
+    assert boxes.shape == (15, 4) and boxes.min() >= 0 and (boxes[:, 2] <= 200).all() and (boxes[:, 3] <= 90).all()
+    answer = experiment.ask("baseline", picture, boxes, "stop")
+    assert math.isfinite(answer["box"].sum()) and answer["scores"].shape == (15,)
+
+
+def test_an_empty_command_and_too_few_commands_are_told(experiment, tmp_path, data, drawn):
+    picture = torch.zeros(3, 90, 160, dtype=torch.uint8)
+    with pytest.raises(InputError, match="text 0 is ' ', expected words"):
+        experiment.ask("baseline", picture, project.grid_proposals(picture), " ")
+    settings = settings_of(few_labels=1000)
+    with pytest.raises(InputError, match="few_labels is 1000, expected fewer than the"):
+        Experiment(Run.start(project.PROJECT, "smoke", 0, tmp_path, settings), settings, data, drawn)
+
+
+def test_a_root_without_proposals_is_told(data, tmp_path):
+    import shutil
+
+    root = shutil.copytree(data.train.root, tmp_path / "t2c")
+    for file in root.glob("*.json"):
+        file.unlink()
+    with pytest.raises(InputError, match="no proposals file"):
+        project.open_data(settings_of(), root)
