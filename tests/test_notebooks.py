@@ -28,7 +28,8 @@ def test_it_has_the_shape_of_a_lesson(path):
 def test_it_runs_on_photographs(number, where, real_data, tmp_path):
     root = real_data / where
     done = subprocess.run([sys.executable, "-m", "kdnb.cli", "run", number, "--profile", "smoke",
-                           "--out", str(tmp_path), "-p", "DATA", str(root)], cwd=ROOT, capture_output=True, text=True, timeout=300)
+                           "--out", str(tmp_path), "-p", "DATA", str(root)],
+                          cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     folder, = tmp_path.glob(f"result_*_{number}_*_smoke_s0")
     assert json.loads((folder / "metrics.json").read_text())["provenance"]["data"] == root.name

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from kdnb.datasets.talk2car import HEIGHT, WIDTH, Talk2Car, to_pixels
 from kdnb.distill.distiller import Distiller
-from kdnb.engine import Fitted, Plan, accelerator, fit
+from kdnb.engine import Fitted, Plan, accelerator, fit, move
 from kdnb.errors import InputError
 from kdnb.evidence import Comparison, mean_metric
 from kdnb.metrics.cost import count_parameters, state_dict_mb
@@ -27,6 +27,7 @@ from kdnb.projects.talk2car_grounding import (
     COMPARISONS,
     PRIMARY,
     PROJECT,
+    VIEWS,
     Arm,
     Data,
     Grounded,
@@ -34,6 +35,8 @@ from kdnb.projects.talk2car_grounding import (
     boxes_of,
     build,
     collate,
+    mirrored_boxes,
+    mirrored_text,
     open_data,
     picture_crops,
     shares,
@@ -41,8 +44,6 @@ from kdnb.projects.talk2car_grounding import (
     whole_picture,
 )
 from kdnb.run import Run
-
-SPLITS = ("train", "validation", "test")
 
 
 class Experiment:
@@ -59,7 +60,7 @@ class Experiment:
             raise InputError(f"few_labels is {settings.few_labels}, expected fewer than the {len(data.train)} commands")
         order = np.random.default_rng((run.seed, 0)).permutation(len(data.train)).tolist()
         self.labelled = order[: settings.few_labels]
-        self._crops: dict[str, list[Tensor]] = {}
+        self._crops: dict[tuple[str, int], Tensor] = {}
 
     # --- what all arms share ------------------------------------------------------------------------------------
 
@@ -70,26 +71,34 @@ class Experiment:
 
     @cached_property
     def tensors(self) -> dict[str, dict[str, Tensor]]:
-        """Split → boxes, truth and texts of all its commands."""
-        return {split: {**boxes_of(part, self.settings.proposals),
-                        **texts_of([c.text for c in part.commands], self.aligned)}
-                for split, part in self.parts.items()}  # fmt: skip
+        """Part → boxes, truth and texts of all its commands; "train_flip" is the mirrored train."""
+        found = {split: {**boxes_of(part, self.settings.proposals),
+                         **texts_of([c.text for c in part.commands], self.aligned)}
+                 for split, part in self.parts.items()}  # fmt: skip
+        train = found["train"]
+        texts = texts_of([mirrored_text(c.text) for c in self.data.train.commands], self.aligned)
+        found["train_flip"] = {"boxes": mirrored_boxes(train["boxes"]), "there": train["there"],
+                               "truth": mirrored_boxes(train["truth"]), **texts}  # fmt: skip
+        return found
 
     @property
     def parts(self) -> dict[str, Talk2Car]:
-        return {split: getattr(self.data, split) for split in SPLITS}
+        return {split: getattr(self.data, split) for split in ("train", "validation", "test")}
 
-    def pictures(self, split: str, encoder: str = "") -> list[dict[str, Tensor]]:
-        """What an encoder sees of each command: its proposals' crops, or the whole picture.
+    def picture(self, split: str, index: int, encoder: str = "") -> dict[str, Tensor]:
+        """What an encoder sees of a command: its proposals' crops, or the whole picture.
 
         The teacher's tower takes crops of one size only; students take either, as the settings say.
         """
-        part, settings = self.parts[split], self.settings
-        if settings.whole_picture and encoder != "teacher":
-            return [{"pictures": whole_picture(part.image(i), settings.whole_picture)} for i in range(len(part))]
-        if split not in self._crops:
-            self._crops[split] = [self.crops(part.image(i), part[i]["proposals"]) for i in range(len(part))]
-        return [{"crops": crops} for crops in self._crops[split]]
+        split, flip = split.removesuffix("_flip"), split.endswith("_flip")
+        part = self.parts[split]
+        if self.settings.whole_picture and encoder != "teacher":
+            picture = whole_picture(part.image(index), self.settings.whole_picture)
+            return {"pictures": picture.flip(-1) if flip else picture}
+        key = (split, index)
+        if key not in self._crops:
+            self._crops[key] = self.crops(part.image(index), part[index]["proposals"])
+        return {"crops": self._crops[key].flip(-1) if flip else self._crops[key]}
 
     def crops(self, picture: Tensor, proposals: Tensor) -> Tensor:
         """uint8 (P, 3, size, size) of a picture and boxes in 1600 x 900, filled up with grey to the usual P."""
@@ -100,12 +109,12 @@ class Experiment:
         return crops
 
     def tokens(self, encoder: str) -> dict[str, Tensor]:
-        """Split → (N, P, T, D): the cells of every proposal by a frozen encoder, computed once for all heads."""
+        """Part → (N, P, T, D): the cells of every proposal by a frozen encoder, computed once for all heads."""
         file = self.run.folder / "cache" / f"tokens_{encoder}.safetensors"
         if not file.exists():
             file.parent.mkdir(exist_ok=True)
             model = build(Arm(encoder), self.settings, self.aligned, 0).to(self.acc.device).eval()
-            found = {split: self._encode(model, split, encoder) for split in SPLITS}
+            found = {split: self._encode(model, split, encoder) for split in self.tensors}
             part = file.with_suffix(f".{os.getpid()}.part")
             save_file(found, part)
             os.replace(part, file)
@@ -114,11 +123,10 @@ class Experiment:
     @torch.inference_mode()
     def _encode(self, model: Grounder, split: str, encoder: str) -> Tensor:
         boxes, found = self.tensors[split]["boxes"], []
-        pictures = self.pictures(split, encoder)
-        for start in range(0, len(pictures), 16):
-            batch = collate(pictures[start : start + 16])
-            batch = {name: value.to(self.acc.device) for name, value in batch.items()}
-            found.append(model.tokens({**batch, "boxes": boxes[start : start + 16].to(self.acc.device)}).cpu())
+        for start in range(0, len(boxes), 16):
+            indices = range(start, min(start + 16, len(boxes)))
+            batch = collate([{**self.picture(split, i, encoder), "boxes": boxes[i]} for i in indices])
+            found.append(model.tokens(move(batch, self.acc.device)).cpu())
         return torch.cat(found).contiguous()
 
     # --- arms ---------------------------------------------------------------------------------------------------
@@ -169,7 +177,7 @@ class Experiment:
 
         torch.manual_seed(self.run.seed)
         fitted = fit(Distiller(model, student_step=step), self.inputs("train", arm),
-                     Plan([(items, min(batch, len(items)))], ("plain",), self.run.seed),
+                     Plan([(items, min(batch, len(items)))], VIEWS, self.run.seed),
                      how_to_train(settings, steps, lr), collate=collate, name=name,
                      checkpoint=self._checkpoint(name), validate=validate)  # fmt: skip
         return self._finish(name, model, fitted)
@@ -179,10 +187,12 @@ class Experiment:
 
     def inputs(self, split: str, arm: Arm) -> Grounded:
         """The commands of a split as an arm reads them: kept cells, or pictures where the encoder is trained too."""
+        names = {view: split if view == "plain" else f"{split}_{view}" for view in VIEWS}
+        views = {view: self.tensors[name] for view, name in names.items() if name in self.tensors}
         if arm.finetune:
-            pictures = self.pictures(split, arm.encoder)
-            return Grounded(self.tensors[split], lambda index: pictures[index])
-        return Grounded({**self.tensors[split], "tokens": self.tokens(arm.encoder)[split]})
+            return Grounded(views, lambda index, view: self.picture(names[view], index, arm.encoder))
+        tokens = self.tokens(arm.encoder)
+        return Grounded({view: {**some, "tokens": tokens[names[view]]} for view, some in views.items()})
 
     @torch.inference_mode()
     def boxes(self, model: Grounder, data: Grounded) -> Tensor:
@@ -191,8 +201,7 @@ class Experiment:
         model.eval()
         for start in range(0, len(data), 64):
             samples = [data[i, "plain"] for i in range(start, min(start + 64, len(data)))]
-            batch = {name: value.to(self.acc.device) for name, value in collate(samples).items()}
-            found.append(model(batch)["box"].float().cpu())
+            found.append(model(move(collate(samples), self.acc.device))["box"].float().cpu())
         model.train(training)
         return torch.cat(found)
 
@@ -250,7 +259,7 @@ class Experiment:
             else {"crops": self.crops(picture, full)}  # fmt: skip
         text = {key: value[0] for key, value in texts_of([command], self.aligned).items()}
         batch = collate([{**seen, **text, "boxes": boxes, "there": torch.arange(most) < count}])
-        found = model({key: value.to(self.acc.device) for key, value in batch.items()})
+        found = model(move(batch, self.acc.device))
         size = torch.tensor([picture.shape[2], picture.shape[1]] * 2)
         return {"box": found["box"][0].cpu() * size, "scores": found["scores"][0].softmax(-1)[:count].cpu(),
                 "attention": found["attention"][0][:count].cpu()}  # fmt: skip

@@ -5,6 +5,7 @@ What the notebook and ``python -m kdnb.projects.talk2car_grounding`` share: sett
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from kdnb.world.export_talk2car import drawn_talk2car
 
 PROJECT = "02_talk2car_grounding"
 PRIMARY = "AP50"
+VIEWS = ("plain", "flip")
 
 
 class Talk2CarGroundingSettings(Settings):
@@ -218,22 +220,37 @@ def context_length(aligned: Aligned) -> int:
     return aligned.tokenizer(["a"]).shape[1]
 
 
-class Grounded(Dataset):
-    """``grounded[(index, "plain")]`` → what the model takes of one command, from tensors (N, ...) of all of them.
+MIRRORED = {"left": "right", "right": "left", "leftmost": "rightmost", "rightmost": "leftmost"}
 
-    ``pictures(index)`` gives {"crops": ...} or {"pictures": ...} where an encoder is trained too.
+
+def mirrored_text(command: str) -> str:
+    """The command for the mirrored picture: left and right change places."""
+    return re.sub(r"\b(left|right)(most)?\b", lambda word: MIRRORED[word[0]], command.lower())
+
+
+def mirrored_boxes(boxes: Tensor) -> Tensor:
+    """(..., 4) boxes as shares of the picture, mirrored left to right."""
+    return boxes[..., [2, 1, 0, 3]] * boxes.new_tensor([-1, 1, -1, 1]) + boxes.new_tensor([1, 0, 1, 0])
+
+
+class Grounded(Dataset):
+    """``grounded[(index, view)]`` → what the model takes of one command in a view, "plain" or "flip".
+
+    Args:
+        views: view → tensors (N, ...) of all commands.
+        pictures: ``pictures(index, view)`` gives {"crops": ...} or {"pictures": ...} where an encoder is trained too.
     """
 
-    def __init__(self, tensors: dict[str, Tensor], pictures: Callable[[int], dict] | None = None):
-        self.tensors, self.pictures = tensors, pictures
+    def __init__(self, views: dict[str, dict[str, Tensor]], pictures: Callable[[int, str], dict] | None = None):
+        self.views, self.pictures = views, pictures
 
     def __len__(self) -> int:
-        return len(self.tensors["boxes"])
+        return len(self.views["plain"]["boxes"])
 
     def __getitem__(self, key: tuple[int, str]) -> dict:
-        index, _ = key
-        seen = self.pictures(index) if self.pictures else {}
-        return {**{name: tensor[index] for name, tensor in self.tensors.items()}, **seen}
+        index, view = key
+        seen = self.pictures(index, view) if self.pictures else {}
+        return {**{name: tensor[index] for name, tensor in self.views[view].items()}, **seen}
 
 
 def collate(samples: list[dict]) -> dict:

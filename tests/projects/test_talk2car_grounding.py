@@ -51,9 +51,21 @@ def test_kept_cells_are_those_of_the_crops(experiment):
     arm = project.Arm("distilled")
     model = project.build(arm, experiment.settings, experiment.aligned, 0).eval()
     kept = experiment.tokens("distilled")["test"]
-    live = torch.stack([model.tokens({"crops": seen["crops"][None]})[0] for seen in experiment.pictures("test")])
+    crops = [experiment.picture("test", i)["crops"] for i in range(len(kept))]
+    live = torch.stack([model.tokens({"crops": some[None]})[0] for some in crops])
     there = experiment.tensors["test"]["there"]
     assert torch.allclose(kept[there], live.detach()[there], atol=1e-5)
+
+
+def test_a_mirrored_command_means_the_mirrored_box(experiment):
+    assert project.mirrored_text("Turn left after the rightmost car on the right") == \
+        "turn right after the leftmost car on the left"
+    train, flip = experiment.tensors["train"], experiment.tensors["train_flip"]
+    x1, y1, x2, y2 = train["truth"][0].tolist()
+    assert flip["truth"][0].tolist() == pytest.approx([1 - x2, y1, 1 - x1, y2])
+    assert torch.allclose(project.mirrored_boxes(flip["boxes"]), train["boxes"], atol=1e-6)
+    crops = experiment.picture("train", 0)["crops"]
+    assert torch.equal(experiment.picture("train_flip", 0)["crops"].flip(-1), crops)
 
 
 def test_all_arms_of_a_head_start_alike(experiment):
