@@ -100,6 +100,7 @@ def test_the_step_is_infonce_on_unit_vectors(teacher):
     assert alignment_step(model, batch, weight=0.25)["loss"].item() == pytest.approx(expected.item() / 4, rel=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:term .* more than 10 times")
 def test_without_labels_every_parameter_still_has_a_gradient(teacher):
     """As DDP wants it; and the terms alone train the student."""
     model, batch = student(), batch_of(teacher[1])
@@ -121,6 +122,7 @@ def test_terms_are_live_and_cached_alike(teacher, tmp_path):
         assert cached[name].item() == pytest.approx(value.item(), rel=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:term .* more than 10 times")
 def test_a_student_learns_the_teachers_embeddings(teacher):
     model, batch = student(), batch_of(teacher[1])
     distiller = Distiller(model, teacher[0], [Term("cosine", cosine_loss, "embedding", "embedding")],
@@ -157,7 +159,7 @@ def test_other_backbones_are_refused():
 
 
 def test_a_full_step_of_the_originals():
-    """ViT-B-32 and convnext_tiny from random weights on two crops of 224 px, all terms."""
+    """ViT-B-32 and convnext_tiny from random weights on two crops of 224 px, all terms; some 3 s."""
     torch.manual_seed(0)
     model = full_teacher("ViT-B-32")
     texts = encode_texts(model, build_tokenizer(model, "ViT-B-32"), TEXTS)
