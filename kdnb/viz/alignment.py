@@ -21,6 +21,9 @@ from kdnb.viz.style import BLUE, GREEN, GREY, ORANGE, PINK, SKY, VERMILION, YELL
 FIRST, CROPS = 5, 8  # sentences per crop and crops per sentence that a picture shows
 RIGHT, WRONG = "#8CC5E8", "#E3E3E3"
 LABEL_COLOURS = (BLUE, ORANGE, GREEN, VERMILION, SKY, PINK, YELLOW, "#333333")
+# what is called red should not be drawn green
+OWN_COLOURS = {"blue": "#0072B2", "red": "#D55E00", "white": "#E8E8E8", "yellow": "#F0E442", "green": "#009E73",
+               "orange": "#E69F00", "black": "#222222"}  # fmt: skip
 LABEL_MARKERS = "os^Dv"  # the next shape when the colours are used up
 LOOKS = {"no_labels": (SKY, ""), "full_captions": (PINK, ""), "full_captions_distilled": (PINK, "///"),
          "few_labels_baseline": (ORANGE, "..."), "few_labels_distilled": (GREEN, "...")}  # fmt: skip
@@ -218,7 +221,8 @@ def embedding_map(maps: dict[str, tuple]) -> Figure:
             colour, another is white.
     """
     labels = sorted({str(label) for _, of_images, _, _ in maps.values() for label in of_images})
-    looks = {label: (LABEL_COLOURS[i % 8], LABEL_MARKERS[i // 8 % 5]) for i, label in enumerate(labels)}
+    looks = {label: (OWN_COLOURS.get(label, LABEL_COLOURS[i % 8]), LABEL_MARKERS[i // 8 % 5])
+             for i, label in enumerate(labels)}  # fmt: skip
     figure, axes = new_figure(4.3 * max(1, len(maps)), 4.9, 1, max(1, len(maps)), squeeze=False)
     for ax, (arm, (images, of_images, texts, of_texts)) in zip(axes[0], maps.items(), strict=False):
         images, texts = (np.asarray(points, dtype=float).reshape(-1, 2) for points in (images, texts))

@@ -93,7 +93,7 @@ def forest(comparisons: dict, metric: str) -> Figure:
                       textcoords="offset points")  # fmt: skip
     axes.axvline(0, color="black", lw=1)
     axes.set_yticks(range(len(names)), [arm_label(name).replace(" vs ", "\nvs ") for name in names], fontsize=8)
-    axes.set_xlabel(f"difference in test {metric}, points, with 95 % interval (paired bootstrap over pictures)")
+    axes.set_xlabel(f"difference in test {metric}, points, with 95 % interval (paired bootstrap)")
     axes.margins(x=0.3)
     axes.set_ylim(-0.6, len(names) - 0.4)
     axes.grid(alpha=0.3, axis="x")
