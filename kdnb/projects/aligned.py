@@ -8,9 +8,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from safetensors.torch import load_file, save
 from torch import nn
 
+from kdnb.errors import InputError
 from kdnb.run import Run, atomic_write, load_settings
 from kdnb.world.export import WORLD_VERSION
 
@@ -53,6 +55,9 @@ def aligned(profile: str, seed: int = 0, root: str | Path = "data", data: str | 
     """The teacher and students of 01 in a profile; what is missing is trained now, in a run of its own below ``root``.
 
     ``data`` is the COCO root they learn from; None draws a street.
+
+    Raises:
+        InputError: under torchrun, where one process cannot train while the others wait for it.
     """
     from kdnb.projects import coco_alignment as project
     from kdnb.projects.coco_experiment import Experiment
@@ -60,7 +65,11 @@ def aligned(profile: str, seed: int = 0, root: str | Path = "data", data: str | 
     settings = load_settings(project.CocoAlignmentSettings, "coco_alignment", profile)
     folder = folder_of(settings, seed, data, root)
     names = ("teacher", *students)
-    if not all((folder / f"{name}.safetensors").exists() for name in names):
+    missing = [name for name in names if not (folder / f"{name}.safetensors").exists()]
+    if missing and torch.distributed.is_initialized():
+        raise InputError(f"{folder}: no {missing[0]}.safetensors; expected the networks of 01, train them first: "
+                         f"kdnb run 01 --profile {profile} --seeds {seed}")  # fmt: skip
+    if missing:
         run = Run.start(project.PROJECT, profile, seed, folder / "runs", settings, data)
         experiment = Experiment(run, settings, project.open_data(settings, data, root), root)
         experiment.train_together("teacher", "baseline")

@@ -25,7 +25,7 @@ from kdnb.errors import InputError
 from kdnb.metrics.retrieval import hits_at, retrieval_scores, zero_shot
 from kdnb.models.alignment import Student, alignment_step
 from kdnb.models.clip import build_tokenizer, encode_texts, full_teacher, lite_teacher, teacher_step
-from kdnb.run import Settings
+from kdnb.run import Run, Settings
 from kdnb.world.export_coco import drawn_coco
 from kdnb.world.phrases import coloured, with_article
 
@@ -362,16 +362,24 @@ def colour_accuracy(images: Tensor, regions: Sequence[Region], encode) -> float:
 
 
 def encoder(teacher: nn.Module, tokenizer: Callable) -> Callable[[list[str]], Tensor]:
-    """Sentences → (M, D) unit embeddings of the teacher's text tower; a sentence is encoded once and remembered."""
+    """Sentences → (M, D) unit embeddings of the teacher's text tower, on the CPU; each is encoded once and remembered."""
     known: dict[str, Tensor] = {}
 
     def encode(texts: list[str]) -> Tensor:
         new = [text for text in dict.fromkeys(texts) if text not in known]
         if new:
-            known.update(zip(new, encode_texts(teacher, tokenizer, new), strict=True))
+            known.update(zip(new, encode_texts(teacher, tokenizer, new).cpu(), strict=True))
         return torch.stack([known[text] for text in texts])
 
     return encode
+
+
+def teacher(run: Run, root: str | Path = "data") -> tuple[nn.Module, Callable]:
+    """The teacher of a run's profile and seed with its tokenizer, for other notebooks: found, or trained now."""
+    from kdnb.projects.aligned import aligned
+
+    found = aligned(run.profile, run.seed, root)
+    return found.teacher, found.tokenizer
 
 
 if __name__ == "__main__":
