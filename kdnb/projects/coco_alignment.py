@@ -362,7 +362,7 @@ def colour_accuracy(images: Tensor, regions: Sequence[Region], encode) -> float:
 
 
 def encoder(teacher: nn.Module, tokenizer: Callable) -> Callable[[list[str]], Tensor]:
-    """Sentences → (M, D) unit embeddings of the teacher's text tower, on the CPU; each is encoded once and remembered."""
+    """Sentences → (M, D) unit embeddings of the teacher's text tower, on the CPU; each is encoded once."""
     known: dict[str, Tensor] = {}
 
     def encode(texts: list[str]) -> Tensor:
