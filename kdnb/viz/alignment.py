@@ -221,8 +221,7 @@ def embedding_map(maps: dict[str, tuple]) -> Figure:
             colour, another is white.
     """
     labels = sorted({str(label) for _, of_images, _, _ in maps.values() for label in of_images})
-    looks = {label: (OWN_COLOURS.get(label, LABEL_COLOURS[i % 8]), LABEL_MARKERS[i // 8 % 5])
-             for i, label in enumerate(labels)}  # fmt: skip
+    looks = _label_looks(labels)
     figure, axes = new_figure(4.3 * max(1, len(maps)), 4.9, 1, max(1, len(maps)), squeeze=False)
     for ax, (arm, (images, of_images, texts, of_texts)) in zip(axes[0], maps.items(), strict=False):
         images, texts = (np.asarray(points, dtype=float).reshape(-1, 2) for points in (images, texts))
@@ -245,6 +244,17 @@ def embedding_map(maps: dict[str, tuple]) -> Figure:
     for ax, (_, _, texts, of_texts) in zip(axes[0], maps.values(), strict=False):
         _words(ax, np.asarray(texts, dtype=float).reshape(-1, 2), of_texts)
     return figure
+
+
+def _label_looks(labels: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """label → (colour, marker): names of colours have their own, the others share out what is left."""
+    named = {label: (OWN_COLOURS[label], "o") for label in labels if label in OWN_COLOURS}
+    taken = {colour for colour, _ in named.values()}
+    left = [colour for colour in LABEL_COLOURS if colour not in taken]
+    others = [label for label in labels if label not in named]
+    return {label: named.get(label) or (left[others.index(label) % len(left)],
+                                        LABEL_MARKERS[others.index(label) // len(left) % 5])
+            for label in labels}  # fmt: skip
 
 
 def _words(ax, points, words) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import textwrap
+from bisect import bisect
 from collections.abc import Callable
 
 import ipywidgets as widgets
@@ -95,10 +97,11 @@ class AlignmentExplorer:
         draw = ImageDraw.Draw(sheet)
         picture = self.uploads[self.crop.value][0] if self.crop.value in self.uploads else self.crops[self.crop.value]
         _text(draw, (0, 4), "chosen crop", 14)
-        _text(draw, (LEFT, 4), f"its nearest of {len(self.sentences)} sentences, with cosines", 14)
+        _text(draw, (LEFT, 4), f"its nearest of {len(self.sentences)} sentences, with cosines; orange: yours", 14)
         _text(draw, (LEFT + LIST + GAP, 4), f"nearest crops to “{words}”", 14, ACROSS * TILE)
         sheet.paste(_fitted(picture, LEFT - 2 * GAP), (0, TITLE))
-        _text(draw, (0, TITLE + LEFT - GAP), self.crop.label, 13, LEFT - GAP)
+        for k, line in enumerate(textwrap.wrap(self.crop.label, 23)[:4]):
+            _text(draw, (0, TITLE + LEFT - GAP + 18 * k), line, 13, LEFT - GAP)
         for k, arm in enumerate(arms):
             top = TITLE + k * HEIGHT
             draw.rectangle([LEFT, top + 5, LEFT + 12, top + 17], fill=arm_colour(arm))
@@ -146,7 +149,7 @@ class AlignmentExplorer:
 # --- drawing ----------------------------------------------------------------------------------------------------
 
 def _list(draw, x: int, y: int, ranked, count: int, words: str, colour: str) -> None:
-    """The first ``count`` sentences: place, words, bar, cosine; yours in red, with its place when it comes later."""
+    """The first ``count`` sentences: place, words, bar, cosine; yours in orange, with its place when it comes later."""
     lines = list(enumerate(ranked, 1))
     lines = lines[:count] + [line for line in lines[count:] if line[1][0] == words]
     for k, (place, (sentence, cosine)) in enumerate(lines):
@@ -164,9 +167,8 @@ def _text(draw, corner, text: str, size: int, width: int | None = None, ink: str
     """A line of text, shortened to ``width`` pixels."""
     font = _font(size)
     if width is not None and draw.textlength(text, font=font) > width:
-        while text and draw.textlength(f"{text}...", font=font) > width:
-            text = text[:-1]
-        text += "..."
+        fits = bisect(range(len(text)), width, key=lambda n: draw.textlength(f"{text[:n]}...", font=font))
+        text = text[: max(0, fits - 1)] + "..."
     draw.text(corner, text, fill=ink, font=font)
 
 

@@ -82,6 +82,12 @@ def test_a_map_has_a_panel_per_arm_a_dot_per_image_and_a_word_per_text():
     pictures.embedding_map({"teacher": ([], [], [], [])}).draw_without_rendering()
 
 
+def test_labels_that_name_colours_have_them_and_no_other_label_does():
+    labels = ["black", "blue", "brown", "green", "grey", "orange", "red", "silver", "white", "yellow"]
+    looks = pictures._label_looks(labels)
+    assert list(looks) == labels and len(set(looks.values())) == len(labels) and looks["green"] == (GREEN, "o")
+
+
 def test_words_do_not_cover_each_other_where_there_is_room():
     points = np.array([[0.0, 0], [0.02, 0.02], [1, 1]])
     figure = pictures.embedding_map({"teacher": (points, list("abc"), points, ["red car", "blue car", "white car"])})
