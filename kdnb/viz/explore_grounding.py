@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import textwrap
 from collections.abc import Callable
-from html import escape
 
 import ipywidgets as widgets
 import numpy as np
@@ -15,8 +14,8 @@ from torch import Tensor
 
 from kdnb.errors import InputError
 from kdnb.metrics.grounding import iou
-from kdnb.viz.explore import read_upload
 from kdnb.viz.grounding import TRUTH, arm_look, weight_map
+from kdnb.viz.guard import guarded, read_upload
 from kdnb.viz.style import arm_label
 
 WIDTH, HEIGHT, BESIDE, TITLE, GAP = 420, 236, 150, 24, 8  # pixels of a panel's picture, of what stands around it
@@ -119,19 +118,6 @@ class GroundingExplorer:
         self.picture.options = [(name, name), *(option for option in self.picture.options if option[1] != name)]
         self.picture.value = name
         self._redraw()
-
-
-def guarded(message: widgets.HTML, action: Callable[[], None]) -> Callable:
-    """A callback that shows its own error in ``message``: the browser console is no place for it."""
-
-    def callback(change):
-        message.value = ""
-        try:
-            action()
-        except Exception as error:
-            message.value = f"<b style='color:#b00020'>{escape(f'{type(error).__name__}: {error}')}</b>"
-
-    return callback
 
 
 # --- panels -----------------------------------------------------------------------------------------------------
