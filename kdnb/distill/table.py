@@ -40,7 +40,13 @@ class TeacherTable:
                "views": list(self.views), "output": output}  # fmt: skip
         digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
         self.file = Path(root) / f"teacher_{digest}.safetensors"
-        self.values = load_file(self.file)["values"] if self.file.exists() else None
+        self.values = None
+        self.load()
+
+    def load(self) -> None:
+        """Read the table if it is there and not yet read: another process may have filled it."""
+        if self.values is None and self.file.exists():
+            self.values = load_file(self.file)["values"]
 
     def fill(self, batches: Iterable[dict]) -> None:
         """Run the teacher on all batches, which must hold every item in every view, and write the table.

@@ -248,6 +248,8 @@ class Grounder(nn.Module):
         super().__init__()
         self.encoder, self.head, self.frozen, self.cells = encoder, head, frozen, cells
         encoder.requires_grad_(not frozen)
+        if hasattr(encoder, "logit_scale"):
+            encoder.logit_scale.requires_grad_(False)  # of 01's texts; no answer here depends on it
 
     def train(self, mode: bool = True) -> Grounder:
         super().train(mode)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -152,8 +153,10 @@ class Experiment:
         how = replace(how_to_train(self.settings, self.settings.reading_steps, self.settings.reading_lr),
                       validate_every=0, checkpoint_every=0)  # fmt: skip
         model.visual.requires_grad_(False)
+        model.logit_scale.requires_grad_(False)  # nothing is compared yet, and DDP waits for every gradient
         fitted = fit(reader, captioned, plan, how, collate=collate_captioned, name="reading")
         model.visual.requires_grad_(True)
+        model.logit_scale.requires_grad_(True)
         return training_seconds(fitted, self.acc)
 
     def _fit_student(self, name: str, arm: Arm) -> Result:
@@ -254,6 +257,7 @@ class Experiment:
                 self._table.fill({**batch, "images": batch["images"].to(self.acc.device)} for batch in loader)
                 self.run.save_json("cache/cpu_seconds", time.process_time() - clock)
             self.acc.wait_for_everyone()
+            self._table.load()
         return self._table
 
     def filling_seconds(self) -> float:
@@ -290,7 +294,8 @@ class Experiment:
     def add_costs(self) -> None:
         """FLOPs and CPU latency of one crop, teacher's image tower and student in turn in one run."""
         image = self.data.test[self.data.test.indices[0], "plain"]["image"][None]
-        models = {"teacher": self.teacher.cpu().eval(), "student": self.train("baseline").model.cpu().eval()}
+        models = {"teacher": deepcopy(self.teacher).cpu().eval(),
+                  "student": deepcopy(self.train("baseline").model).cpu().eval()}  # fmt: skip
         add_costs(self.results, {who: lambda model=model: embed(model, image) for who, model in models.items()},
                   lambda name: "teacher" if name == "teacher" else "student")  # fmt: skip
 
@@ -320,7 +325,8 @@ def lock_text(model: nn.Module) -> None:
 
 
 def embed(model: nn.Module, images: Tensor) -> Tensor:
-    """Unit embeddings (N, D) of uint8 crops, by a teacher's image tower or by a student."""
+    """Unit embeddings (N, D) of uint8 crops, by a teacher's image tower or by a student, on the model's device."""
+    images = images.to(next(model.parameters()).device)
     return encode_images(model, images) if hasattr(model, "visual") else F.normalize(model(images).float(), dim=-1)
 
 
