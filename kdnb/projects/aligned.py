@@ -36,8 +36,9 @@ class Aligned:
 def folder_of(settings, seed: int, data: str | Path | None, root: str | Path) -> Path:
     """Where the networks of these settings, this seed and this data lie."""
     where = None if data is None else str(Path(data).resolve())
-    recipe = {"settings": settings.model_dump(mode="json"), "seed": seed, "data": where, "version": VERSION,
-              "world": WORLD_VERSION}  # fmt: skip
+    how_only = {"processes", "workers", "checkpoint_every"}  # how arms are trained, not what they become
+    recipe = {"settings": settings.model_dump(mode="json", exclude=how_only), "seed": seed, "data": where,
+              "version": VERSION, "world": WORLD_VERSION}  # fmt: skip
     digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:12]
     return Path(root) / f"aligned_{digest}"
 
