@@ -174,7 +174,7 @@ def test_schedules_and_optimizers():
         assert rates.get_last_lr()[0] == pytest.approx(last, abs=2e-3)
     with pytest.raises(InputError, match="expected onecycle, cosine or step"):
         make_schedule(optimizer, Fit(1, 1.0, schedule="two-cycle"))
-    with pytest.raises(InputError, match="expected adamw or sgd"):
+    with pytest.raises(InputError, match="expected adamw, adamw_fused or sgd"):
         run(optimizer="adamx")
 
 
