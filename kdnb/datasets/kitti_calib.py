@@ -1,0 +1,122 @@
+"""KITTI calibration files and the three frames they connect, without torch.
+
+velodyne: x forward, y left, z up. rect camera: x right, y down, z forward, the rectified camera 0. image: u right, v
+down, pixels of camera 2; the centre of the first pixel is at (0, 0) as in KITTI's own boxes. Metres throughout.
+Geiger, Lenz, Urtasun: Are we ready for autonomous driving?, CVPR 2012, and the readme of the object development kit.
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from kdnb.datasets.voc_files import write_text
+from kdnb.errors import InputError
+
+# The file's key, the field, its shape.
+KEYS = (("P0", "P0", (3, 4)), ("P1", "P1", (3, 4)), ("P2", "P2", (3, 4)), ("P3", "P3", (3, 4)),
+        ("R0_rect", "R0", (3, 3)), ("Tr_velo_to_cam", "velo_to_cam", (3, 4)),
+        ("Tr_imu_to_velo", "imu_to_velo", (3, 4)))  # fmt: skip
+REQUIRED = ("P2", "R0_rect", "Tr_velo_to_cam")
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """P0..P3: projections (3, 4) of the rect camera frame into the four images. R0: (3, 3) rectifying rotation.
+    velo_to_cam, imu_to_velo: rigid (3, 4). All float64. Points are arrays (N, 3), metres."""
+
+    P0: np.ndarray
+    P1: np.ndarray
+    P2: np.ndarray
+    P3: np.ndarray
+    R0: np.ndarray
+    velo_to_cam: np.ndarray
+    imu_to_velo: np.ndarray
+
+    def lidar_to_rect(self, xyz):
+        """(N, 3) velodyne points in the rect camera frame: R0 (R x + t)."""
+        turned = np.asarray(xyz, np.float64) @ self.velo_to_cam[:, :3].T + self.velo_to_cam[:, 3]
+        return turned @ self.R0.T
+
+    def rect_to_lidar(self, xyz):
+        """(N, 3) rect camera points in the velodyne frame; true inverses, as printed rotations are not orthogonal."""
+        camera = np.asarray(xyz, np.float64) @ np.linalg.inv(self.R0).T
+        return (camera - self.velo_to_cam[:, 3]) @ np.linalg.inv(self.velo_to_cam[:, :3]).T
+
+    def rect_to_image(self, xyz):
+        """uv (N, 2) in pixels of camera 2, with P2's offsets; NaN for points that are not before that camera."""
+        xyz = np.asarray(xyz, np.float64)
+        u, v, w = (xyz @ self.P2[:, :3].T + self.P2[:, 3]).T
+        w = np.where(w > 1e-6, w, np.nan)
+        return np.stack([u / w, v / w], 1)
+
+    def lidar_to_image(self, xyz):
+        """(uv (N, 2) in pixels, depth (N,)): depth is z in the rect camera frame, not the ray's length."""
+        rect = self.lidar_to_rect(xyz)
+        return self.rect_to_image(rect), rect[:, 2]
+
+    def image_to_rect(self, u, v, z):
+        """(N, 3) rect camera points of pixels u, v (N,) at depth z (N,): the exact inverse of rect_to_image.
+
+        P2 [x y z 1] = w [u v 1] with w = z + P2[2, 3]; two linear equations in x and y. Re-implementations that drop
+        P2's last column put everything 6 cm to the side (camera 2 stands 6 cm from camera 0).
+        """
+        u, v, z = (np.asarray(a, np.float64) for a in (u, v, z))
+        (fx, skew, cx, tx), (sheared, fy, cy, ty), (a, b, c, tz) = self.P2
+        right, down = u * (c * z + tz) - cx * z - tx, v * (c * z + tz) - cy * z - ty
+        # (fx - a u) x + (skew - b u) y = right;  (sheared - a v) x + (fy - b v) y = down
+        m00, m01, m10, m11 = fx - a * u, skew - b * u, sheared - a * v, fy - b * v
+        scale = m00 * m11 - m01 * m10
+        return np.stack([(right * m11 - m01 * down) / scale, (m00 * down - right * m10) / scale,
+                         np.broadcast_to(z, scale.shape)], -1)  # fmt: skip
+
+    def projection(self):
+        """(3, 4) matrix from homogeneous velodyne points to homogeneous pixels: P2 R0 Tr_velo_to_cam."""
+        rect, velo = np.eye(4), np.eye(4)
+        rect[:3, :3], velo[:3] = self.R0, self.velo_to_cam
+        return self.P2 @ rect @ velo
+
+
+def read_calibration(path) -> Calibration:
+    """Read ``calib/<frame>.txt``. P0, P1, P3 and Tr_imu_to_velo may be missing (zeros then): nothing here needs them.
+
+    Raises InputError, naming file and line or key: no such file, a key without its numbers, P2, R0_rect or
+    Tr_velo_to_cam missing. ``Tr_velo_cam`` and ``R_rect`` of the tracking benchmark are taken too.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file, expected a KITTI calibration") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error}), expected a KITTI calibration") from None
+    shapes = {key: shape for key, _, shape in KEYS}
+    other = {"Tr_velo_cam": "Tr_velo_to_cam", "R_rect": "R0_rect", "Tr_imu_velo": "Tr_imu_to_velo"}
+    found = {}
+    for number, line in enumerate(lines, 1):
+        key, *values = line.replace(":", " ", 1).split() or [""]
+        key = other.get(key, key)
+        if key in shapes:
+            found[key] = _matrix(f"{path}:{number}", key, values, shapes[key])
+    for key in REQUIRED:
+        if key not in found:
+            raise InputError(f"{path}: no line {key}, expected {math.prod(shapes[key])} numbers after '{key}:'")
+    return Calibration(**{name: found.get(key, np.zeros(shape)) for key, name, shape in KEYS})
+
+
+def _matrix(where, key, texts, shape):
+    try:
+        values = [float(text) for text in texts]
+    except ValueError:
+        values = []
+    if len(values) != math.prod(shape) or not all(map(math.isfinite, values)):
+        raise InputError(f"{where}: {key} has {len(texts)} values ({' '.join(texts)[:40]}), expected "
+                         f"{math.prod(shape)} numbers")  # fmt: skip
+    return np.array(values).reshape(shape)
+
+
+def write_calibration(path, calibration: Calibration):
+    """Write the official text file, 13 significant digits, under a temporary name first."""
+    lines = [f"{key}: " + " ".join(f"{value:.12e}" for value in getattr(calibration, name).ravel())
+             for key, name, _ in KEYS]  # fmt: skip
+    write_text(path, "\n".join([*lines, "", ""]))

@@ -1,0 +1,102 @@
+"""KITTI label and detection files: one object a line, 15 fields, a 16th with the score of a detection."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from kdnb.datasets.voc_files import write_text
+from kdnb.errors import InputError
+
+TYPES = ("Car", "Van", "Truck", "Pedestrian", "Person_sitting", "Cyclist", "Tram", "Misc", "DontCare")
+FIELDS = ("type", "truncated", "occluded", "alpha", "left", "top", "right", "bottom", "height", "width", "length",
+          "x", "y", "z", "rotation_y", "score")  # fmt: skip
+CLASSES = ("Car", "Pedestrian", "Cyclist")  # what the benchmark scores
+
+
+@dataclass(frozen=True)
+class KittiLabel:
+    """An object in the rect camera frame (x right, y down, z forward; metres, radians).
+
+    truncated: 0..1, share outside the image. occluded: 0 visible, 1 partly, 2 largely hidden, 3 unknown. alpha:
+    observation angle, rotation_y - atan2(x, z). bbox: (left, top, right, bottom) in pixels counted from 0. x, y, z:
+    middle of the box's *bottom*. rotation_y: turn about y, 0 looks along x. score: None for ground truth. DontCare and
+    2D detections have -1 for what is unknown, -1000 for x, y, z and -10 for angles.
+    """
+
+    type: str
+    truncated: float
+    occluded: int
+    alpha: float
+    bbox: tuple[float, float, float, float]
+    height: float
+    width: float
+    length: float
+    x: float
+    y: float
+    z: float
+    rotation_y: float
+    score: float | None = None
+
+
+def read_labels(path, scores: bool = False) -> list[KittiLabel]:
+    """The objects of a label file, in its order; an empty file is a frame without objects.
+
+    Args:
+        scores: read a detection file, whose lines have a score behind the 15 fields.
+
+    Raises:
+        InputError: no such file, and, naming file and line, a wrong number of fields, an unknown type, a field that is
+            no number, a box whose right or bottom lies before its left or top.
+    """
+    what = "detection" if scores else "label"
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file, expected a KITTI {what} file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error}), expected a KITTI {what} file") from None
+    return [_parse(f"{path}:{k}", line.split(), scores) for k, line in enumerate(lines, 1) if line.strip()]
+
+
+def _parse(where, fields, scores) -> KittiLabel:
+    expected = 15 + scores
+    if len(fields) != expected:
+        raise InputError(f"{where}: {len(fields)} fields, expected {expected} "
+                         f"({'15 and a score' if scores else 'type to rotation_y'})")  # fmt: skip
+    if fields[0] not in TYPES:
+        raise InputError(f"{where}: type is {fields[0]!r}, expected one of {', '.join(TYPES)}")
+    values = [_number(where, *pair) for pair in zip(FIELDS[1:], fields[1:], strict=False)]
+    truncated, occluded, alpha, left, top, right, bottom = values[:7]
+    if occluded not in (-1, 0, 1, 2, 3):
+        raise InputError(f"{where}: occluded is {fields[2]}, expected 0, 1, 2, 3 or -1")
+    if right < left or bottom < top:
+        raise InputError(f"{where}: box {left:g} {top:g} {right:g} {bottom:g}, expected left top right bottom")
+    return KittiLabel(fields[0], truncated, int(occluded), alpha, (left, top, right, bottom), *values[7:])
+
+
+def _number(where, field, text):
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise InputError(f"{where}: {field} is {text!r}, expected a number")
+    return value
+
+
+def write_labels(path, labels: list[KittiLabel]):
+    """Write a label file, two decimals as the official ones; detections get four, and six for their scores."""
+    write_text(Path(path), "".join(_line(label) + "\n" for label in labels))
+
+
+def _line(label):
+    digits = 2 if label.score is None else 4
+    box, size = label.bbox, (label.height, label.width, label.length)
+    numbers = [_short(v, digits) for v in (label.alpha, *box, *size, label.x, label.y, label.z, label.rotation_y)]
+    fields = [label.type, _short(label.truncated, 2), str(int(label.occluded)), *numbers]
+    return " ".join(fields if label.score is None else [*fields, f"{label.score:.6f}"])
+
+
+def _short(value, digits):
+    """Whole negative marks (-1, -10, -1000) as the official files write them, everything else with its decimals."""
+    return str(int(value)) if value in (-1, -10, -1000) else f"{value:.{digits}f}"
