@@ -21,6 +21,7 @@ from kdnb.errors import InputError
 
 THRESHOLDS = np.arange(0.5, 1.0, 0.05)  # as officially, last bits included
 NAMES = tuple(f"AP{round(100 * t)}" for t in THRESHOLDS)
+TWINS = ("twin", "twin_colour", "twin_side")
 
 
 def evaluate_talk2car(commands, predictions) -> dict:
@@ -35,14 +36,16 @@ def evaluate_talk2car(commands, predictions) -> dict:
         predictions: {token: [x, y, w, h]}, exactly one for every command.
 
     Returns:
-        {"AP50", ..., "AP95", "AP50..95", "mIoU", "n", "slices": {name: {"n", "AP50", "AP50..95", "mIoU"}}}.
+        {"AP50", ..., "AP95", "AP50..95", "mIoU", "n", "slices": {name: {"n", "AP50", "AP50..95", "mIoU"}}}. The slices
+        have the same names for every data set; where nobody noted twins those have n 0 and no scores.
 
     Raises:
         InputError: as :func:`iou_per_command`.
     """
     iou = iou_per_command(commands, predictions)
     whole = _scores(iou)
-    parts = {name: _scores(iou[mask]) for name, mask in slices(commands).items()}
+    masks = dict.fromkeys(TWINS, np.zeros(len(iou), dtype=bool)) | slices(commands)
+    parts = {name: _scores(iou[masks[name]]) for name in sorted(masks, key=lambda name: name in TWINS)}
     keep = ("n", "AP50", "AP50..95", "mIoU")
     return {**whole, "slices": {name: {key: part[key] for key in keep} for name, part in parts.items()}}
 
@@ -116,7 +119,7 @@ def slices(commands) -> dict:
     masks = {"colour": colour, "side": side, "neither": ~colour & ~side, "small": small}
     if any(c.knows_twins for c in commands):
         twin = np.array([c.twin or "" for c in commands])
-        masks |= {"twin": twin != "", "twin_colour": twin == "colour", "twin_side": twin == "side"}
+        masks |= dict(zip(TWINS, (twin != "", twin == "colour", twin == "side"), strict=True))
     return masks
 
 

@@ -92,6 +92,13 @@ def test_real_slices(real):
     assert shares == pytest.approx([0.31, 0.43, 0.15], abs=0.005)
 
 
+def test_real_scores_have_the_slices_of_drawn_ones(real):
+    """What reads "twin_side" of a drawn street's scores reads "there are none" of the photographs'."""
+    parts = evaluate_talk2car(read_commands(real[0]), read_predictions(real[1]))["slices"]
+    assert list(parts) == ["colour", "side", "neither", "small", "twin", "twin_colour", "twin_side"]
+    assert parts["twin_side"] == {"n": 0, "AP50": None, "AP50..95": None, "mIoU": None}
+
+
 def test_slices_and_their_scores():
     commands = [command("a", text="the red car"), command("b", text="the car on the left", box=(0, 0, 60, 60)),
                 command("c", text="the bus", twin=None, knows_twins=True),
