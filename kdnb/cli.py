@@ -219,6 +219,21 @@ def eval_talk2car(commands, pred, json_out):
     talk2car_main(commands, pred, json_out)
 
 
+@evaluate.command("kitti")
+@click.option("--gt", required=True, metavar="DIR", help="label_2, or any folder of <frame>.txt with 15 fields a line.")
+@click.option("--pred", required=True, metavar="DIR", help="<frame>.txt with 16 fields a line, the last the score. "
+              "A frame without a file counts as one without detections, with a warning.")  # fmt: skip
+@click.option("--overlap", type=click.Choice(["strict", "loose"]), default="strict", show_default=True,
+              help="IoU for Car, Pedestrian, Cyclist: 0.7 0.5 0.5; loose: 0.5 0.25 0.25 in bev and 3d.")  # fmt: skip
+@click.option("--frames", metavar="FILE", help="Score only those listed, such as ImageSets/val.txt.")
+@click.option("--json", "json_out", metavar="FILE", help="Also write the result here.")
+def eval_kitti(gt, pred, overlap, frames, json_out):
+    """AP of 2D, bird's-eye-view and 3D boxes and of the orientation, R40 and R11, in percent."""
+    from kdnb.metrics.kitti import kitti_main
+
+    kitti_main(gt, pred, overlap, json_out, frames)
+
+
 @main.command("report")
 @click.argument("folders", metavar="DIR...", nargs=-1, required=True)
 @click.option("--out", default="report", show_default=True, metavar="PREFIX", help="Writes PREFIX.md and PREFIX.html.")

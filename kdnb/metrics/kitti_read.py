@@ -1,0 +1,110 @@
+"""What the KITTI evaluation compares: label and detection folders, and all their objects as columns."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from kdnb.datasets.kitti_labels import read_labels
+from kdnb.errors import InputError
+
+NUMBERS = ("truncated", "occluded", "alpha", "height", "width", "length", "x", "y", "z", "rotation_y")
+
+
+@dataclass
+class Objects:
+    """N objects of all frames, frame after frame, in each frame as in its file.
+
+    frame: int (N,), index of the frame. type: str (N,), lower case. truncated, occluded, alpha, score: float (N,); the
+    score of ground truth is 0. bbox: (N, 4), left, top, right, bottom in pixels. box3d: (N, 7), as ``rotated_iou``.
+    """
+
+    frame: np.ndarray
+    type: np.ndarray
+    truncated: np.ndarray
+    occluded: np.ndarray
+    alpha: np.ndarray
+    bbox: np.ndarray
+    box3d: np.ndarray
+    score: np.ndarray
+
+    def __len__(self):
+        return len(self.frame)
+
+    def take(self, rows):
+        """The objects at ``rows``, an index or a mask."""
+        return Objects(*(value[rows] for value in vars(self).values()))
+
+
+def as_objects(frames: dict, order, scores: bool) -> Objects:
+    """Columns of ``{frame: [KittiLabel]}``, the frames in the order of ``order``; those not in ``frames`` are empty.
+
+    Raises InputError, naming frame and object (from 1), for a number that is not finite and a detection without score.
+    """
+    number = {frame: i for i, frame in enumerate(order)}
+    index = [number[frame] for frame in order for _ in frames.get(frame, ())]
+    labels = [label for frame in order for label in frames.get(frame, ())]
+    rows = [(*(getattr(label, name) for name in NUMBERS), *label.bbox, label.score if scores else 0.0)
+            for label in labels]  # fmt: skip
+    table = np.array(rows, dtype=np.float64).reshape(len(rows), len(NUMBERS) + 5)  # a score None becomes NaN
+    if not np.isfinite(table).all():
+        row = int(np.flatnonzero(~np.isfinite(table).all(axis=1))[0])
+        column = int(np.flatnonzero(~np.isfinite(table[row]))[0])
+        name = (*NUMBERS, "left", "top", "right", "bottom", "score")[column]
+        place = row - index.index(index[row]) + 1
+        raise InputError(f"frame {order[index[row]]!r}, object {place}: {name} is {rows[row][column]}, "
+                         "expected a finite number")  # fmt: skip
+    column = {name: table[:, i] for i, name in enumerate(NUMBERS)}
+    box3d = np.stack([column[name] for name in ("x", "y", "z", "height", "width", "length", "rotation_y")], axis=1)
+    types = np.array([label.type.lower() for label in labels], dtype=str)
+    return Objects(np.array(index, dtype=np.int64), types, column["truncated"], column["occluded"], column["alpha"],
+                   table[:, len(NUMBERS) : -1], box3d, table[:, -1])  # fmt: skip
+
+
+def read_ground_truth(folder, frames=None) -> dict:
+    """``{frame: [KittiLabel]}`` of the files ``<frame>.txt`` of a label folder, or only of the listed ``frames``.
+
+    Raises InputError for a folder that is missing or has none, and for every fault of a file, with its line.
+    """
+    files = _text_files(folder, "label")
+    if frames is not None:
+        files = {frame: Path(folder) / f"{frame}.txt" for frame in frames}
+    if not files:
+        raise InputError(f"{folder}: no label files, expected one <frame>.txt per frame")
+    return {frame: read_labels(path) for frame, path in files.items()}
+
+
+def read_detections(folder, frames) -> dict:
+    """``{frame: [KittiLabel]}`` of a folder of detection files, which have a 16th field, the score.
+
+    ``frames``: those of the ground truth. One without a file is left out of the dict, which the evaluation takes for a
+    frame without detections. Raises InputError for a missing or empty folder, a file of a frame not among ``frames``,
+    and for every fault of a file, with its line.
+    """
+    files = _text_files(folder, "detection")
+    unknown = next((path for frame, path in files.items() if frame not in frames), None)
+    if unknown:
+        raise InputError(f"{unknown}: detections of an unknown frame, expected one of the {len(frames)} frames "
+                         f"of the ground truth, such as {next(iter(frames), '-')}")  # fmt: skip
+    if not files:
+        raise InputError(f"{folder}: no detection files, expected one <frame>.txt per frame, an empty one for none")
+    return {frame: read_labels(path, scores=True) for frame, path in files.items()}
+
+
+def read_frame_list(path) -> list:
+    """Frame names of a list such as ``ImageSets/val.txt``, one a line. Raises InputError when there are none."""
+    try:
+        names = Path(path).read_text(encoding="utf-8").split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error}), expected a list of frames") from None
+    if not names:
+        raise InputError(f"{path}: no frames, expected one a line")
+    return list(dict.fromkeys(names))
+
+
+def _text_files(folder, what):
+    """Frame name -> path of every .txt file, sorted."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder, expected one with KITTI {what} files")
+    return {path.stem: path for path in sorted(folder.glob("*.txt"))}
