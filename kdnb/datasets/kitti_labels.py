@@ -11,6 +11,8 @@ TYPES = ("Car", "Van", "Truck", "Pedestrian", "Person_sitting", "Cyclist", "Tram
 FIELDS = ("type", "truncated", "occluded", "alpha", "left", "top", "right", "bottom", "height", "width", "length",
           "x", "y", "z", "rotation_y", "score")  # fmt: skip
 CLASSES = ("Car", "Pedestrian", "Cyclist")  # what the benchmark scores
+# height in pixels above which, and levels of occlusion and truncation up to which, an object counts
+DIFFICULTIES = {"easy": (40, 0, 0.15), "moderate": (25, 1, 0.30), "hard": (25, 2, 0.50)}
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,13 @@ class KittiLabel:
     z: float
     rotation_y: float
     score: float | None = None
+
+
+def counts_as(label: KittiLabel, difficulty: str) -> bool:
+    """Whether a ground truth object must be found at a difficulty, by size, occlusion and truncation."""
+    height, occluded, truncated = DIFFICULTIES[difficulty]
+    tall = label.bbox[3] - label.bbox[1]
+    return tall > height and label.occluded <= occluded and label.truncated <= truncated
 
 
 def read_labels(path, scores: bool = False) -> list[KittiLabel]:

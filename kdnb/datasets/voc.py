@@ -98,19 +98,22 @@ class VOC(torch.utils.data.Dataset):
         return {"id": image_id, "boxes": boxes, "labels": labels, "difficult": difficult, "area": area}
 
 
-def read_image(path):
-    """Decode a picture to a uint8 RGB array (H, W, 3). Raises InputError when it is missing, cut short or none."""
+def read_image(path, kind="JPEG"):
+    """Decode a picture to a uint8 RGB array (H, W, 3); ``kind`` is what messages expect.
+
+    Raises InputError when it is missing, cut short or none.
+    """
     # Some libraries switch this on globally; a picture cut short would then come back padded with grey, silently.
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     try:
         with Image.open(path) as image:
             return np.array(image.convert("RGB"))
     except FileNotFoundError:
-        raise InputError(f"{path}: no such image, expected a JPEG file") from None
+        raise InputError(f"{path}: no such image, expected a {kind} file") from None
     except UnidentifiedImageError:
-        raise InputError(f"{path}: not an image, expected a JPEG file") from None
+        raise InputError(f"{path}: not an image, expected a {kind} file") from None
     except (OSError, SyntaxError, ValueError) as error:
-        raise InputError(f"{path}: cannot be decoded ({error}), expected a whole JPEG file") from None
+        raise InputError(f"{path}: cannot be decoded ({error}), expected a whole {kind} file") from None
 
 
 def _require_files(devkit, year, names):

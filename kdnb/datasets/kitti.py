@@ -1,0 +1,276 @@
+"""KITTI object detection: any root in the official layout, photographed or drawn, as frames with image, points,
+calibration and labels; and a checker that reads a whole root and names every fault in it."""
+
+import logging
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from kdnb.datasets.kitti_calib import Calibration, read_calibration
+from kdnb.datasets.kitti_labels import CLASSES, DIFFICULTIES, TYPES, KittiLabel, counts_as, read_labels
+from kdnb.datasets.voc import read_image
+from kdnb.errors import InputError
+
+__all__ = ["Frame", "KittiObject", "KittiReport", "check_kitti", "read_points", "write_points"]
+
+HOME = "https://www.cvlibs.net/datasets/kitti/eval_object.php?obj_benchmark=3d"
+SPLITS = ("train", "val", "trainval", "test")
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Frame:
+    """One frame; files are read when asked for. ``labels`` None: there is no label file, the frame is not annotated
+    (an annotated frame without objects has an empty list)."""
+
+    name: str
+    image_path: Path
+    points_path: Path | None
+    calibration_path: Path
+    label_path: Path
+
+    def image(self) -> np.ndarray:
+        """uint8 (H, W, 3), RGB; the size varies from frame to frame (1242x375, 1224x370, ...)."""
+        return read_image(self.image_path, "PNG")
+
+    @cached_property
+    def image_size(self) -> tuple[int, int]:
+        """(width, height) in pixels; only the file's head is read."""
+        try:
+            with Image.open(self.image_path) as image:
+                return image.size
+        except OSError:
+            raise InputError(f"{self.image_path}: not an image, expected a PNG file") from None
+
+    def points(self) -> np.ndarray:
+        """float32 (N, 4): x, y, z in the velodyne frame (metres) and intensity 0..1; (0, 4) for an empty cloud."""
+        if self.points_path is None:
+            raise InputError(f"frame {self.name} has no point cloud: its reader was made with points=None")
+        return read_points(self.points_path)
+
+    @cached_property
+    def calibration(self) -> Calibration:
+        return read_calibration(self.calibration_path)
+
+    @cached_property
+    def labels(self) -> list[KittiLabel] | None:
+        """Every object of the label file, DontCare included; None where there is no such file."""
+        return read_labels(self.label_path) if self.label_path.exists() else None
+
+
+class KittiObject:
+    """Frames of one split of a KITTI root (the folder with training/, testing/ and ImageSets/ in it), by index.
+
+    Args:
+        split: "train", "val", "trainval" or "test", as ImageSets/<split>.txt lists them; test frames lie in testing/.
+            A root without ImageSets gives all frames in training/ whatever the split, and says so in the log.
+        points: the folder of the clouds beside image_2/; "velodyne" takes velodyne_reduced/ where that is all there is.
+            A path with a folder in it ("pseudo/run1") is a place of its own, with training/ and testing/ inside or the
+            clouds themselves. None: no clouds.
+
+    Labels of test frames are read from testing_label_2/ where a root has that (drawn ones do).
+    Raises InputError naming the file, and the line of the list, for a missing folder, image, cloud or calibration.
+    """
+
+    def __init__(self, root, split="train", points="velodyne"):
+        self.root, self.split = Path(root), split
+        if split not in SPLITS:
+            raise InputError(f"split is {split!r}, expected one of {', '.join(SPLITS)}")
+        self.names, lines = _names(self.root, split)
+        self.side = _side(self.root, split)
+        self.points_folder = _points_folder(self.root, self.side, points)
+        self.frames = [self._frame(name) for name in self.names]
+        _require_files(self.frames, lines)
+
+    def _frame(self, name):
+        folder = self.root / self.side
+        labels = folder / "label_2" if self.side == "training" else self.root / "testing_label_2"
+        image = folder / "image_2" / f"{name}.png"
+        if not image.exists() and image.with_suffix(".jpg").exists():
+            image = image.with_suffix(".jpg")
+        cloud = None if self.points_folder is None else self.points_folder / f"{name}.bin"
+        return Frame(name, image, cloud, folder / "calib" / f"{name}.txt", labels / f"{name}.txt")
+
+    def __len__(self):
+        return len(self.frames)
+
+    def __getitem__(self, index) -> Frame:
+        return self.frames[index]
+
+
+def _names(root, split):
+    """Names of a split's frames and, for messages, where each is listed."""
+    path = root / "ImageSets" / f"{split}.txt"
+    if path.is_file():
+        pairs = [(line.strip(), f"{path}:{k}: ") for k, line in enumerate(path.read_text().splitlines(), 1)
+                 if line.strip()]  # fmt: skip
+        if not pairs:
+            raise InputError(f"{path}: no frames, expected one name a line")
+        return [name for name, _ in pairs], [where for _, where in pairs]
+    if path.parent.is_dir():
+        raise InputError(f"{path}: no such list, expected one of train.txt, val.txt, test.txt with a name a line")
+    for folder in (root / "training" / "label_2", root / "training" / "image_2"):
+        names = sorted(file.stem for file in folder.glob("*.*")) if folder.is_dir() else []
+        if names:
+            log.warning("%s has no ImageSets: all %d frames in %s are taken as %s", root, len(names), folder, split)
+            return names, [""] * len(names)
+    there = "nothing" if not root.exists() else "a folder" if root.is_dir() else "a file"
+    raise InputError(f"{root / 'training' / 'image_2'}: no frames ({root} is {there}), expected a KITTI object root "
+                     f"with training/ in it; get it from {HOME}")  # fmt: skip
+
+
+def _side(root, split):
+    """Test frames lie in testing/, unless a root keeps everything in training/."""
+    return "testing" if split == "test" and (root / "ImageSets").is_dir() and (root / "testing").is_dir() else "training"
+
+
+def _points_folder(root, side, points):
+    if points is None:
+        return None
+    if len(Path(points).parts) > 1:
+        place = Path(points)
+        folders = [place / side, place]
+    else:
+        folders = [root / side / points, *([root / side / "velodyne_reduced"] if points == "velodyne" else [])]
+    for folder in folders:
+        if folder.is_dir():
+            return folder
+    raise InputError(f"{folders[0]}: no such folder, expected point clouds (.bin); points={str(points)!r} was asked for")
+
+
+def _require_files(frames, lines):
+    """Raise InputError for the first frame with a file missing: better now than an hour into training."""
+    seen = {}
+    for frame, line in zip(frames, lines, strict=True):
+        wanted = (("image", frame.image_path), ("calibration", frame.calibration_path), ("cloud", frame.points_path))
+        for what, path in wanted:
+            if path is None:
+                continue
+            if path.parent not in seen:
+                seen[path.parent] = {p.name for p in path.parent.iterdir()} if path.parent.is_dir() else set()
+            if path.name not in seen[path.parent]:
+                raise InputError(f"{line}frame {frame.name} has no {what}, expected {path}")
+
+
+def read_points(path) -> np.ndarray:
+    """float32 (N, 4) of a velodyne file, four little-endian float32 a point; (0, 4) when it is empty.
+
+    Raises InputError when it is missing or its size is no multiple of 16.
+    """
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}), expected a point cloud (.bin)") from None
+    if len(content) % 16:
+        raise InputError(f"{path}: {len(content)} bytes are no multiple of 16, expected x, y, z, intensity as float32")
+    return np.frombuffer(content, "<f4").reshape(-1, 4).astype(np.float32)
+
+
+def write_points(path, points):
+    """Write points (N, 4) as a velodyne file, under a temporary name first."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        temporary.write_bytes(np.ascontiguousarray(points, dtype="<f4").reshape(-1, 4).tobytes())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+# --- checker ----------------------------------------------------------------------------------------------------
+
+@dataclass
+class KittiReport:
+    """What :func:`check_kitti` found per split: ``counts`` {what: how many}, ``types`` objects per type, ``valid``
+    {(class, difficulty): objects that count}; ``faults`` one line each."""
+
+    root: Path
+    counts: dict = field(default_factory=dict)
+    types: dict = field(default_factory=dict)
+    valid: dict = field(default_factory=dict)
+    faults: list = field(default_factory=list)
+
+    def summary(self):
+        """Tables of frames, objects and objects that count per split, then every fault on a line of its own."""
+        lines = [str(self.root)]
+        if self.counts:
+            lines.append(f"{'':<24}" + "".join(f"{split:>9}" for split in self.counts))
+            lines += self._rows(self.counts)
+            lines += ["objects", *self._rows(self.types, "  ", TYPES)]
+            lines += ["that count, of 41 to be had"]
+            lines += [f"  {f'{c} {d}':<22}" + "".join(f"{v[c, d]:>9}" for v in self.valid.values())
+                      for c in CLASSES for d in DIFFICULTIES]  # fmt: skip
+        end = f"{len(self.faults)} fault{'s' * (len(self.faults) != 1)}" if self.faults else "no faults"
+        return "\n".join([*lines, *self.faults, end])
+
+    __str__ = summary
+
+    @staticmethod
+    def _rows(table, indent="", keys=None):
+        keys = keys or list(next(iter(table.values())))
+        return [f"{indent + key:<24}" + "".join(f"{column[key]:>9}" for column in table.values()) for key in keys]
+
+
+def check_kitti(root) -> KittiReport:
+    """Read every image, cloud, calibration and label of a KITTI root; report counts per split and every fault.
+
+    Raises InputError only when there is no split at all.
+    """
+    root = Path(root)
+    report = KittiReport(root)
+    listed = [split for split in SPLITS if (root / "ImageSets" / f"{split}.txt").is_file()]
+    if {"train", "val"} <= set(listed):
+        listed = [split for split in listed if split != "trainval"]
+    for split in listed or ["train"]:
+        try:
+            data = KittiObject(root, split)
+        except InputError as error:
+            if not listed:
+                raise
+            report.faults.append(str(error))
+            continue
+        with ThreadPoolExecutor() as pool:  # Pillow decodes without holding Python's lock
+            notes = list(tqdm(pool.map(_check_frame, data), total=len(data), desc=f"check {split}", disable=None))
+        report.faults += [fault for _, _, _, faults in notes for fault in faults]
+        _count(report, split if listed else "all", notes)
+    return report
+
+
+def _check_frame(frame):
+    """(labels or None, points, image size, faults) of one frame."""
+    faults, labels, count, size = [], None, 0, None
+
+    def read(what):
+        try:
+            return what()
+        except InputError as error:
+            faults.append(str(error))
+            return None
+
+    image, points, _ = read(frame.image), read(frame.points), read(lambda: frame.calibration)
+    labels = read(lambda: frame.labels)
+    if image is not None:
+        size = image.shape[1::-1]
+    if points is not None:
+        count = len(points)
+        if not np.isfinite(points).all():
+            faults.append(f"{frame.points_path}: holds values that are no numbers, expected finite float32")
+    return labels, count, size, faults
+
+
+def _count(report, split, notes):
+    labels = [label for found, *_ in notes for label in found or ()]
+    sizes = {size for _, _, size, _ in notes if size}
+    clouds = [count for _, count, _, _ in notes]
+    report.counts[split] = {"frames": len(notes), "with labels": sum(found is not None for found, *_ in notes),
+                            "image sizes": len(sizes), "points, median": int(np.median(clouds)),
+                            "empty clouds": clouds.count(0)}  # fmt: skip
+    report.types[split] = Counter(label.type for label in labels)
+    report.valid[split] = {(c, d): sum(label.type == c and counts_as(label, d) for label in labels)
+                           for c in CLASSES for d in DIFFICULTIES}  # fmt: skip
