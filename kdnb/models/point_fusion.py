@@ -1,0 +1,79 @@
+"""Point fusion: what the image shows where a LiDAR point projects to is added to the point's own features.
+
+MVX-Net's early fusion (Sindagi et al. 2019, arXiv 1904.01649, section 3.2). Pixels as in KITTI: u right, v down, the
+centre of the first pixel at (0, 0).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kdnb.models.voxels import Voxels
+
+OUTSIDE = -2.0  # in grid_sample's coordinates, where the image spans -1..1
+
+
+def project(xyz: Tensor, projections: Tensor) -> tuple[Tensor, Tensor]:
+    """(P, 3) velodyne points through their (P, 3, 4) projections → pixels (P, 2), depth (P,)."""
+    u, v, depth = (torch.einsum("pij,pj->pi", projections[:, :, :3], xyz) + projections[:, :, 3]).unbind(1)
+    safe = depth.clamp(min=0.1)
+    return torch.stack([u / safe, v / safe], 1), depth
+
+
+def sample_at_points(feature_map: Tensor, uv: Tensor, depth: Tensor, frame: Tensor, size: tuple[int, int]) -> Tensor:
+    """(P, C) features (B, C, h, w) of the image, bilinear, at pixels (P, 2); 0 for points that it does not show.
+
+    Args:
+        depth: (P,) of the points; those nearer than 10 cm or behind the camera see nothing.
+        frame: (P,) which image of the batch each point belongs to, ascending or not.
+        size: (H, W) of the image in pixels, which the map covers from edge to edge.
+    """
+    height, width = size
+    # pixel u covers u - 0.5 .. u + 0.5, and the image's edges are at -1 and 1
+    place = torch.stack([(2 * uv[:, 0] + 1) / width - 1, (2 * uv[:, 1] + 1) / height - 1], 1)
+    seen = (depth > 0.1) & (place.abs() <= 1).all(1)
+    place = torch.where(seen[:, None], place, OUTSIDE).to(feature_map.dtype)
+    sampled = feature_map.new_zeros(len(uv), feature_map.shape[1])
+    for i in range(len(feature_map)):
+        own = (frame == i).nonzero()[:, 0]
+        if len(own):
+            values = F.grid_sample(feature_map[i : i + 1], place[own][None, None], "bilinear", "border", False)
+            sampled = sampled.index_copy(0, own, values[0, :, 0].T * seen[own, None])
+    return sampled
+
+
+class PointFusion(nn.Module):
+    """ReLU(BN(linear(point features)) + BN(linear(image features at the point))).
+
+    Args:
+        image_channels: of each of the image's feature maps.
+        levels: number of those maps; each passes a 3x3 convolution to ``mid`` channels of its own.
+        point_channels, out: of the points, before and after.
+    """
+
+    def __init__(self, image_channels: int, levels: int, point_channels: int, mid: int, out: int):
+        super().__init__()
+        self.lateral_convs = nn.ModuleList(
+            nn.Sequential(OrderedDict(conv=nn.Conv2d(image_channels, mid, 3, padding=1), activate=nn.ReLU(True)))
+            for _ in range(levels)
+        )
+        self.img_transform = nn.Sequential(nn.Linear(mid * levels, out), nn.BatchNorm1d(out, eps=1e-3, momentum=0.01))
+        self.pts_transform = nn.Sequential(nn.Linear(point_channels, out), nn.BatchNorm1d(out, eps=1e-3, momentum=0.01))
+
+    def forward(self, features: Tensor, voxels: Voxels, maps: list[Tensor], size: tuple[int, int],
+                projections: Tensor) -> Tensor:  # fmt: skip
+        """(P, out).
+
+        Args:
+            features: (P, point_channels) of the points in ``voxels``.
+            maps: the image's feature maps, (B, image_channels, h, w) each.
+            size: (H, W) of the images; projections: (B, 3, 4), velodyne → their pixels.
+        """
+        uv, depth = project(voxels.points[:, :3], projections[voxels.frame])
+        laterals = [conv(m) for conv, m in zip(self.lateral_convs, maps, strict=True)]
+        sampled = torch.cat([sample_at_points(m, uv, depth, voxels.frame, size) for m in laterals], 1)
+        return F.relu(self.img_transform(sampled) + self.pts_transform(features))
