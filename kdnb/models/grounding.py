@@ -10,7 +10,7 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import generalized_box_iou_loss, roi_align
+from torchvision.ops import complete_box_iou_loss, generalized_box_iou_loss, roi_align
 
 from kdnb.errors import InputError
 
@@ -220,16 +220,26 @@ def overlaps(a: Tensor, b: Tensor) -> Tensor:
     return shared / (areas[0] + areas[1] - shared).clamp(min=1e-9)
 
 
-def box_loss(box: Tensor, truth: Tensor, l1: float = 5.0, giou: float = 2.0) -> dict[str, Tensor]:
-    """L1 of the four edges, as shares of the picture and summed over them, and generalised IoU, each times its weight.
+OVERLAP_LOSSES = {"giou": generalized_box_iou_loss, "ciou": complete_box_iou_loss}
+
+
+def box_loss(box: Tensor, truth: Tensor, l1: float = 5.0, iou: float = 2.0, overlap: str = "giou") -> dict[str, Tensor]:
+    """L1 of the four edges, as shares of the picture and summed over them, and 1 − overlap, each times its weight.
 
     DETR's loss (Carion et al. 2020, arXiv 2005.12872, section 3.1); the original of this project weighs 5 and 2.
 
     Args:
         box, truth: (B, 4).
+        overlap: "giou", generalised IoU (Rezatofighi et al. 2019, arXiv 1902.09630), or "ciou", complete IoU, which
+            also compares centres and aspect ratios (Zheng et al. 2020, arXiv 1911.08287).
+
+    Raises:
+        InputError: another overlap.
     """
+    if overlap not in OVERLAP_LOSSES:
+        raise InputError(f"overlap is {overlap!r}, expected one of {', '.join(OVERLAP_LOSSES)}")
     return {"l1": l1 * (box - truth).abs().sum(-1).mean(),
-            "giou": giou * generalized_box_iou_loss(box.float(), truth.float(), reduction="mean")}  # fmt: skip
+            overlap: iou * OVERLAP_LOSSES[overlap](box.float(), truth.float(), reduction="mean")}  # fmt: skip
 
 
 # --- the whole model --------------------------------------------------------------------------------------------
@@ -290,11 +300,11 @@ def align_cells(feature_map: Tensor, boxes: Tensor, cells: int) -> Tensor:
     return found.flatten(2).transpose(1, 2).unflatten(0, boxes.shape[:2])
 
 
-def grounding_step(model: Grounder, batch: dict, l1: float = 5.0, giou: float = 2.0) -> dict:
-    """The task of a ``Distiller``: "truth" (B, 4) in the batch; ranking loss, and the box loss in "regress"."""
+def grounding_step(model: Grounder, batch: dict, l1: float = 5.0, iou: float = 2.0, overlap: str = "giou") -> dict:
+    """The task of a ``Distiller``: "truth" (B, 4) in the batch; ranking loss, and ``box_loss`` in "regress"."""
     found = model(batch)
     rank = ranking_loss(found["scores"], batch["boxes"], batch["there"], batch["truth"])
     if model.head.mode == "rank":
         return {"loss": rank, **found}
-    parts = box_loss(found["box"], batch["truth"], l1, giou)
+    parts = box_loss(found["box"], batch["truth"], l1, iou, overlap)
     return {"loss": sum(parts.values()), "parts": parts, **found}

@@ -61,6 +61,8 @@ class Experiment:
         order = np.random.default_rng((run.seed, 0)).permutation(len(data.train)).tolist()
         self.labelled = order[: settings.few_labels]
         self._crops: dict[tuple[str, int], Tensor] = {}
+        if data.note and self.acc.is_main_process:
+            run.log(data.note)
 
     # --- what all arms share ------------------------------------------------------------------------------------
 
@@ -169,7 +171,7 @@ class Experiment:
             else (settings.head_steps, settings.batch, settings.lr)  # fmt: skip
 
         def step(model, batch):
-            return grounding_step(model, batch, settings.box_l1, settings.box_giou)
+            return grounding_step(model, batch, settings.box_l1, settings.box_iou, settings.box_overlap)
 
         def validate(_):
             boxes = self.boxes(model, self.inputs("validation", arm))

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from kdnb.datasets.region_views import cut, window
-from kdnb.datasets.talk2car import HEIGHT, WIDTH, Talk2Car, to_pixels
+from kdnb.datasets.talk2car import HEIGHT, WIDTH, Command, Talk2Car, to_pixels
 from kdnb.errors import InputError
 from kdnb.models.clip import encode_text_tokens, encode_texts, normalised
 from kdnb.models.grounding import Grounder, ProjectionHead, TransformerHead
@@ -43,7 +44,7 @@ class Talk2CarGroundingSettings(Settings):
     proposals: int = 16  # of each picture, the best ones
     context: float = 1.2  # side of a crop over the longer side of its proposal
     few_labels: int = 100  # commands
-    test_split: str = "test"  # the official test set has no boxes: "val" scores on the other half of nobody's training
+    test_split: Literal["test", "val"] = "test"  # "val" also wherever test has no boxes, as the official one
     # encoders: those of this profile of 01
     encoders: str = "lite"
     encoder_data: str | None = None  # the COCO root 01 learned from; None is the drawn one
@@ -68,8 +69,9 @@ class Talk2CarGroundingSettings(Settings):
     checkpoint_every: int = 0
     curve_points: int = 5
     processes: int = 1
-    box_l1: float = 5.0  # the original's weights of a regressed box: L1 and GIoU
-    box_giou: float = 2.0
+    box_l1: float = 5.0  # the original's weights of a regressed box: L1, and generalised or complete IoU
+    box_iou: float = 2.0
+    box_overlap: Literal["giou", "ciou"] = "giou"
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,8 @@ class Arm:
     Attributes:
         encoder: "teacher", "random", or the arm of 01 whose student it is.
         head: "transformer" or "projection".
-        mode: "rank" the proposals, or "regress" a box from the whole picture's cells.
+        mode: "rank" answers with one of the proposals; "regress" corrects each proposal's box and answers with their
+            mean, weighted by the scores.
         finetune: then train encoder and head together, end to end.
         few_labels: only ``settings.few_labels`` commands have a box.
     """
@@ -121,19 +124,23 @@ COMPARISONS = [
 
 @dataclass
 class Data:
-    """The three splits. ``key`` names them and everything done to them."""
+    """The three splits. ``key`` names them and all that was done to them, ``note`` what stands in for test, if so."""
 
     key: str
     train: Talk2Car
     validation: Talk2Car
     test: Talk2Car
+    note: str = ""
 
 
 def open_data(settings: Talk2CarGroundingSettings, data: str | Path | None = None, root: str | Path = "data") -> Data:
     """The Talk2Car root at ``data``, or one drawn for these settings below ``root`` (found again next time).
 
-    The official test set has no boxes. With ``test_split`` "val" its place is taken by val, and validation is the last
-    eighth of train.
+    The official test set has no boxes. Then, or with ``test_split`` "val", arms are reported on val, and they are
+    selected on the last scenes of train, at least an eighth of its commands.
+
+    Raises:
+        InputError: every fault of the files, no proposals file, commands to learn from or to score without a box.
     """
     drawn = data is None
     folder = data
@@ -141,20 +148,45 @@ def open_data(settings: Talk2CarGroundingSettings, data: str | Path | None = Non
         folder = drawn_talk2car(root, train=settings.train_images, val=settings.validation_images,
                                 test=settings.test_images, size=settings.size,
                                 proposals=settings.proposals)  # fmt: skip
-    names = ("train", "val", "test") if drawn or settings.test_split == "test" else ("train", "train", "val")
-    train, validation, test = (Talk2Car(folder, split, settings.proposals) for split in names)
+    train, validation = (Talk2Car(folder, split, settings.proposals) for split in ("train", "val"))
+    test, note = None, "test_split is 'val'"
+    if settings.test_split == "test":
+        test = Talk2Car(folder, "test", settings.proposals)
+        if all(command.box is None for command in test.commands):
+            test, note = None, f"{test.path} has no boxes"
+    if test is None:
+        test, validation = validation, Talk2Car(folder, "train", settings.proposals)
+        train.commands, validation.commands = hold_out(train.commands)
+        note += (f": scores are those of val, selection is on {len(validation)} commands of train's last scenes, "
+                 f"{len(train)} are left to learn from")  # fmt: skip
     for part in (train, validation, test):
         if part.proposals is None:
             raise InputError(f"{folder}: no proposals file, expected one: the heads choose among proposals")
         without = [c.token for c in part.commands if c.box is None]
         if without:
-            raise InputError(f"{part.path}: command {without[0]} has no box; expected boxes to train and score with, "
-                             "set test_split to 'val' for the official data")  # fmt: skip
-    if names[0] == names[1]:
-        cut_at = len(train.commands) - len(train.commands) // 8
-        train.commands, validation.commands = train.commands[:cut_at], validation.commands[cut_at:]
+            raise InputError(f"{part.path}: command {without[0]} has no box; expected boxes to train and score with")
     return Data(f"{Path(folder).resolve().name}-{len(train)}-{settings.proposals}-{settings.context}", train,
-                validation, test)  # fmt: skip
+                validation, test, note if test.split == "val" else "")  # fmt: skip
+
+
+def hold_out(commands: list[Command], share: float = 1 / 8) -> tuple[list[Command], list[Command]]:
+    """(kept, held out): whole scenes, from the last one on, until they hold at least ``share`` of the commands.
+
+    Pictures of one scene show the same street seconds apart: cut within a scene, selection would see what was learned.
+    A command without a scene counts by its picture.
+    """
+    scenes = [command.scene or command.image for command in commands]
+    held: set[str] = set()
+    count = 0
+    for scene in reversed(dict.fromkeys(scenes)):
+        if count >= share * len(commands):
+            break
+        held.add(scene)
+        count += scenes.count(scene)
+    if count == len(commands):
+        raise InputError(f"train has {len(set(scenes))} scene, expected at least two: the last one is held out")
+    return ([c for c, scene in zip(commands, scenes, strict=True) if scene not in held],
+            [c for c, scene in zip(commands, scenes, strict=True) if scene in held])  # fmt: skip
 
 
 def shares(boxes: Tensor) -> Tensor:

@@ -215,7 +215,12 @@ def test_box_loss_has_the_values_of_its_formulas():
     parts = box_loss(away, truth)
     torch.testing.assert_close(parts["l1"], torch.tensor(5 * 0.8))
     torch.testing.assert_close(parts["giou"], torch.tensor(2 * 4 / 3), atol=1e-4, rtol=0)
-    assert box_loss(away, truth, l1=0.0, giou=1.0)["l1"] == 0
+    assert box_loss(away, truth, l1=0.0, iou=1.0)["l1"] == 0
+    # centres 0.4 apart, the hull's diagonal squared is 0.4, same shape: 1 - CIoU = 1 + 0.16 / 0.4
+    complete = box_loss(away, truth, overlap="ciou")
+    assert list(complete) == ["l1", "ciou"] and complete["ciou"].item() == pytest.approx(2 * 1.4, abs=1e-4)
+    with pytest.raises(InputError, match="overlap is 'diou', expected one of giou, ciou"):
+        box_loss(away, truth, overlap="diou")
 
 
 def test_step_adds_the_parts_of_the_box_loss():

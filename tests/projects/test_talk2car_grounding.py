@@ -2,10 +2,12 @@
 
 import json
 import math
+import shutil
 
 import pytest
 import torch
 
+from kdnb.datasets.talk2car import Command
 from kdnb.errors import InputError
 from kdnb.metrics.grounding import evaluate_talk2car, iou_per_command, read_predictions
 from kdnb.projects import talk2car_grounding as project
@@ -126,9 +128,35 @@ def test_an_empty_command_and_too_few_commands_are_told(experiment, tmp_path, da
         Experiment(Run.start(project.PROJECT, "smoke", 0, tmp_path, settings), settings, data, drawn)
 
 
-def test_a_root_without_proposals_is_told(data, tmp_path):
-    import shutil
+def test_a_test_set_without_boxes_is_stood_in_for_by_val(data, drawn, tmp_path, capsys):
+    """As the official one: no setting needed; scores are those of val, selection is on whole scenes of train."""
+    root = tmp_path / "t2c"
+    shutil.copytree(data.train.root, root)
+    file = root / "commands" / "test_commands.json"
+    content = json.loads(file.read_text())
+    for row in content["commands"]:
+        del row["2d_box"]
+    file.write_text(json.dumps(content))
+    opened = project.open_data(settings_of(), root)
+    assert [c.token for c in opened.test.commands] == [c.token for c in data.validation.commands]
+    train, held = ({c.scene for c in part.commands} for part in (opened.train, opened.validation))
+    assert train and held and not train & held
+    assert len(opened.train) + len(opened.validation) == len(data.train)
+    Experiment(Run.start(project.PROJECT, "smoke", 0, tmp_path, settings_of()), settings_of(), opened, drawn)
+    assert "test_commands.json has no boxes: scores are those of val" in capsys.readouterr().out
+    assert project.open_data(settings_of(test_split="val"), root).note.startswith("test_split is 'val'")
+    assert data.note == ""
 
+
+def test_scenes_are_held_out_whole():
+    commands = [Command(str(i), "stop", None, f"{i}.jpg", "car", scene) for i, scene in enumerate("aabbbcacc" * 3)]
+    kept, held = project.hold_out(commands)
+    assert {c.scene for c in held} == {"c"} and {c.scene for c in kept} == {"a", "b"}
+    with pytest.raises(InputError, match="train has 1 scene"):
+        project.hold_out(commands[:2])
+
+
+def test_a_root_without_proposals_is_told(data, tmp_path):
     root = shutil.copytree(data.train.root, tmp_path / "t2c")
     for file in root.glob("*.json"):
         file.unlink()
