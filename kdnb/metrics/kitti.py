@@ -3,7 +3,7 @@
 Ground truth and detections are ``{frame: [KittiLabel]}``; a frame that the detections lack has none. Precision is
 sampled at 41 scores, those at which the recall comes closest to 0, 1/40 ... 1, and smoothed to the best at or beyond
 each. AP is its mean at all but the first (R40, since 2019, arXiv 1905.12365) or at every fourth (R11); numbers of the
-two do not compare. With n < 41 objects to find there are n scores at most: a perfect detector has an R40 of (n - 1) / 40
+two do not compare. With n < 41 objects there are n scores at most: a perfect detector has an R40 of (n - 1) / 40
 only, and a warning says so.
 """
 
