@@ -11,7 +11,7 @@ from kdnb.models.voxels import Grid, Voxels, segment_max
 def convolution(inputs: int, outputs: int, stride: int = 1) -> list[nn.Module]:
     """3x3 convolution, BatchNorm, ReLU."""
     return [nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False),
-            nn.BatchNorm2d(outputs, eps=1e-3, momentum=0.01), nn.ReLU(True)]  # fmt: skip
+            nn.BatchNorm2d(outputs, eps=1e-3), nn.ReLU(True)]  # fmt: skip
 
 
 class SlabEncoder(nn.Module):
@@ -26,7 +26,7 @@ class SlabEncoder(nn.Module):
     def __init__(self, inputs: int, channels: int, outputs: int, grid: Grid):
         super().__init__()
         self.grid, self.channels = grid, channels
-        norm = nn.BatchNorm1d(channels, eps=1e-3, momentum=0.01)
+        norm = nn.BatchNorm1d(channels, eps=1e-3)
         self.project = nn.Sequential(nn.Linear(inputs + 3, channels, bias=False), norm, nn.ReLU(True))
         self.mix = nn.Sequential(*convolution(channels * grid.slabs, outputs, grid.stride))
 
@@ -67,7 +67,7 @@ class SECONDFPN(nn.Module):
         super().__init__()
         self.deblocks = nn.ModuleList(
             nn.Sequential(nn.ConvTranspose2d(i, width, stride, stride, bias=False),
-                          nn.BatchNorm2d(width, eps=1e-3, momentum=0.01), nn.ReLU(True))
+                          nn.BatchNorm2d(width, eps=1e-3), nn.ReLU(True))
             for i, stride in zip(inputs, (1, 2), strict=True)
         )  # fmt: skip
 

@@ -61,8 +61,8 @@ class PointFusion(nn.Module):
             nn.Sequential(OrderedDict(conv=nn.Conv2d(image_channels, mid, 3, padding=1), activate=nn.ReLU(True)))
             for _ in range(levels)
         )
-        self.img_transform = nn.Sequential(nn.Linear(mid * levels, out), nn.BatchNorm1d(out, eps=1e-3, momentum=0.01))
-        self.pts_transform = nn.Sequential(nn.Linear(point_channels, out), nn.BatchNorm1d(out, eps=1e-3, momentum=0.01))
+        self.img_transform = nn.Sequential(nn.Linear(mid * levels, out), nn.BatchNorm1d(out, eps=1e-3))
+        self.pts_transform = nn.Sequential(nn.Linear(point_channels, out), nn.BatchNorm1d(out, eps=1e-3))
 
     def forward(self, features: Tensor, voxels: Voxels, maps: list[Tensor], size: tuple[int, int],
                 projections: Tensor) -> Tensor:  # fmt: skip

@@ -149,7 +149,7 @@ class DynamicVFE(nn.Module):
         super().__init__()
         inputs = [10, *(2 * width for width in widths[:-1])]
         self.vfe_layers = nn.ModuleList(
-            nn.Sequential(nn.Linear(i, o, bias=False), nn.BatchNorm1d(o, eps=1e-3, momentum=0.01), nn.ReLU(True))
+            nn.Sequential(nn.Linear(i, o, bias=False), nn.BatchNorm1d(o, eps=1e-3), nn.ReLU(True))
             for i, o in zip(inputs, widths, strict=True)
         )
         self.fusion_layer = fusion_layer

@@ -1,0 +1,110 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from kdnb.distill.bev import bev_terms, box_kd, heat_kd, heated_mse, phase_weight, teacher_step
+from kdnb.distill.distiller import Distiller, LiveTeacher
+
+
+def maps(seed=0, batch=2, channels=4):
+    torch.manual_seed(seed)
+    return {"bev": torch.randn(batch, channels, 6, 5), "heatmap": torch.randn(batch, 3, 6, 5) * 2,
+            "boxes": torch.randn(batch, 9, 6, 5)}  # fmt: skip
+
+
+def test_agreement_costs_nothing():
+    t = maps()
+    assert heated_mse(t["bev"], (t["bev"], t["heatmap"])) == 0
+    assert heat_kd(t["heatmap"], t["heatmap"]) == 0
+    assert box_kd(t["boxes"], (t["boxes"], t["heatmap"])) == 0
+
+
+def test_losses_have_gradients_for_the_student_alone():
+    s, t = maps(1), maps(2)
+    for value in (*s.values(), *t.values()):
+        value.requires_grad_()
+    loss = heated_mse(s["bev"], (t["bev"], t["heatmap"])) + heat_kd(s["heatmap"], t["heatmap"]) + box_kd(
+        s["boxes"], (t["boxes"], t["heatmap"]))  # fmt: skip
+    loss.backward()
+    assert all(v.grad is not None and v.grad.abs().sum() > 0 for v in s.values())
+    assert all(v.grad is None for v in t.values())
+
+
+def test_values_against_a_loop():
+    s, t = maps(1, batch=1), maps(2, batch=1)
+    heat = t["heatmap"].sigmoid()
+    features = boxes = logits = 0.0
+    weights = scores = 0.0
+    for y in range(6):
+        for x in range(5):
+            h = heat[0, :, y, x].max()
+            features += (0.1 + h) * (s["bev"] - t["bev"])[0, :, y, x].pow(2).mean()
+            weights += 0.1 + h
+            if h > 0.3:
+                boxes += h * (s["boxes"] - t["boxes"])[0, :8, y, x].abs().mean()
+                scores += h
+            for k in range(3):
+                p, q = s["heatmap"][0, k, y, x].sigmoid(), heat[0, k, y, x]
+                logits -= (q - p) ** 2 * (q * p.log() + (1 - q) * (1 - p).log())
+    assert heated_mse(s["bev"], (t["bev"], t["heatmap"])).item() == pytest.approx((features / weights).item(), rel=1e-4)
+    assert box_kd(s["boxes"], (t["boxes"], t["heatmap"])).item() == pytest.approx((boxes / scores).item(), rel=1e-4)
+    assert heat_kd(s["heatmap"], t["heatmap"]).item() == pytest.approx((logits / heat.sum()).item(), rel=1e-4)
+
+
+def test_losses_do_not_depend_on_the_batch_size():
+    s, t = maps(1), maps(2)
+    double_s, double_t = ({key: torch.cat([m[key]] * 2) for key in m} for m in (s, t))
+
+    def values(a, b):
+        return torch.stack([heated_mse(a["bev"], (b["bev"], b["heatmap"])), heat_kd(a["heatmap"], b["heatmap"]),
+                            box_kd(a["boxes"], (b["boxes"], b["heatmap"]))])  # fmt: skip
+
+    assert torch.allclose(values(s, t), values(double_s, double_t))
+
+
+def test_a_teacher_that_sees_nothing_says_nothing_about_boxes():
+    s, t = maps(1), maps(2)
+    assert box_kd(s["boxes"], (t["boxes"], t["heatmap"] * 0 - 9)) == 0
+
+
+def test_the_two_phases_are_the_originals():
+    feature, logit = phase_weight("bev"), phase_weight("logit")
+    assert [feature(0.0), feature(0.49), feature(0.5), feature(1.0)] == [2, 2, 0.5, 0.5]  # 2 to 1, 1.5 to 3
+    assert [logit(0.2), logit(0.7)] == [1, 0.5]
+    assert phase_weight("bev", 3.0, switch=0.8)(0.7) == 6
+
+
+class Toy(nn.Module):
+    def __init__(self, channels):
+        super().__init__()
+        self.features = nn.Conv2d(1, channels, 1)
+        self.cls, self.reg = nn.Conv2d(channels, 3, 1), nn.Conv2d(channels, 9, 1)
+
+    def forward(self, points, images, projections):
+        bev = self.features(torch.stack(points))
+        return {"bev": bev, "heatmap": self.cls(bev), "boxes": self.reg(bev)}
+
+
+def step(model, batch):
+    output = model(batch["points"], batch["images"], batch["projections"])
+    return {"loss": 10 + output["heatmap"].pow(2).mean(), **output}
+
+
+def test_in_the_distiller():
+    torch.manual_seed(0)
+    teacher, student = Toy(6), Toy(4)
+    points = [torch.randn(1, 5, 5) for _ in range(2)]
+    batch = {"points": points, "teacher_points": [p * 2 for p in points], "images": None, "projections": None}
+    distiller = Distiller(student, LiveTeacher(teacher, teacher_step), bev_terms((4, 6)), step)
+    early, late = distiller(batch, 0.0), distiller(batch, 0.9)
+    assert list(early) == ["loss", "task", "bev", "logit", "box"]
+    assert early["bev"].item() == pytest.approx(4 * late["bev"].item(), rel=1e-4)
+    assert early["logit"].item() == pytest.approx(2 * late["logit"].item(), rel=1e-4)
+    early["loss"].backward()
+    assert all(p.grad is not None for p in distiller.parameters())
+    # a student that is the teacher, fed the teacher's points, has nothing to learn from logits and boxes
+    twin = Distiller(copy.deepcopy(teacher), distiller.teacher, bev_terms((6, 6), ("logit", "box"), {"box": 5.0}), step)
+    parts = twin({**batch, "points": batch["teacher_points"]}, 0.0)
+    assert parts["logit"] == 0 and parts["box"] == 0 and parts["loss"] == parts["task"]
