@@ -116,7 +116,7 @@ def _names(root, split):
     if path.parent.is_dir():
         raise InputError(f"{path}: no such list, expected one of train.txt, val.txt, test.txt with a name a line")
     for folder in (root / "training" / "label_2", root / "training" / "image_2"):
-        names = sorted(file.stem for file in folder.glob("*.*")) if folder.is_dir() else []
+        names = sorted(file.stem for file in folder.glob("[!.]*.*")) if folder.is_dir() else []
         if names:
             log.warning("%s has no ImageSets: all %d frames in %s are taken as %s", root, len(names), folder, split)
             return names, [""] * len(names)
@@ -127,7 +127,8 @@ def _names(root, split):
 
 def _side(root, split):
     """Test frames lie in testing/, unless a root keeps everything in training/."""
-    return "testing" if split == "test" and (root / "ImageSets").is_dir() and (root / "testing").is_dir() else "training"
+    apart = (root / "ImageSets").is_dir() and (root / "testing").is_dir()
+    return "testing" if split == "test" and apart else "training"
 
 
 def _points_folder(root, side, points):
@@ -141,7 +142,7 @@ def _points_folder(root, side, points):
     for folder in folders:
         if folder.is_dir():
             return folder
-    raise InputError(f"{folders[0]}: no such folder, expected point clouds (.bin); points={str(points)!r} was asked for")
+    raise InputError(f"{folders[0]}: no such folder, expected point clouds (.bin), as points={str(points)!r}")
 
 
 def _require_files(frames, lines):

@@ -80,6 +80,22 @@ def _rider(rng, hip, shoulder, feet, hands, helmet) -> tuple[Kit, dict]:
     return kit, {"colour": top, "trousers": bottom}
 
 
+def sitter(rng: np.random.Generator) -> tuple[Kit, dict]:
+    """Somebody who sits on a bench of furniture.py, in the bench's frame."""
+    top, shirt, bottom, trousers, skin, hair = _looks(rng)
+    kit, at = Kit("person"), round(rng.uniform(-0.45, 0.45), 3)
+    limb(kit, (-0.06, at, 0.50), (-0.10, 1.05), 0.22, shirt, 0.42, SHIRT, accent=shirt[::-1])
+    for side in (-1, 1):
+        y = at + side * 0.12
+        kit.add((0.14, y, 0.56), (0.50, 0.16, 0.16), trousers)
+        limb(kit, (0.38, y, 0.06), (0.34, 0.54), 0.13, trousers * 0.9, 0.14)
+        kit.add((0.43, y, 0.04), (0.27, 0.11, 0.08), (0.10, 0.08, 0.07))
+        limb(kit, (0.12, at + side * 0.25, 0.62), (-0.08, 1.02), 0.10, shirt * 0.88)
+        kit.add((0.16, at + side * 0.22, 0.63), (0.12, 0.09, 0.08), skin)
+    kit.add((-0.04, at, 1.22), (0.23, 0.19, 0.26), skin, HEAD, ELLIPSOID, accent=hair)
+    return kit, {"colour": top, "trousers": bottom}
+
+
 def bicycle(rng: np.random.Generator) -> tuple[Kit, dict, Kit, dict]:
     """A bicycle and its rider: two kits in the same frame, each with its attributes."""
     colour, paint = palette.named(rng, palette.CAR_COLOURS)

@@ -133,11 +133,11 @@ def draw_street(rng: np.random.Generator) -> Street:
 
 
 class Placer:
-    """Finds places that are free, in view and not hidden. Footprints are covered by circles; two things that share no
-    circle do not touch."""
+    """Finds places that are free, in view and hidden by at most ``hidden`` of their width. Footprints are covered by
+    circles; two things that share no circle do not touch."""
 
-    def __init__(self, rng: np.random.Generator, street: Street, half_view: float):
-        self.rng, self.street, self.half_view = rng, street, half_view
+    def __init__(self, rng: np.random.Generator, street: Street, half_view: float, hidden: float = 0.45):
+        self.rng, self.street, self.half_view, self.hidden = rng, street, half_view, hidden
         self.circles = np.array([[0.0, 0.0, 1.5]])  # x, y, radius in the ego frame; the camera keeps a distance
         self.spans = []  # (low azimuth, high azimuth, distance) of what is already there
 
@@ -225,11 +225,11 @@ class Placer:
         return float(((y - r) / x).min()), float(((y + r) / x).max()), float(np.hypot(x, y).min())
 
     def _hidden(self, span) -> bool:
-        """Whether the new span or one behind it would be covered for more than 45 %."""
+        """Whether the new span or one behind it would be covered for more than a share of ``hidden``."""
         for low, high, distance in self.spans:
             shared = min(high, span[1]) - max(low, span[0])
             farther = (low, high) if distance > span[2] else span
-            if shared > 0.45 * (farther[1] - farther[0]):
+            if shared > self.hidden * (farther[1] - farther[0]):
                 return True
         return False
 

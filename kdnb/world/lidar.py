@@ -14,8 +14,8 @@ GROUND_REFLECTANCE = {"road": 0.18, "lane mark": 0.75, "pavement": 0.30, "grass"
 
 @dataclass
 class Lidar:
-    """A sensor at (0, 0, ``above``) in the ego frame, upright. Its frame is the ego frame moved up: x forward, y left,
-    z up. ``sector`` is the half-angle around straight ahead that is scanned, in degrees."""
+    """A sensor at (``ahead``, ``left``, ``above``) in the ego frame, upright. Its frame is the ego frame moved there:
+    x forward, y left, z up. ``sector`` is the half-angle around straight ahead that is scanned, in degrees."""
 
     beams: int = 64
     columns: int = 2048
@@ -24,6 +24,12 @@ class Lidar:
     sector: float = 180.0
     noise: float = 0.02
     dropout: float = 0.04
+    ahead: float = 0.0
+    left: float = 0.0
+
+    @property
+    def origin(self) -> np.ndarray:
+        return np.array([self.ahead, self.left, self.above])
 
     def rays(self):
         """Ego directions (x (1,C), y (1,C), z (B,1)) of unit horizontal length, azimuths (C,) from left to right."""
@@ -39,7 +45,7 @@ def _windows(corners: np.ndarray, sensor: Lidar, azimuth: np.ndarray, slope: np.
 
     A box the sensor stands in, or that straddles straight behind, gets all columns.
     """
-    x, y, z = corners[..., 0], corners[..., 1], corners[..., 2] - sensor.above
+    x, y, z = corners[..., 0] - sensor.ahead, corners[..., 1] - sensor.left, corners[..., 2] - sensor.above
     angle = np.arctan2(y, x)
     low, high = angle.min(1), angle.max(1)
     around = high - low > np.pi
@@ -65,9 +71,8 @@ def scan(scene: Scene, beams: int = 64, sensor: Lidar | None = None) -> np.ndarr
     rays, azimuth = sensor.rays()
     shape = (sensor.beams, sensor.columns)
     solids = scene.solids
-    origin = np.array([0.0, 0.0, sensor.above])
     area = _windows(solids.corners, sensor, azimuth, rays[2][:, 0].astype(float))
-    hits = cast(solids, origin, rays, area, shape)
+    hits = cast(solids, sensor.origin, rays, area, shape)
     x, y, z = (np.broadcast_to(a, shape) for a in rays)
     with np.errstate(divide="ignore"):
         ground = np.where(z < 0, np.float32(-sensor.above) / z, np.float32(np.inf))
@@ -83,8 +88,7 @@ def scan(scene: Scene, beams: int = 64, sensor: Lidar | None = None) -> np.ndarr
 def _intensity(scene, sensor, direction, flat, solid, on_solid):
     solids = scene.solids
     out = np.empty(len(flat), np.float32)
-    points = direction * flat
-    points[2] += np.float32(sensor.above)
+    points = direction * flat + sensor.origin.astype(np.float32)[:, None]
     ground = ~on_solid
     kind = scene.street.ground(*scene.street.from_ego(points[0, ground], points[1, ground]))
     table = np.zeros(len(SEMANTIC), np.float32)

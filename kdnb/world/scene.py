@@ -80,7 +80,7 @@ def build(category: str, rng: np.random.Generator) -> list[tuple[str, Kit, dict]
     return [(category, kit, attributes), ("rider", rider, looks)]
 
 
-class _Stage:
+class Stage:
     """Collects placed kits and things while a scene is being made."""
 
     def __init__(self):
@@ -117,7 +117,7 @@ def _wanted(rng) -> list[str]:
     return [names[k] for k in order]
 
 
-def _populate(rng, stage: _Stage, street: Street, placer: Placer):
+def _populate(rng, stage: Stage, street: Street, placer: Placer):
     for category in _wanted(rng):
         parts = build(category, rng)
         spot = placer.find(category, parts, CAST[category][1:], near=True)
@@ -131,7 +131,8 @@ def _populate(rng, stage: _Stage, street: Street, placer: Placer):
             stage.add(parts, *spot)
 
 
-def _scenery(rng, stage: _Stage, street: Street, placer: Placer, split: str):
+def add_scenery(rng, stage: Stage, street: Street, placer: Placer, split: str):
+    """Houses, fences, trees, lamps, signs and what closes the street."""
     facades = palette.FACADES["test" if split == "test" else "train"]
     for side in (-1, 1):
         x = -32.0 + rng.uniform(0, 6)
@@ -219,9 +220,9 @@ def make_scene(seed: int, split: str = "train", index: int = 0) -> Scene:
     lens = round(rng.uniform(0.92, 1.10), 4)
     height = rng.uniform(1.35, 1.9) if street.viewpoint == "car" else rng.uniform(1.4, 2.3)
     pitch = round(rng.uniform(0.0, 0.06) + 0.035 * (height - 1.5), 4)
-    stage, placer = _Stage(), Placer(rng, street, half_view=float(np.arctan(0.56 / lens)))
+    stage, placer = Stage(), Placer(rng, street, half_view=float(np.arctan(0.56 / lens)))
     _populate(rng, stage, street, placer)
-    _scenery(rng, stage, street, placer, split)
+    add_scenery(rng, stage, street, placer, split)
     return Scene(solids(stage.placed), stage.things, street, look, round(height, 3), pitch, lens, (seed, split, index))
 
 
@@ -230,10 +231,10 @@ def make_car(seed: int, body: str | None = None, colour: str | None = None, trim
     """One car alone on its street, close to the camera and turned any way: fine-grained close-ups."""
     rng = generator(seed, split, index)
     look, street = palette.draw_look(rng, split), draw_street(rng)
-    stage, placer = _Stage(), Placer(rng, street, half_view=0.5)
+    stage, placer = Stage(), Placer(rng, street, half_view=0.5)
     kit, attributes = vehicles.car(rng, body, colour, trim)
     stage.thing("car", kit, attributes, rng.uniform(6.0, 7.5), rng.uniform(-0.6, 0.6), rng.uniform(0, 2 * np.pi), "")
     placer.claim_ego(stage.things[0])
-    _scenery(rng, stage, street, placer, split)
+    add_scenery(rng, stage, street, placer, split)
     return Scene(solids(stage.placed), stage.things, street, look, round(rng.uniform(1.3, 1.9), 3),
                  round(rng.uniform(0.06, 0.12), 4), 1.05, (seed, split, index))

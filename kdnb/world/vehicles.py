@@ -132,3 +132,19 @@ def tram(rng: np.random.Generator) -> tuple[Kit, dict]:
     kit.add((half * 0.12, 0, height + 0.45), (0.06, 0.06, 0.9), palette.STEEL, inset=(-0.5, 0.5, 0))
     kit.add((half * 0.12 + 0.5, 0, height + 0.92), (0.12, 1.6, 0.06), palette.STEEL)
     return kit, {"colour": colour}
+
+
+def trailer(rng: np.random.Generator) -> tuple[Kit, dict]:
+    """A trailer left at the roadside: a caravan, a box or an open one, with its drawbar ahead."""
+    colour, paint = palette.named(rng, FIRMS)
+    kind = ("caravan", "box", "open")[int(rng.integers(3))]
+    length, width = rng.uniform(2.4, 3.6) + (kind == "caravan"), rng.uniform(1.6, 2.0)
+    height = {"caravan": 2.3, "box": 1.9, "open": 1.1}[kind] * rng.uniform(0.92, 1.08)
+    kit = Kit("van")
+    kit.add((0, 0, (0.45 + height) / 2), (length, width, height - 0.45), paint,
+            VAN_BODY if kind == "caravan" else CARGO if kind == "box" else 0,
+            inset=(0.2, 0.1, 0.08) if kind == "caravan" else (0, 0, 0), accent=paint * np.array(0.7), variant=3)
+    kit.add((length / 2 + 0.45, 0, 0.5), (0.9, 0.10, 0.10), palette.STEEL)
+    kit.add((length / 2 + 0.75, 0, 0.25), (0.10, 0.10, 0.5), palette.STEEL)
+    wheels(kit, (-0.15 * length,), width, 0.30)
+    return kit, {"colour": colour, "kind": kind}
