@@ -124,6 +124,23 @@ def data_make_talk2car(out, train, val, test, size, seed):
     click.echo(f"drawn: {export_talk2car(out, train, val, test, size, seed=seed)}")
 
 
+@data_make.command("kitti")
+@click.option("--out", required=True, metavar="DIR", help="A new folder; gets training/, testing/ and ImageSets/.")
+@click.option("--train", type=click.IntRange(min=1), default=300, show_default=True, help="Frames in train.")
+@click.option("--val", type=click.IntRange(min=1), default=40, show_default=True, help="Frames in val.")
+@click.option("--test", type=click.IntRange(min=1), default=60, show_default=True, help="Frames in test.")
+@click.option("--size", default="828x250", show_default=True, metavar="WxH", callback=parse_size)
+@click.option("--beams", type=click.IntRange(min=2), default=32, show_default=True, help="Of the LiDAR; KITTI's has 64.")
+@click.option("--sector", type=click.FloatRange(20, 180), default=45, show_default=True,
+              help="Degrees the LiDAR turns to either side; 180 is a whole scan.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+def data_make_kitti(out, train, val, test, size, beams, sector, seed):
+    """Draw drives along the street as KITTI object: images, LiDAR, calibration, labels."""
+    from kdnb.world.export_kitti import export_kitti
+
+    click.echo(f"drawn: {export_kitti(out, train, val, test, size, beams, sector, seed)}")
+
+
 @data.group("check")
 def data_check():
     """Read a data set and report counts and faults."""
@@ -161,6 +178,18 @@ def data_check_talk2car(context, folder):
     from kdnb.datasets.talk2car import check_talk2car
 
     report = check_talk2car(folder)
+    click.echo(report.summary())
+    context.exit(1 if report.faults else 0)
+
+
+@data_check.command("kitti")
+@click.argument("folder", metavar="DIR")
+@click.pass_context
+def data_check_kitti(context, folder):
+    """Count frames, objects and those that count per class and difficulty of a KITTI root, and name every fault."""
+    from kdnb.datasets.kitti import check_kitti
+
+    report = check_kitti(folder)
     click.echo(report.summary())
     context.exit(1 if report.faults else 0)
 
