@@ -17,7 +17,8 @@ import yaml
 from kdnb.errors import InputError
 from kdnb.options import check_parameters, did_you_mean
 
-CHECKED = ("PROFILE", "SEED", "DATA", "RESULTS", "ABLATIONS")  # the parameters whose types are known beforehand
+# The parameters whose types are known beforehand.
+CHECKED = ("PROFILE", "SEED", "DATA", "ENCODER_DATA", "RESULTS", "ABLATIONS")
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def parse_parameter(name, text):
         value = yaml.safe_load(text)
     except yaml.YAMLError:
         value = text
-    if name in ("DATA", "RESULTS") and isinstance(value, str):
+    if name in ("DATA", "ENCODER_DATA", "RESULTS") and isinstance(value, str):
         value = str(Path(value).expanduser().absolute())
     return value
 

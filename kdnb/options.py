@@ -109,13 +109,15 @@ def did_you_mean(word, known):
 def check_parameters(**parameters):
     """Check the papermill parameters of a notebook; papermill itself accepts any type.
 
-    Knows PROFILE (smoke, lite or full), SEED (whole number >= 0), DATA (None or an existing path), RESULTS (a
-    path) and ABLATIONS (True or False). Raises InputError naming the parameter, its value and what was expected.
+    Knows PROFILE (smoke, lite or full), SEED (whole number >= 0), DATA and ENCODER_DATA (None or an existing path),
+    RESULTS (a path) and ABLATIONS (True or False). Raises InputError naming the parameter, its value and what was
+    expected.
     """
     checks = {
         "PROFILE": (lambda v: v in PROFILES, "one of 'smoke', 'lite', 'full'"),
         "SEED": (lambda v: isinstance(v, int) and not isinstance(v, bool) and v >= 0, "a whole number (int) >= 0"),
         "DATA": (lambda v: v is None or isinstance(v, (str, Path)), "None or a path (str)"),
+        "ENCODER_DATA": (lambda v: v is None or isinstance(v, (str, Path)), "None or a path (str)"),
         "RESULTS": (lambda v: isinstance(v, (str, Path)) and str(v) != "", "a folder (str)"),
         "ABLATIONS": (lambda v: isinstance(v, bool), "True or False (bool)"),
     }
@@ -125,5 +127,6 @@ def check_parameters(**parameters):
         is_right, expected = checks[name]
         if not is_right(value):
             raise InputError(f"parameter {name} is {value!r} ({type(value).__name__}), expected {expected}")
-        if name == "DATA" and value is not None and not Path(value).exists():
-            raise InputError(f"parameter DATA is {str(value)!r}, which does not exist; expected the root of a data set")
+        if name in ("DATA", "ENCODER_DATA") and value is not None and not Path(value).exists():
+            raise InputError(f"parameter {name} is {str(value)!r}, which does not exist; expected the root of a data "
+                             "set")

@@ -374,11 +374,14 @@ def encoder(teacher: nn.Module, tokenizer: Callable) -> Callable[[list[str]], Te
     return encode
 
 
-def teacher(run: Run, root: str | Path = "data") -> tuple[nn.Module, Callable]:
-    """The teacher of a run's profile and seed with its tokenizer, for other notebooks: found, or trained now."""
+def teacher(run: Run, root: str | Path = "data", data: str | Path | None = None) -> tuple[nn.Module, Callable]:
+    """The teacher of a run's profile and seed with its tokenizer, for other notebooks: found, or trained now, alone.
+
+    ``data`` is the COCO root it learns from; None draws a street.
+    """
     from kdnb.projects.aligned import aligned
 
-    found = aligned(run.profile, run.seed, root)
+    found = aligned(run.profile, run.seed, root, data, students=())
     return found.teacher, found.tokenizer
 
 

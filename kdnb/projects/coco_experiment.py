@@ -214,7 +214,8 @@ class Experiment:
         if self.acc.is_main_process:
             self.arms.keep(name, result)
             if name in OFFERED:
-                offer(name, model, self.settings, self.run.seed, self.run.data, self.root)
+                offer(name, model, model if name == "teacher" else self.teacher, self.settings, self.run.seed,
+                      self.run.data, self.root)  # fmt: skip
         self.acc.wait_for_everyone()
         return result
 

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from kdnb.datasets.talk2car import HEIGHT, WIDTH, Talk2Car, to_pixels
+from kdnb.distill.cache import weights_hash
 from kdnb.distill.distiller import Distiller
 from kdnb.engine import Fitted, Plan, accelerator, fit, move
 from kdnb.errors import InputError
@@ -112,10 +113,11 @@ class Experiment:
 
     def tokens(self, encoder: str) -> dict[str, Tensor]:
         """Part → (N, P, T, D): the cells of every proposal by a frozen encoder, computed once for all heads."""
-        file = self.run.folder / "cache" / f"tokens_{encoder}.safetensors"
+        model = build(Arm(encoder), self.settings, self.aligned, 0)
+        file = self.run.folder / "cache" / f"tokens_{encoder}_{weights_hash(model.encoder)[:12]}.safetensors"
         if not file.exists():
             file.parent.mkdir(exist_ok=True)
-            model = build(Arm(encoder), self.settings, self.aligned, 0).to(self.acc.device).eval()
+            model = model.to(self.acc.device).eval()
             found = {split: self._encode(model, split, encoder) for split in self.tensors}
             part = file.with_suffix(f".{os.getpid()}.part")
             save_file(found, part)

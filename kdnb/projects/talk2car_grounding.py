@@ -47,7 +47,7 @@ class Talk2CarGroundingSettings(Settings):
     test_split: Literal["test", "val"] = "test"  # "val" also wherever test has no boxes, as the official one
     # encoders: those of this profile of 01
     encoders: str = "lite"
-    encoder_data: str | None = None  # the COCO root 01 learned from; None is the drawn one
+    encoder_data: str | None = None  # the COCO root 01 learned from, -p ENCODER_DATA; None is the drawn one
     whole_picture: int = 0  # RoIAlign on the picture at this width in place of crops; 0 crops
     # head
     width: int = 96
