@@ -78,8 +78,10 @@ def _too_few(curves):
     """One line about classes and difficulties whose AP cannot reach 100; None when all can."""
     few = [f"{name} {difficulty} {curve.objects}" for name, kinds in curves.items()
            for difficulty, curve in kinds["bbox"].items() if curve.objects < SAMPLES]  # fmt: skip
-    return few and (f"fewer than {SAMPLES} objects to find ({', '.join(few)}): with n of them a perfect detector "
-                    "has an AP R40 of only 100 (n - 1) / 40") or None  # fmt: skip
+    if not few:
+        return None
+    return (f"fewer than {SAMPLES} objects to find ({', '.join(few)}): with n of them a perfect detector has an AP R40 "
+            "of only 100 (n - 1) / 40")  # fmt: skip
 
 
 def kitti_curves(ground_truth, detections, overlap="strict", within=None) -> dict:
@@ -151,7 +153,7 @@ def bootstrap_kitti(case, weights) -> dict:
     gives the official score exactly. A frame is matched on its own, so matches are made once per score that any
     resample may sample. A resample without objects is NaN. Raises InputError for weights of another number of frames.
     """
-    weights = np.asarray(weights)
+    weights = np.asarray(weights).astype(np.int64)
     last = max((int(o.frame[-1]) for o in (case.truth, case.found) if len(o)), default=-1)
     if weights.ndim != 2 or weights.shape[1] <= last:
         raise InputError(f"weights have shape {weights.shape}, expected (resamples, frames)")

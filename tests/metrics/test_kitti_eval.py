@@ -15,7 +15,7 @@ from kitti_slow import overlap, slow_curve
 from kdnb.cli import main
 from kdnb.datasets.kitti_labels import KittiLabel, read_labels
 from kdnb.errors import InputError
-from kdnb.metrics import kitti, kitti_match
+from kdnb.metrics import kitti, kitti_match, rotated_iou
 from kdnb.metrics.kitti import bootstrap_kitti, evaluate_kitti, kitti_cases, kitti_curves, recall_thresholds
 from kdnb.metrics.rotated_iou import rotated_ious, shared_ground
 
@@ -327,10 +327,18 @@ def test_any_increasing_change_of_the_scores_leaves_the_result():
     assert flat(evaluate_kitti(truth, other)) == flat(evaluate_kitti(truth, found))
 
 
+def test_work_in_chunks_changes_nothing(monkeypatch):
+    truth, found = random_frames(9, 30)
+    want = flat(evaluate_kitti(truth, found))
+    monkeypatch.setattr(kitti_match, "CHUNK", 40)
+    monkeypatch.setattr(rotated_iou, "CHUNK", 7)
+    assert flat(evaluate_kitti(truth, found)) == want
+
+
 def test_resamples_of_frames():
     truth, found = random_frames(6, 12, noise=0.5)
     names = list(truth)
-    weights = np.array([[1] * 12, [2, 0] * 6, [0] * 12])
+    weights = np.array([[1.0] * 12, [2, 0] * 6, [0] * 12])
     double = {f"{f}{k}": f for f in names[::2] for k in "ab"}  # frames 0, 2, 4 ... twice
     cases = kitti_cases(truth, found)
     plain = kitti_curves(truth, found)
@@ -421,6 +429,10 @@ def test_command_writes_what_the_functions_say(tmp_path):
     (tmp_path / "val.txt").write_text("000000\n000005\n")
     done = CliRunner().invoke(main, ["eval", "kitti", *arguments, "--frames", str(tmp_path / "val.txt")])
     assert done.exit_code == 1 and "000001.txt: detections of an unknown frame" in done.stderr
+    write_frames(tmp_path / "two", {f: found[f] for f in ("000000", "000005")})
+    two = ["--gt", f"{tmp_path}/gt", "--pred", f"{tmp_path}/two", "--frames", str(tmp_path / "val.txt")]
+    done = CliRunner().invoke(main, ["eval", "kitti", *two])
+    assert done.exit_code == 0 and "2 frames, overlap strict" in done.stdout and "no detection file" not in done.stderr
 
 
 def test_unscored_orientation_is_null_in_the_file(tmp_path):
