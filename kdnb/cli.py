@@ -130,7 +130,7 @@ def data_make_talk2car(out, train, val, test, size, seed):
 @click.option("--val", type=click.IntRange(min=1), default=40, show_default=True, help="Frames in val.")
 @click.option("--test", type=click.IntRange(min=1), default=60, show_default=True, help="Frames in test.")
 @click.option("--size", default="828x250", show_default=True, metavar="WxH", callback=parse_size)
-@click.option("--beams", type=click.IntRange(min=2), default=32, show_default=True, help="Of the LiDAR; KITTI's has 64.")
+@click.option("--beams", type=click.IntRange(min=2), default=32, show_default=True, help="Of the LiDAR, KITTI: 64.")
 @click.option("--sector", type=click.FloatRange(20, 180), default=45, show_default=True,
               help="Degrees the LiDAR turns to either side; 180 is a whole scan.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
