@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -23,6 +24,11 @@ def weights_hash(model: nn.Module) -> str:
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def spent(device: torch.device) -> float:
+    """Seconds so far, to take the difference of: CPU seconds on a CPU; on a GPU the clock, because the CPU waits."""
+    return time.process_time() if device.type == "cpu" else time.perf_counter()
 
 
 class TeacherCache:

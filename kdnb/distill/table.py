@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from kdnb.distill.cache import weights_hash
+from kdnb.distill.cache import spent, weights_hash
 from kdnb.distill.distiller import LiveTeacher
 from kdnb.errors import InputError
 
@@ -21,6 +21,8 @@ class TeacherTable:
     """What a teacher says about each item in each view, as one tensor: a ``TeacherCache`` for small outputs.
 
     Like the cache it answers ``observe`` in the teacher's place and refuses an item or a view it was not filled with.
+    ``seconds`` is what filling took (CPU seconds on a CPU); it lies in the same file as the answers, so that a killed
+    process leaves both or neither.
 
     Args:
         teacher: the ``LiveTeacher`` whose answers are kept.
@@ -37,16 +39,17 @@ class TeacherTable:
         self.items = {item: row for row, item in enumerate(items)}
         self.views = {view: column for column, view in enumerate(views)}
         key = {"teacher": weights_hash(teacher.model), "data": data, "items": list(self.items),
-               "views": list(self.views), "output": output}  # fmt: skip
+               "views": list(self.views), "output": output, "format": 2}  # fmt: skip
         digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
         self.file = Path(root) / f"teacher_{digest}.safetensors"
-        self.values = None
+        self.values, self.seconds = None, float("nan")
         self.load()
 
     def load(self) -> None:
         """Read the table if it is there and not yet read: another process may have filled it."""
         if self.values is None and self.file.exists():
-            self.values = load_file(self.file)["values"]
+            saved = load_file(self.file)
+            self.values, self.seconds = saved["values"], saved["seconds"].item()
 
     def fill(self, batches: Iterable[dict]) -> None:
         """Run the teacher on all batches, which must hold every item in every view, and write the table.
@@ -54,7 +57,8 @@ class TeacherTable:
         Raises:
             InputError: naming an item and view that no batch held.
         """
-        values = None
+        values, device = None, next(self.teacher.model.parameters()).device
+        start = spent(device)
         for batch in batches:
             answers = self.teacher.observe(batch, None, [])[self.output].float().cpu()
             if values is None:
@@ -71,9 +75,10 @@ class TeacherTable:
                              "teacher answered NaN")  # fmt: skip
         self.file.parent.mkdir(parents=True, exist_ok=True)
         part = self.file.with_suffix(f".{os.getpid()}.part")
-        save_file({"values": values}, part)
+        seconds = spent(device) - start
+        save_file({"values": values, "seconds": torch.tensor(seconds, dtype=torch.float64)}, part)
         os.replace(part, self.file)
-        self.values = values
+        self.values, self.seconds = values, seconds
 
     def observe(self, batch: dict, student_seen: dict, taps: list[str]) -> dict[str, Tensor]:
         """The kept answers (N, D) for the batch's ids and views, on the student's device."""

@@ -10,6 +10,7 @@ from kdnb.distill.distiller import LiveTeacher
 from kdnb.distill.table import TeacherTable
 from kdnb.engine import Plan
 from kdnb.models.clip import teacher_step
+from kdnb.projects.arms import how_to_train
 from kdnb.projects.coco_alignment import (
     KD,
     Arm,
@@ -51,7 +52,8 @@ def bench_table(rounds: int = 20, profile: str = "lite", root: str | Path = "dat
 
         def step(arm, table=None):
             student = build_student(settings, width_of(teacher), 0).train()
-            return training_step(build_distiller(student, arm, settings, teacher, bank, table))
+            return training_step(build_distiller(student, arm, settings, teacher, bank, table),
+                                 how_to_train(settings, rounds, settings.lr))  # fmt: skip
 
         milliseconds = time_steps({"plain step": step(Arm()), "teacher forward": lambda b: live.observe(b, None, []),
                                    "KD step, live": step(Arm(KD)), "KD step, cached": step(Arm(KD), table)}, batches)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -250,20 +249,18 @@ class Experiment:
             self._table = TeacherTable(LiveTeacher(self.teacher, teacher_step), self.run.folder / "cache",
                                        self.data.key, ids, VIEWS, "embedding")  # fmt: skip
             if self.acc.is_main_process and self._table.values is None:
-                clock = time.process_time()
                 keys = [(i, view) for view in VIEWS for i in train.indices]
                 batches = [keys[i : i + 256] for i in range(0, len(keys), 256)]
                 loader = DataLoader(train, batch_sampler=batches, collate_fn=collate_crops,
                                     generator=torch.Generator(), num_workers=self.settings.workers)  # fmt: skip
                 self._table.fill({**batch, "images": batch["images"].to(self.acc.device)} for batch in loader)
-                self.run.save_json("cache/cpu_seconds", time.process_time() - clock)
             self.acc.wait_for_everyone()
             self._table.load()
         return self._table
 
     def filling_seconds(self) -> float:
         """What filling the table took: it counts in full towards every arm that reads it."""
-        return float((self.run.folder / "cache" / "cpu_seconds.json").read_text())
+        return self.teacher_table().seconds
 
     def cost_of_distilling(self) -> float:
         """How many times longer than the baseline ``distilled`` trains for; see ``step_cost``."""
@@ -277,7 +274,8 @@ class Experiment:
         return cost_of_distilling(
             self.run, self.acc, lambda: distiller(Arm()), lambda: distiller(Arm(KD)),
             lambda: [collate([data[key] for key in plan.batch(step)]) for step in range(30)],
-            self.settings.student_steps, lambda: self.filling_seconds() if table else 0.0)  # fmt: skip
+            how_to_train(self.settings, self.settings.student_steps, self.settings.lr),
+            lambda: self.filling_seconds() if table else 0.0)  # fmt: skip
 
     # --- evidence -----------------------------------------------------------------------------------------------
 

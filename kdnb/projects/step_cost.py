@@ -10,17 +10,24 @@ from collections.abc import Callable
 import torch
 
 from kdnb.distill.distiller import Distiller
-from kdnb.engine import move
+from kdnb.engine import Fit, accelerator, make_optimizer, move
 from kdnb.run import Run
 
 
-def training_step(distiller: Distiller) -> Callable:
-    """A function that carries out one whole step on a batch: forward, backward, update."""
-    optimizer = torch.optim.AdamW([p for p in distiller.parameters() if p.requires_grad], 1e-4)
+def training_step(distiller: Distiller, how: Fit) -> Callable:
+    """A function that carries out one whole step on a batch as ``fit`` does: forward, backward, clip, update, in the
+    run's precision and with its optimizer."""
+    acc = accelerator(how.precision, cpu=not torch.cuda.is_available())
+    parameters = [p for p in distiller.parameters() if p.requires_grad]
+    optimizer = make_optimizer(parameters, how)
 
     def step(batch):
-        optimizer.zero_grad()
-        distiller(batch)["loss"].backward()
+        optimizer.zero_grad(set_to_none=True)
+        with acc.autocast():
+            loss = distiller(batch)["loss"]
+        loss.backward()
+        if how.clip:
+            torch.nn.utils.clip_grad_norm_(parameters, how.clip)
         optimizer.step()
 
     return step
@@ -40,7 +47,7 @@ def time_steps(functions: dict, batches: list) -> dict[str, float]:
 
 
 def cost_of_distilling(run: Run, acc, plain: Callable[[], Distiller], distilling: Callable[[], Distiller],
-                       batches: Callable[[], list], steps: int, filling: Callable[[], float]) -> float:  # fmt: skip
+                       batches: Callable[[], list], how: Fit, filling: Callable[[], float]) -> float:  # fmt: skip
     """How many times longer than the baseline a distilled student trains for, the teacher's own passes included.
 
     Totals of two trainings also hold what else the machine did; so single steps are timed in turn, once per run, and
@@ -49,16 +56,16 @@ def cost_of_distilling(run: Run, acc, plain: Callable[[], Distiller], distilling
     Args:
         plain, distilling: make the two distillers, on the CPU.
         batches: makes a dozen batches for them.
-        steps: of the training, over which the cache's filling is spread.
+        how: the training; over its steps the cache's filling is spread.
         filling: seconds that the teacher's passes over the data took beforehand; 0 with a live teacher.
     """
     file = run.folder / "cost_of_distilling.json"
     if acc.is_main_process and not file.exists():
-        functions = {"plain": training_step(plain().to(acc.device).train()),
-                     "distilling": training_step(distilling().to(acc.device).train())}  # fmt: skip
+        functions = {"plain": training_step(plain().to(acc.device).train(), how),
+                     "distilling": training_step(distilling().to(acc.device).train(), how)}  # fmt: skip
         ms = time_steps(functions, [move(batch, acc.device) for batch in batches()])
         seconds = {name: value / 1000 for name, value in ms.items()}
-        factor = seconds["distilling"] / seconds["plain"] + filling() / (seconds["plain"] * steps)
+        factor = seconds["distilling"] / seconds["plain"] + filling() / (seconds["plain"] * how.steps)
         run.save_json(file.stem, {**seconds, "factor": factor})
     acc.wait_for_everyone()
     return json.loads(file.read_text())["factor"]

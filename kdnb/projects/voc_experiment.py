@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ from torchvision.models.detection import FasterRCNN
 
 from kdnb.datasets.detection import VIEWS, DetectionViews, collate
 from kdnb.datasets.voc import VOC_CLASSES, write_detections
-from kdnb.distill.cache import TeacherCache
+from kdnb.distill.cache import TeacherCache, spent
 from kdnb.distill.distiller import LiveTeacher, require_stronger_teacher
 from kdnb.engine import Fitted, Plan, accelerator, fit
 from kdnb.errors import InputError
@@ -120,7 +119,8 @@ class Experiment:
             self.run, self.acc, lambda: self._fresh_distiller((), teacher, cache),
             lambda: self._fresh_distiller(DEFEAT, teacher, cache),
             lambda: [collate([views[key] for key in plan.batch(step)]) for step in range(12)],
-            self.settings.student_steps, lambda: self.cache_cpu_seconds() if cache else 0.0)  # fmt: skip
+            how_to_train(self.settings, self.settings.student_steps, self.settings.lr),
+            lambda: self.cache_cpu_seconds() if cache else 0.0)  # fmt: skip
 
     def _fresh_distiller(self, terms: tuple[str, ...], teacher: FasterRCNN, cache: TeacherCache | None):
         student = build(self.settings.student, self.settings, self.run.seed)
@@ -195,15 +195,15 @@ class Experiment:
             live = LiveTeacher(self.train("teacher").model, teacher_step)
             self.cache = TeacherCache(live, self.run.folder / "cache", self.data.key, VIEWS, ["features"],
                                       dtype=torch.float16)  # fmt: skip
-            spent = self.cache.folder / "cpu_seconds.json"
-            if self.acc.is_main_process and not spent.exists():
-                clock = time.process_time()
+            file = self.cache.folder / "cpu_seconds.json"
+            if self.acc.is_main_process and not file.exists():
+                clock = spent(self.acc.device)
                 data = DetectionViews(self.data.train)
                 keys = [(i, view) for view in VIEWS for i in range(len(data))]
                 batches = [keys[i : i + 16] for i in range(0, len(keys), 16)]
                 loader = DataLoader(data, batch_sampler=batches, collate_fn=collate, generator=torch.Generator())
                 self.cache.fill(loader)
-                atomic_write(spent, json.dumps(time.process_time() - clock))
+                atomic_write(file, json.dumps(spent(self.acc.device) - clock))
             self.acc.wait_for_everyone()
         return self.cache
 

@@ -42,6 +42,13 @@ def test_it_is_read_back_only_for_the_same_teacher(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == [file.name]
 
 
+def test_what_filling_took_lies_in_the_same_file(tmp_path):
+    """A process that is killed leaves both or neither; the next one reads both."""
+    table = filled(tmp_path)
+    again = TeacherTable(teacher(), tmp_path, "toys", ["0", "1", "2"], ["plain", "flip"], "embedding")
+    assert again.seconds == table.seconds > 0
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [({"ids": ["9"]}, "9 is not in the teacher's table of 3 items"),
