@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from functools import cached_property
+from collections.abc import Iterator
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from kdnb.datasets.talk2car import HEIGHT, WIDTH, Talk2Car, to_pixels
 from kdnb.distill.cache import weights_hash
@@ -23,6 +25,7 @@ from kdnb.models.grounding import Grounder, grounding_step
 from kdnb.projects.aligned import Aligned, aligned
 from kdnb.projects.arms import Arms, Result, add_costs, compare_arms, how_to_train, training_seconds
 from kdnb.projects.headless import headless, stage_command
+from kdnb.projects.on_disk import kept_array
 from kdnb.projects.talk2car_grounding import (
     ARMS,
     COMPARISONS,
@@ -40,11 +43,15 @@ from kdnb.projects.talk2car_grounding import (
     mirrored_text,
     open_data,
     picture_crops,
+    sentences_of,
     shares,
     texts_of,
     whole_picture,
+    words_of,
 )
 from kdnb.run import Run
+
+MEMORY = 2**30  # bytes that crops may take
 
 
 class Experiment:
@@ -62,6 +69,7 @@ class Experiment:
         order = np.random.default_rng((run.seed, 0)).permutation(len(data.train)).tolist()
         self.labelled = order[: settings.few_labels]
         self._crops: dict[tuple[str, int], Tensor] = {}
+        self._tokens: dict[str, dict[str, Tensor]] = {}
         if data.note and self.acc.is_main_process:
             run.log(data.note)
 
@@ -70,19 +78,36 @@ class Experiment:
     @cached_property
     def aligned(self) -> Aligned:
         """Teacher and students of 01, found or trained now."""
-        return aligned(self.settings.encoders, self.run.seed, self.root, self.settings.encoder_data)
+        found = aligned(self.settings.encoders, self.run.seed, self.root, self.settings.encoder_data)
+        found.teacher.to(self.acc.device)
+        return found
 
     @cached_property
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """Part → boxes, truth and texts of all its commands; "train_flip" is the mirrored train."""
         found = {split: {**boxes_of(part, self.settings.proposals),
-                         **texts_of([c.text for c in part.commands], self.aligned)}
+                         **self._texts(split, [c.text for c in part.commands])}
                  for split, part in self.parts.items()}  # fmt: skip
         train = found["train"]
-        texts = texts_of([mirrored_text(c.text) for c in self.data.train.commands], self.aligned)
+        texts = self._texts("train_flip", [mirrored_text(c.text) for c in self.data.train.commands])
         found["train_flip"] = {"boxes": mirrored_boxes(train["boxes"]), "there": train["there"],
                                "truth": mirrored_boxes(train["truth"]), **texts}  # fmt: skip
         return found
+
+    def _texts(self, split: str, commands: list[str]) -> dict[str, Tensor]:
+        """As ``texts_of``; the states of the words, in ``full`` 3 GB of all commands, stay on disk."""
+        def words(batches):
+            for rows in batches:
+                yield words_of(commands[rows.start : rows.stop], self.aligned)
+
+        key = hashlib.sha256("\n".join([weights_hash(self.aligned.teacher), *commands]).encode()).hexdigest()[:12]
+        kept = self._kept(f"words_{split}_{key}", len(commands), words)
+        return {**sentences_of(commands, self.aligned), "words": kept}
+
+    def _kept(self, name: str, count: int, produce) -> Tensor:
+        """An array on disk, see ``kept_array``; of whole pictures in half precision, an error of 5e-4."""
+        dtype = np.float16 if self.settings.whole_picture else np.float32
+        return kept_array(self.run.folder / "cache" / f"{name}.npy", count, produce, self.acc, dtype)
 
     @property
     def parts(self) -> dict[str, Talk2Car]:
@@ -99,9 +124,18 @@ class Experiment:
             picture = whole_picture(part.image(index), self.settings.whole_picture)
             return {"pictures": picture.flip(-1) if flip else picture}
         key = (split, index)
-        if key not in self._crops:
-            self._crops[key] = self.crops(part.image(index), part[index]["proposals"])
-        return {"crops": self._crops[key].flip(-1) if flip else self._crops[key]}
+        crops = self._crops.get(key)
+        if crops is None:
+            crops = self.crops(part.image(index), part[index]["proposals"])
+            if self._crops_fit:
+                self._crops[key] = crops
+        return {"crops": crops.flip(-1) if flip else crops}
+
+    @cached_property
+    def _crops_fit(self) -> bool:
+        """Whether the crops of all commands may stay in memory: 75 MB in ``lite``, but 46 GB in ``full``."""
+        commands = sum(map(len, self.parts.values()))
+        return commands * self.settings.proposals * 3 * self.aligned.crop**2 < MEMORY
 
     def crops(self, picture: Tensor, proposals: Tensor) -> Tensor:
         """uint8 (P, 3, size, size) of a picture and boxes in 1600 x 900, filled up with grey to the usual P."""
@@ -112,26 +146,34 @@ class Experiment:
         return crops
 
     def tokens(self, encoder: str) -> dict[str, Tensor]:
-        """Part → (N, P, T, D): the cells of every proposal by a frozen encoder, computed once for all heads."""
-        model = build(Arm(encoder), self.settings, self.aligned, 0)
-        file = self.run.folder / "cache" / f"tokens_{encoder}_{weights_hash(model.encoder)[:12]}.safetensors"
-        if not file.exists():
-            file.parent.mkdir(exist_ok=True)
-            model = model.to(self.acc.device).eval()
-            found = {split: self._encode(model, split, encoder) for split in self.tensors}
-            part = file.with_suffix(f".{os.getpid()}.part")
-            save_file(found, part)
-            os.replace(part, file)
-        return load_file(file)
+        """Part → (N, P, T, D): the cells of every proposal by a frozen encoder, computed once for all heads.
 
-    @torch.inference_mode()
-    def _encode(self, model: Grounder, split: str, encoder: str) -> Tensor:
-        boxes, found = self.tensors[split]["boxes"], []
-        for start in range(0, len(boxes), 16):
-            indices = range(start, min(start + 16, len(boxes)))
-            batch = collate([{**self.picture(split, i, encoder), "boxes": boxes[i]} for i in indices])
-            found.append(model.tokens(move(batch, self.acc.device)).cpu())
-        return torch.cat(found).contiguous()
+        They stay on disk; in ``full`` they are 2.7 GB for each encoder. All processes of a training have to call this.
+        """
+        if encoder not in self._tokens:
+            model = build(Arm(encoder), self.settings, self.aligned, 0)
+            name = f"tokens_{encoder}_{weights_hash(model.encoder)[:12]}"
+            model = model.to(self.acc.device).eval()
+            self._tokens[encoder] = {
+                split: self._kept(f"{name}_{split}", len(some["boxes"]), partial(self._encode, model, split, encoder))
+                for split, some in self.tensors.items()}  # fmt: skip
+        return self._tokens[encoder]
+
+    def _encode(self, model: Grounder, split: str, encoder: str, batches: list[range]) -> Iterator[Tensor]:
+        """The cells of the commands in each batch."""
+        seen = Grounded({"plain": {"boxes": self.tensors[split]["boxes"]}},
+                        lambda index, _: self.picture(split, index, encoder))  # fmt: skip
+        for batch in self._load(seen, batches):
+            with torch.inference_mode():
+                tokens = model.tokens(batch)
+            yield tokens
+
+    def _load(self, data: Grounded, batches: list[range]) -> Iterator[dict]:
+        """Batches of commands as they are, on the device."""
+        keys = [[(index, "plain") for index in batch] for batch in batches]
+        loader = DataLoader(data, batch_sampler=keys, collate_fn=collate, num_workers=self.settings.workers,
+                            generator=torch.Generator())  # fmt: skip
+        return (move(batch, self.acc.device) for batch in loader)
 
     # --- arms ---------------------------------------------------------------------------------------------------
 
@@ -201,11 +243,10 @@ class Experiment:
     @torch.inference_mode()
     def boxes(self, model: Grounder, data: Grounded) -> Tensor:
         """(N, 4) answers to all commands, as shares of the picture, on the CPU."""
-        training, found = model.training, []
+        training, size = model.training, 64 if "tokens" in data.views["plain"] else 16
         model.eval()
-        for start in range(0, len(data), 64):
-            samples = [data[i, "plain"] for i in range(start, min(start + 64, len(data)))]
-            found.append(model(move(collate(samples), self.acc.device))["box"].float().cpu())
+        batches = [range(start, min(start + size, len(data))) for start in range(0, len(data), size)]
+        found = [model(batch)["box"].float().cpu() for batch in self._load(data, batches)]
         model.train(training)
         return torch.cat(found)
 
@@ -219,7 +260,9 @@ class Experiment:
     def _finish(self, name: str, model: Grounder, fitted: Fitted) -> Result:
         predictions = self.predictions("test", self.boxes(model, self.inputs("test", ARMS[name])))
         scores = evaluate_talk2car(self.data.test.commands, predictions)
-        numbers = {**scores, "params": count_parameters(model), "size_mb": state_dict_mb(model),
+        # the text tower is the teacher's and the same for all: it is part of an answer's time, not of an arm's size
+        text = count_parameters(self.aligned.teacher) - count_parameters(self.aligned.teacher.visual)
+        numbers = {**scores, "params": count_parameters(model), "params_text": text, "size_mb": state_dict_mb(model),
                    "train_s": training_seconds(fitted, self.acc), "steps": fitted.steps}  # fmt: skip
         validation = max((score for _, score in fitted.scores), default=float("nan"))
         result = Result(model, predictions, numbers, validation, fitted)

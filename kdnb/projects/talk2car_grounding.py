@@ -241,11 +241,21 @@ def boxes_of(part: Talk2Car, most: int) -> dict[str, Tensor]:
 
 def texts_of(commands: list[str], aligned: Aligned) -> dict[str, Tensor]:
     """"text" (N, E), "words" (N, L, W), "padding" (N, L) of the frozen text tower, L the tokens of its context."""
+    return {**sentences_of(commands, aligned), "words": words_of(commands, aligned)}
+
+
+def words_of(commands: list[str], aligned: Aligned) -> Tensor:
+    """(N, L, W) on the CPU: the state of every token of the commands, filled up to the tower's context."""
+    words, _ = encode_text_tokens(aligned.teacher, aligned.tokenizer, [command.lower() for command in commands])
+    return F.pad(words, (0, 0, 0, context_length(aligned) - words.shape[1])).cpu()
+
+
+def sentences_of(commands: list[str], aligned: Aligned) -> dict[str, Tensor]:
+    """"text" (N, E), a vector of each command, and "padding" (N, L), where its words have ended."""
     lower = [command.lower() for command in commands]
-    words, padding = encode_text_tokens(aligned.teacher, aligned.tokenizer, lower)
-    longer = context_length(aligned) - words.shape[1]
-    return {"text": encode_texts(aligned.teacher, aligned.tokenizer, lower).cpu(),
-            "words": F.pad(words, (0, 0, 0, longer)).cpu(), "padding": F.pad(padding, (0, longer), value=True).cpu()}
+    text = encode_texts(aligned.teacher, aligned.tokenizer, lower).cpu()
+    ends = aligned.tokenizer(lower).argmax(1)  # the end of text has the highest id
+    return {"text": text, "padding": torch.arange(context_length(aligned)) > ends[:, None]}
 
 
 def context_length(aligned: Aligned) -> int:
@@ -282,7 +292,8 @@ class Grounded(Dataset):
     def __getitem__(self, key: tuple[int, str]) -> dict:
         index, view = key
         seen = self.pictures(index, view) if self.pictures else {}
-        return {**{name: tensor[index] for name, tensor in self.views[view].items()}, **seen}
+        rows = {name: tensor[index] for name, tensor in self.views[view].items()}
+        return {**{name: row.float() if row.dtype == torch.float16 else row for name, row in rows.items()}, **seen}
 
 
 def collate(samples: list[dict]) -> dict:

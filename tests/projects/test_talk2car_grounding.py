@@ -60,6 +60,35 @@ def test_kept_cells_are_those_of_the_crops(experiment):
     assert torch.allclose(kept[there], live.detach()[there], atol=1e-5)
 
 
+def test_cells_and_words_stay_on_disk_and_crops_only_where_they_fit(tmp_path, experiment, data, drawn, monkeypatch):
+    """With another encoder the kept cells are others; without room for crops the answers are the same."""
+    kept = experiment.tokens("distilled")
+    folder = experiment.run.folder / "cache"
+    assert len(list(folder.glob("tokens_distilled_*_test.npy"))) == len(list(folder.glob("words_test_*.npy"))) == 1
+    monkeypatch.setattr("kdnb.projects.talk2car_experiment.MEMORY", 0)
+    run = Run.start(project.PROJECT, "smoke", 0, tmp_path, experiment.settings)
+    other = Experiment(run, settings_of(workers=1), data, drawn)
+    assert torch.equal(other.tokens("distilled")["train_flip"], kept["train_flip"]) and not other._crops
+    before = {file.name for file in (run.folder / "cache").glob("tokens_*")}
+    other._tokens.clear()
+    torch.nn.init.zeros_(other.aligned.students["distilled"].project.weight)
+    assert not torch.equal(other.tokens("distilled")["test"], kept["test"])
+    assert len({file.name for file in (run.folder / "cache").glob("tokens_*")} - before) == 4
+
+
+def test_whole_pictures_are_kept_in_half_precision(tmp_path, experiment, data, drawn):
+    settings = settings_of(whole_picture=160)
+    wide = Experiment(Run.start(project.PROJECT, "smoke", 0, tmp_path, settings), settings, data, drawn)
+    model = project.build(project.Arm("distilled"), settings, wide.aligned, 0).eval()
+    kept = wide.tokens("distilled")["test"]
+    batch = project.collate([{**wide.picture("test", 0), "boxes": wide.tensors["test"]["boxes"][0]}])
+    assert kept.dtype == wide.tensors["test"]["words"].dtype == torch.float16
+    assert torch.allclose(kept[0].float(), model.tokens(batch)[0].detach(), rtol=1e-3, atol=1e-3)
+    sample = wide.inputs("test", project.Arm("distilled"))[0, "plain"]
+    assert sample["tokens"].dtype == sample["words"].dtype == torch.float32
+    assert wide.train("teacher").numbers["params_text"] > 0  # the teacher takes crops all the same
+
+
 def test_a_mirrored_command_means_the_mirrored_box(experiment):
     assert project.mirrored_text("Turn left after the rightmost car on the right") == \
         "turn right after the leftmost car on the left"
