@@ -23,7 +23,7 @@ def similarity_logits(images: Tensor, texts: Tensor, scale: Tensor | float) -> T
 
 
 def multi_positive_infonce(image_embeddings: Tensor, text_embeddings: Tensor, positive: Tensor,
-                           scale: Tensor | float) -> Tensor:  # fmt: skip
+                           scale: Tensor | float, known: Tensor | None = None) -> Tensor:  # fmt: skip
     """Contrastive loss in both directions, where an image may match several texts and a text several images.
 
     Cross-entropy of each image's row of logits with a target spread evenly over its positives, likewise of each
@@ -35,19 +35,20 @@ def multi_positive_infonce(image_embeddings: Tensor, text_embeddings: Tensor, po
         text_embeddings: (M, D) unit vectors, each distinct text once.
         positive: (N, M) bool, which text is true of which image.
         scale: inverse temperature, usually learned.
+        known: (N,) bool, of which images it is known which texts are true of them; by default those with a positive.
 
     Returns:
-        A scalar. An image without any positive is taken as unlabelled and left out altogether: nothing is known of it,
-        so it may not serve as a negative either. A text that no image matches has no row of its own, but remains a
-        negative of the images. 0 when nothing is labelled.
+        A scalar. An image of which nothing is known is left out altogether: it may not serve as a negative either. A
+        known image or a text that nothing matches has no row of its own, but remains a negative of the others. 0 when
+        nothing matches.
     """
-    labelled = positive.any(1)
-    truth = positive[labelled]
-    logits = similarity_logits(image_embeddings[labelled], text_embeddings, scale)
-    if len(truth) == 0:
-        return logits.sum()  # 0, but in the graph: DDP waits for a gradient of every parameter
-    matched = truth.any(0)
-    to_text = F.cross_entropy(logits, spread(truth))
+    known = positive.any(1) if known is None else known
+    truth = positive[known]
+    logits = similarity_logits(image_embeddings[known], text_embeddings, scale)
+    if not truth.any():
+        return logits.sum() * 0  # in the graph: DDP waits for a gradient of every parameter
+    described, matched = truth.any(1), truth.any(0)
+    to_text = F.cross_entropy(logits[described], spread(truth[described]))
     to_image = F.cross_entropy(logits.T[matched], spread(truth.T[matched]))
     return (to_text + to_image) / 2
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 
 import open_clip
+import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -30,26 +31,31 @@ def normalised(images: Tensor, mean=open_clip.OPENAI_DATASET_MEAN, std=open_clip
     return (images.float() / 255 - mean) / std
 
 
-def lite_teacher(embed_dim: int = 128, vision: str = "resnet10t", text_width: int = 128, text_layers: int = 2,
-                 context_length: int = 24, image_size: int = 32) -> open_clip.CLIP:  # fmt: skip
+def lite_teacher(embed_dim: int = 128, dims: Sequence[int] = (48, 96, 192, 256), text_width: int = 128,
+                 text_layers: int = 1, context_length: int = 32, image_size: int = 32) -> open_clip.CLIP:  # fmt: skip
     """A small CLIP from random weights, for small crops and short sentences; downloads nothing.
 
     The token embedding stays as it was drawn: its table has 49,408 rows, of which a drawn street uses some hundred, and
     an optimiser that visits all of them would take longer than the rest of the step. Random rows of this width are
-    nearly orthogonal, and the transformer above them learns what they mean.
+    nearly orthogonal, and the transformer above them learns what they mean; but they must be larger than CLIP draws
+    them (0.02), or the words drown in their positions.
 
     Args:
         embed_dim: width of the common space.
-        vision: a timm model, the image tower.
+        dims: channels of the four stages of the image tower, a ConvNeXt with one block in each.
         context_length: tokens of a text, start and end included; what is longer is cut.
     """
     model = open_clip.CLIP(
         embed_dim,
-        {"timm_model_name": vision, "timm_pool": "avg", "timm_proj": "linear", "image_size": image_size},
+        {"timm_model_name": "test_convnext3", "timm_pool": "avg", "timm_proj": "linear", "image_size": image_size},
         {"context_length": context_length, "width": text_width, "heads": max(1, text_width // 32),
          "layers": text_layers},
     )  # fmt: skip
+    nn.init.normal_(model.token_embedding.weight, std=0.1)
     model.token_embedding.requires_grad_(False)
+    # open_clip passes no widths on to timm, so the tower is changed afterwards
+    model.visual.trunk = timm.create_model("test_convnext3", num_classes=0, dims=tuple(dims), ls_init_value=1.0)
+    model.visual.head.proj = nn.Linear(dims[-1], embed_dim, bias=False)
     model.visual.to(memory_format=torch.channels_last)  # a third faster on a CPU
     return model
 
@@ -168,11 +174,12 @@ def contrastive_step(teacher: nn.Module, batch: dict) -> dict:
     """One step of training the teacher itself, both towers, for a ``Distiller`` without terms.
 
     Args:
-        batch: "images" uint8 (N, 3, H, W); "tokens" (M, L) of distinct texts; "positive" (N, M) bool.
+        batch: "images" uint8 (N, 3, H, W); "tokens" (M, L) of distinct texts; "positive" (N, M) bool, all that is true.
     """
     texts = F.normalize(teacher.encode_text(batch["tokens"]).float(), dim=-1)
     images = encode_images(teacher, batch["images"])
-    return {"loss": multi_positive_infonce(images, texts, batch["positive"], clipped_scale(teacher))}
+    known = torch.ones(len(images), dtype=torch.bool, device=images.device)
+    return {"loss": multi_positive_infonce(images, texts, batch["positive"], clipped_scale(teacher), known)}
 
 
 def teacher_step(teacher: nn.Module, batch: dict, student_seen: dict | None) -> dict:

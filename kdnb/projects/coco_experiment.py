@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from copy import deepcopy
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -49,10 +48,13 @@ from kdnb.projects.coco_alignment import (
     tokenizer_of,
     width_of,
 )
-from kdnb.projects.coco_sentences import CaptionedRegions, Reader, is_true
+from kdnb.projects.coco_sentences import CaptionedRegions, collate_captioned
 from kdnb.projects.headless import headless, stage_command
 from kdnb.projects.step_cost import cost_of_distilling
 from kdnb.run import Run
+
+# Plain crops, which the retrieval is about, as often as the windows that teach left and right.
+TEACHER_VIEWS = ("plain", "plain_flip", *VIEWS)
 
 
 class Experiment:
@@ -121,15 +123,12 @@ class Experiment:
         return self._fit_teacher() if name == "teacher" else self._fit_student(name, self.arm(name))
 
     def _fit_teacher(self) -> Result:
-        """From scratch: the text tower learns to read, is locked, and the image tower learns to meet it.
-
-        A pretrained teacher is adapted to the street, both towers together, or taken as it is.
-        """
+        """Both towers together, from random weights or, to adapt a pretrained teacher to the street, from its own."""
         settings = self.settings
         model = build_teacher(settings, 1000 + self.run.seed).to(self.acc.device)
         tokenizer = tokenizer_of(settings, model)
-        captioned = CaptionedRegions(self.data.train, tokenizer)
-        plan = Plan([(self.data.train.indices, settings.teacher_batch)], captioned.views(VIEWS), self.run.seed)
+        captioned = CaptionedRegions(self.data.train)
+        plan = Plan([(self.data.train.indices, settings.teacher_batch)], captioned.views(TEACHER_VIEWS), self.run.seed)
 
         def validate(_):
             return self._validation_score(encode_crops(model, self.data.validation), encoder(model, tokenizer))
@@ -137,26 +136,11 @@ class Experiment:
         if settings.teacher_steps == 0:
             return self._finish("teacher", model, Fitted(scores=[(0, validate(model))]), 0.0)
         torch.manual_seed(self.run.seed)
-        reading = 0.0
-        if settings.reading_steps:
-            reading = self._learn_to_read(model, captioned, plan)
-            lock_text(model)
         fitted = fit(Distiller(model, student_step=contrastive_step), captioned, plan,
-                     how_to_train(settings, settings.teacher_steps, settings.teacher_lr), collate=collate_captioned,
-                     name="teacher", checkpoint=self._checkpoint("teacher"), validate=validate)  # fmt: skip
-        return self._finish("teacher", model, fitted, reading)
-
-    def _learn_to_read(self, model: nn.Module, captioned: CaptionedRegions, plan: Plan) -> float:
-        """Train the text tower on sentences alone; returns the seconds it took."""
-        reader = Reader(model, width_of(model), [len(codes) for codes in captioned.codes])
-        how = replace(how_to_train(self.settings, self.settings.reading_steps, self.settings.reading_lr),
-                      validate_every=0, checkpoint_every=0)  # fmt: skip
-        model.visual.requires_grad_(False)
-        model.logit_scale.requires_grad_(False)  # nothing is compared yet, and DDP waits for every gradient
-        fitted = fit(reader, captioned, plan, how, collate=collate_captioned, name="reading")
-        model.visual.requires_grad_(True)
-        model.logit_scale.requires_grad_(True)
-        return training_seconds(fitted, self.acc)
+                     how_to_train(settings, settings.teacher_steps, settings.teacher_lr),
+                     collate=collate_captioned(tokenizer, settings.teacher_sentences), name="teacher",
+                     checkpoint=self._checkpoint("teacher"), validate=validate)  # fmt: skip
+        return self._finish("teacher", model, fitted, 0.0)
 
     def _fit_student(self, name: str, arm: Arm) -> Result:
         settings = self.settings
@@ -305,22 +289,6 @@ class Experiment:
         arms = {name: result.numbers for name, result in self.results.items()}
         self.run.save_metrics(PRIMARY, True, arms, comparisons, self.acc.device)
         return comparisons
-
-
-def collate_captioned(samples: list[dict]) -> dict:
-    """Batches for ``contrastive_step``: crops, distinct sentences, and which is true of which."""
-    first = {sample["text"]: sample for sample in reversed(samples)}
-    facts = torch.stack([sample["facts"] for sample in samples])
-    said = torch.stack([sample["said"] for sample in first.values()])
-    return {**collate_crops(samples), "tokens": torch.stack([sample["tokens"] for sample in first.values()]),
-            "said": said, "positive": is_true(facts, said)}  # fmt: skip
-
-
-def lock_text(model: nn.Module) -> None:
-    """Only the image tower and the scale of logits go on learning."""
-    model.requires_grad_(False)
-    model.visual.requires_grad_(True)
-    model.logit_scale.requires_grad_(True)
 
 
 def embed(model: nn.Module, images: Tensor) -> Tensor:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from kdnb.datasets.coco import RegionViews, side_in
+from kdnb.datasets.region_views import collate as collate_crops
 from kdnb.world.phrases import coloured, with_article, with_side
 
 EVERYDAY = {"motorcycle": "motorbike", "potted plant": "plant"}
@@ -52,15 +52,10 @@ def noun_of(region) -> str:
 
 
 class CaptionedRegions(Dataset):
-    """``captioned[(index, "left_flip/5/2")]`` → a crop in a view, a sentence in wording 5 naming list 2, its facts.
+    """``captioned[(index, "left_flip/5/2")]`` → a crop in a view, a sentence in wording 5 naming list 2, its facts."""
 
-    Args:
-        crops: the regions' views.
-        tokenizer: list of sentences → (N, L) int64.
-    """
-
-    def __init__(self, crops: RegionViews, tokenizer):
-        self.crops, self.tokenizer = crops, tokenizer
+    def __init__(self, crops: RegionViews):
+        self.crops = crops
         facts = [facts_of(crops.data.regions[i], None) for i in crops.indices]
         values = [sorted({one[name] for one in facts if name in one}) for name in FACTS]
         values[FACTS.index("side")] = ["left", "right"]
@@ -80,8 +75,8 @@ class CaptionedRegions(Dataset):
         sample = self.crops[index, view]
         region = self.crops.data.regions[sample["region"]]
         text, said = sentence(region, view, int(wording), NAMED[int(named)])
-        return {**sample, "tokens": self.tokenizer([text])[0], "text": text,
-                "facts": self._encode(facts_of(region, side_in(view))), "said": self._encode(said)}  # fmt: skip
+        return {**sample, "text": text, "facts": self._encode(facts_of(region, side_in(view))),
+                "said": self._encode(said)}  # fmt: skip
 
     def _encode(self, facts: dict) -> Tensor:
         """(5,) codes of the facts in the order of FACTS, −1 where there is none."""
@@ -100,28 +95,16 @@ def is_true(facts: Tensor, said: Tensor) -> Tensor:
     return ((said[None] == -1) | (said[None] == facts[:, None])).all(-1)
 
 
-class Reader(nn.Module):
-    """A text tower with one linear layer per kind of fact: what does a sentence state? The layers are thrown away.
+def collate_captioned(tokenizer: Callable, sentences: int) -> Callable[[list[dict]], dict]:
+    """Batches for ``contrastive_step``: crops, the distinct among their first ``sentences`` sentences, what is true.
 
-    A CLIP from scratch spends most of its first minutes on finding out that words mean something at all. Here the text
-    tower learns that first, from sentences alone; then it is locked, and the image tower learns to meet it, as in LiT
-    (Zhai et al. 2022, arXiv 2111.07991) with the roles of the towers exchanged.
-
-    Args:
-        teacher: the CLIP whose text tower learns to read.
-        width: D, of its embeddings.
-        values: number of values of each kind of fact; "not stated" is one more.
+    A sentence costs as much as several crops, and is true of several: of all crops, few sentences need to be read.
     """
 
-    sharpness = 10.0  # unit vectors times this: a softmax of cosines alone would stay flat
+    def collate(samples: list[dict]) -> dict:
+        first = {sample["text"]: sample["said"] for sample in samples[:sentences]}
+        facts = torch.stack([sample["facts"] for sample in samples])
+        return {**collate_crops(samples), "tokens": tokenizer(list(first)),
+                "positive": is_true(facts, torch.stack(list(first.values())))}  # fmt: skip
 
-    def __init__(self, teacher: nn.Module, width: int, values: Sequence[int]):
-        super().__init__()
-        self.teacher = teacher
-        self.heads = nn.ModuleList(nn.Linear(width, count + 1) for count in values)
-
-    def forward(self, batch: dict, progress: float = 0.0) -> dict[str, Tensor]:
-        embedding = self.sharpness * F.normalize(self.teacher.encode_text(batch["tokens"]).float(), dim=-1)
-        losses = {name: F.cross_entropy(head(embedding), stated + 1)
-                  for name, head, stated in zip(FACTS, self.heads, batch["said"].T, strict=True)}  # fmt: skip
-        return {"loss": sum(losses.values()), **losses}
+    return collate

@@ -60,6 +60,16 @@ def test_a_text_without_an_image_stays_a_negative():
     assert with_it > multi_positive_infonce(images, texts[:2], positive[:, :2], 5.0).item() + 1e-3
 
 
+def test_an_image_known_to_match_nothing_is_a_negative_of_the_texts():
+    images, texts = unit(3, 8), unit(2, 8, seed=1)
+    positive = torch.eye(3, 2, dtype=torch.bool)
+    value = multi_positive_infonce(images, texts, positive, 5.0, known=torch.ones(3, dtype=torch.bool)).item()
+    logits, target = 5 * images @ texts.T, torch.arange(2)
+    expected = (F.cross_entropy(logits[:2], target) + F.cross_entropy(logits.T, target)) / 2
+    assert value == pytest.approx(expected.item(), rel=1e-5)
+    assert value > multi_positive_infonce(images, texts, positive, 5.0).item()
+
+
 def test_infonce_of_nothing_is_zero_and_stays_in_the_graph():
     images, scale = unit(3, 8).requires_grad_(), torch.tensor(5.0, requires_grad=True)
     loss = multi_positive_infonce(images, unit(2, 8), torch.zeros(3, 2, dtype=torch.bool), scale)

@@ -13,8 +13,17 @@ import torch
 from kdnb.datasets.region_views import VIEWS
 from kdnb.projects import coco_alignment as project
 from kdnb.projects.coco_bench import bench_table
-from kdnb.projects.coco_experiment import Experiment, collate_captioned
-from kdnb.projects.coco_sentences import FACTS, NAMED, WORDINGS, CaptionedRegions, facts_of, is_true, sentence
+from kdnb.projects.coco_experiment import Experiment
+from kdnb.projects.coco_sentences import (
+    FACTS,
+    NAMED,
+    WORDINGS,
+    CaptionedRegions,
+    collate_captioned,
+    facts_of,
+    is_true,
+    sentence,
+)
 from kdnb.run import Run, load_settings
 
 
@@ -42,8 +51,7 @@ def experiment(tmp_path_factory, data, drawn):
 # --- sentences --------------------------------------------------------------------------------------------------
 
 def test_a_sentence_says_only_what_is_true_and_never_more_than_it_states(data):
-    tokenizer = lambda texts: torch.zeros(len(texts), 4, dtype=torch.int64)  # noqa: E731
-    captioned = CaptionedRegions(data.train, tokenizer)
+    captioned = CaptionedRegions(data.train)
     keys = [(i, f"{view}/{w}/{n}") for i, view in zip(data.train.indices, VIEWS * 99, strict=False)
             for w in (0, 4) for n in range(len(NAMED))]
     samples = [captioned[key] for key in keys[:400]]
@@ -71,12 +79,17 @@ def test_a_side_is_named_only_where_the_view_shows_one(data):
     assert "side" not in facts_of(region, None)
 
 
-def test_batches_for_the_teacher_list_each_sentence_once(data):
-    tokenizer = lambda texts: torch.zeros(len(texts), 4, dtype=torch.int64)  # noqa: E731
-    captioned = CaptionedRegions(data.train, tokenizer)
-    index = data.train.indices[0]
-    batch = collate_captioned([captioned[index, "plain/0/0"], captioned[index, "plain_flip/0/0"]])
-    assert batch["images"].shape[0] == 2 and batch["tokens"].shape[0] == 1 and batch["positive"].all()
+def test_batches_for_the_teacher_list_each_of_their_first_sentences_once(data):
+    captioned, index, read = CaptionedRegions(data.train), data.train.indices[0], []
+
+    def tokenizer(texts):
+        read.extend(texts)
+        return torch.zeros(len(texts), 4, dtype=torch.int64)
+
+    samples = [captioned[index, view] for view in ("plain/0/0", "plain_flip/0/0", "plain/2/0", "plain/4/0")]
+    batch = collate_captioned(tokenizer, 3)(samples)
+    assert read == list(dict.fromkeys(sample["text"] for sample in samples[:3]))
+    assert batch["images"].shape[0] == 4 and batch["tokens"].shape[0] == 2 and batch["positive"].all()
 
 
 # --- arms -------------------------------------------------------------------------------------------------------
