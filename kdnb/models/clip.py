@@ -6,6 +6,7 @@ Pictures come in as uint8 (N, 3, H, W) and are normalised in here, in one place;
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -93,19 +94,27 @@ def encode_images(model: nn.Module, images: Tensor) -> Tensor:
     size = visual.image_size if isinstance(visual.image_size, (tuple, list)) else (visual.image_size,) * 2
     if tuple(images.shape[-2:]) != tuple(size):
         raise InputError(f"images of {tuple(images.shape[-2:])} pixels, expected the teacher's {tuple(size)}")
+    return F.normalize(model.encode_image(normalised_for(visual, images)).float(), dim=-1)
+
+
+def normalised_for(visual: nn.Module, images: Tensor) -> Tensor:
+    """uint8 (N, 3, H, W) → float, with the mean and spread that this image tower was trained with."""
     mean = getattr(visual, "image_mean", None) or open_clip.OPENAI_DATASET_MEAN
     std = getattr(visual, "image_std", None) or open_clip.OPENAI_DATASET_STD
-    return F.normalize(model.encode_image(normalised(images, mean, std)).float(), dim=-1)
+    return normalised(images, mean, std)
 
 
 @torch.no_grad()
 def encode_texts(model: nn.Module, tokenizer: Callable, texts: Sequence[str]) -> Tensor:
     """Unit embeddings (M, D) of the texts, on the model's device; each distinct string is encoded once.
 
+    Warns, with their number, of texts that are longer than the tower's context: their end is not read.
+
     Raises:
         InputError: no text at all, or an empty one.
     """
     distinct, which = distinct_texts(texts)
+    warn_of_cut_texts(tokenizer, distinct)
     with evaluating(model):
         parts = [F.normalize(model.encode_text(tokens).float(), dim=-1)
                  for tokens in token_batches(model, tokenizer, distinct)]  # fmt: skip
@@ -152,6 +161,16 @@ def distinct_texts(texts: Sequence[str]) -> tuple[list[str], list[int]]:
         raise InputError("no texts to encode, expected at least one")
     places = {text: i for i, text in enumerate(dict.fromkeys(texts))}
     return list(places), [places[text] for text in texts]
+
+
+def warn_of_cut_texts(tokenizer: Callable, texts: Sequence[str]) -> None:
+    """One warning for all texts of more tokens than the context; Hugging Face's tokenizers do not tell."""
+    if not hasattr(tokenizer, "encode") or not getattr(tokenizer, "context_length", None):
+        return
+    cut = [text for text in texts if len(tokenizer.encode(text)) + 2 > tokenizer.context_length]  # + start and end
+    if cut:
+        warnings.warn(f"{len(cut)} of {len(texts)} texts are longer than {tokenizer.context_length} tokens and are "
+                      f"cut, such as {cut[0]!r}", stacklevel=3)  # fmt: skip
 
 
 def token_batches(model: nn.Module, tokenizer: Callable, texts: list[str], size: int = 256) -> Iterator[Tensor]:

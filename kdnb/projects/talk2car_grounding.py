@@ -22,7 +22,7 @@ from torch.utils.data import Dataset
 from kdnb.datasets.region_views import cut, window
 from kdnb.datasets.talk2car import HEIGHT, WIDTH, Command, Talk2Car, to_pixels
 from kdnb.errors import InputError
-from kdnb.models.clip import encode_text_tokens, encode_texts, normalised
+from kdnb.models.clip import encode_text_tokens, encode_texts, normalised_for
 from kdnb.models.grounding import Grounder, ProjectionHead, TransformerHead
 from kdnb.projects.aligned import Aligned
 from kdnb.run import Settings
@@ -310,7 +310,7 @@ class TeacherTower(nn.Module):
         self.visual = teacher.visual
 
     def feature_map(self, images: Tensor) -> Tensor:
-        return self.visual(normalised(images))[:, :, None, None]
+        return self.visual(normalised_for(self.visual, images))[:, :, None, None]
 
 
 def build(arm: Arm, settings: Talk2CarGroundingSettings, aligned: Aligned, seed: int) -> Grounder:

@@ -1,6 +1,7 @@
 import copy
 import math
 import socket
+import warnings
 
 import open_clip
 import pytest
@@ -167,3 +168,15 @@ def test_the_scale_stays_below_clips_bound(lite):
     assert at_bound[0] == pytest.approx(at_bound[1], rel=1e-5)
     with torch.no_grad():
         model.logit_scale.fill_(math.log(1 / 0.07))
+
+
+def test_texts_longer_than_the_context_are_told_once(lite):
+    model, tokenizer = lite
+    long = ["the red car " * 20 + word for word in ("left", "right")]
+    with pytest.warns(UserWarning, match=f"2 of 3 texts are longer than {model.context_length} tokens") as told:
+        encode_texts(model, tokenizer, [*long, "a red car", *long])
+    assert len(told) == 1
+    words = "car " * (model.context_length - 2)  # with start and end exactly as long as there is room
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        encode_texts(model, tokenizer, [words])

@@ -1,5 +1,6 @@
 """02 Talk2Car grounding: encoders of 01, tokens, answers, the command line."""
 
+import copy
 import json
 import math
 import shutil
@@ -10,6 +11,7 @@ import torch
 from kdnb.datasets.talk2car import Command
 from kdnb.errors import InputError
 from kdnb.metrics.grounding import evaluate_talk2car, iou_per_command, read_predictions
+from kdnb.models.clip import encode_images
 from kdnb.projects import talk2car_grounding as project
 from kdnb.projects.aligned import OFFERED, aligned
 from kdnb.projects.talk2car_experiment import Experiment
@@ -98,6 +100,15 @@ def test_a_mirrored_command_means_the_mirrored_box(experiment):
     assert torch.allclose(project.mirrored_boxes(flip["boxes"]), train["boxes"], atol=1e-6)
     crops = experiment.picture("train", 0)["crops"]
     assert torch.equal(experiment.picture("train_flip", 0)["crops"].flip(-1), crops)
+
+
+def test_the_teachers_tower_normalises_as_the_teacher_does(experiment):
+    """Whatever mean and spread it was trained with: its cell is its embedding."""
+    teacher = copy.deepcopy(experiment.aligned.teacher)
+    teacher.visual.image_mean, teacher.visual.image_std = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
+    crops = experiment.picture("test", 0)["crops"]
+    cells = project.TeacherTower(teacher).feature_map(crops)[:, :, 0, 0]
+    assert torch.allclose(torch.nn.functional.normalize(cells, dim=1), encode_images(teacher, crops), atol=1e-6)
 
 
 def test_all_arms_of_a_head_start_alike(experiment):
