@@ -57,6 +57,7 @@ class CocoAlignmentSettings(Settings):
     # data
     train_images: int = 600  # drawn, when no DATA is given
     test_images: int = 200
+    most_regions: int = 8000  # of photographs, to learn from, and a quarter as many to test on; 0 takes all
     size: tuple[int, int] = (192, 144)  # width, height of a drawn picture
     crop: int = 32
     min_side: float = 20.0  # of a box, in pixels of a picture whose longer side is 640
@@ -167,13 +168,17 @@ class Data:
 def open_data(settings: CocoAlignmentSettings, data: str | Path | None = None, root: str | Path = "data") -> Data:
     """The COCO root at ``data``, or one drawn for these settings below ``root`` (found again next time).
 
-    Validation is the last pictures of train2017; val2017 is the test set, and nothing is ever selected on it.
+    Validation is the last pictures of train2017; val2017 is the test set, and nothing is ever selected on it. Of
+    photographs at most ``settings.most_regions`` are taken, before any crop is cut.
     """
     drawn = data is None
     folder = drawn_coco(root, train=settings.train_images, val=settings.test_images, size=settings.size) if drawn \
         else Path(data)  # fmt: skip
     every, test = (COCORegionText(folder, split, min_side=settings.min_side, context=settings.context)
                    for split in ("train", "val"))  # fmt: skip
+    if not drawn and settings.most_regions:
+        every.regions = some_pictures(every.regions, settings.most_regions)
+        test.regions = some_pictures(test.regions, max(1, settings.most_regions // 4))
     pictures = sorted({region.image_id for region in every.regions})
     held_out = set(pictures[len(pictures) - round(len(pictures) * settings.validation) :])
     parts = [[i for i, region in enumerate(every.regions) if (region.image_id in held_out) is out]
@@ -188,6 +193,20 @@ def open_data(settings: CocoAlignmentSettings, data: str | Path | None = None, r
         for part, crops in ((train, ("plain", "left", "right")), (validation, ("plain",)), (views.test, ("plain",))):
             part.precompute(crops)
     return views
+
+
+def some_pictures(regions: list[Region], most: int) -> list[Region]:
+    """At most ``most`` regions in their order: those of whole pictures in a fixed random order, of one at least."""
+    of_picture: dict[int, list[Region]] = {}
+    for region in regions:
+        of_picture.setdefault(region.image_id, []).append(region)
+    pictures, kept, count = list(of_picture), set(), 0
+    for k in np.random.default_rng(0).permutation(len(pictures)):
+        count += len(of_picture[pictures[k]])
+        if kept and count > most:
+            break
+        kept.add(pictures[k])
+    return [region for region in regions if region.image_id in kept]
 
 
 def regions_of(crops: RegionViews) -> list[Region]:

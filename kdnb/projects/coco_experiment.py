@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from copy import deepcopy
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +75,7 @@ class Experiment:
         order = np.random.default_rng((run.seed, 0)).permutation(data.train.indices).tolist()
         self.labelled, self.unlabelled = order[: settings.few_labels], order[settings.few_labels :]
         self._encode = self._table = None
+        self._told = False
 
     # --- arms ---------------------------------------------------------------------------------------------------
 
@@ -83,7 +86,24 @@ class Experiment:
     def train_together(self, *names: str) -> list[Result]:
         """Like ``train`` for several arms; with ``settings.processes`` > 1 side by side, each on one core."""
         processes = self.settings.processes if self.acc.num_processes == 1 else 1
-        return self.arms.train_together(names, processes, self._prepare)
+        return self.arms.train_together(self._with_texts(names), processes, self._prepare)
+
+    def _with_texts(self, names: Sequence[str]) -> list[str]:
+        """Without the arms whose full captions are those of the baseline, where the data names no colours."""
+        left_out = [name for name in names if not self.names_colours and self._reads_captions(name)]
+        if left_out and not self._told and self.acc.is_main_process:
+            self.run.log(f"left out: {', '.join(left_out)}: the data names no colours, their texts are the baseline's")
+            self._told = True
+        return [name for name in names if name not in left_out]
+
+    @cached_property
+    def names_colours(self) -> bool:
+        """Whether the full text of any training region says more than its category."""
+        return any(text_of(region, "full") != text_of(region, "category") for region in regions_of(self.data.train))
+
+    @staticmethod
+    def _reads_captions(name: str) -> bool:
+        return (ARMS | ABLATION_ARMS).get(name, Arm()).texts == "full"
 
     def train_all(self, ablations: bool = False) -> None:
         """The teacher, the student without it, the check that it is worth learning from, then the other arms."""
@@ -110,8 +130,17 @@ class Experiment:
         return stage_command("kdnb.projects.coco_alignment", self.run, self.root, names, claims)
 
     def check_teacher(self) -> None:
-        """Refuse a teacher that is no better on validation than the student without it."""
+        """Refuse a teacher that is no better on validation than the student without it.
+
+        One that is taken as it is (``teacher_steps`` 0) never saw these texts, while the student learned from them:
+        such a comparison says little about what else the teacher knows, so its outcome is logged and nothing refused.
+        """
         teacher, baseline = self.train("teacher").validation, self.train("baseline").validation
+        if self.settings.teacher_steps == 0:
+            if not teacher > baseline and self.acc.is_main_process:
+                self.run.log(f"the teacher, taken as it is, has validation {PRIMARY} {teacher:.2f}, the student that "
+                             f"learned from these texts {baseline:.2f}: teacher_steps above 0 adapts it first")
+            return
         require_stronger_teacher(teacher, baseline, f"validation {PRIMARY}", self.settings.allow_weaker_teacher)
 
     def arm(self, name: str) -> Arm:
@@ -120,6 +149,9 @@ class Experiment:
         return (ARMS | ABLATION_ARMS)[name]
 
     def _fit(self, name: str) -> Result:
+        if not self.names_colours and self._reads_captions(name):
+            raise InputError(f"arm {name}: the data names no colours, its texts are those of the baseline; expected "
+                             "regions with a 'colour' among their attributes")  # fmt: skip
         return self._fit_teacher() if name == "teacher" else self._fit_student(name, self.arm(name))
 
     def _fit_teacher(self) -> Result:
@@ -131,7 +163,7 @@ class Experiment:
         plan = Plan([(self.data.train.indices, settings.teacher_batch)], captioned.views(TEACHER_VIEWS), self.run.seed)
 
         def validate(_):
-            return self._validation_score(encode_crops(model, self.data.validation), encoder(model, tokenizer))
+            return self._validation_score(self._encode_crops(model, self.data.validation), encoder(model, tokenizer))
 
         if settings.teacher_steps == 0:
             return self._finish("teacher", model, Fitted(scores=[(0, validate(model))]), 0.0)
@@ -153,7 +185,7 @@ class Experiment:
         fitted = fit(distiller, data, plan,
                      how_to_train(settings, round(settings.student_steps * arm.longer), settings.lr), collate=collate,
                      name=name, checkpoint=self._checkpoint(name),
-                     validate=lambda _: self._validation_score(encode_crops(student, self.data.validation),
+                     validate=lambda _: self._validation_score(self._encode_crops(student, self.data.validation),
                                                                self.encode))  # fmt: skip
         return self._finish(name, student, fitted, self.filling_seconds() if table else 0.0)
 
@@ -185,7 +217,7 @@ class Experiment:
         return alignment_scores(images, regions_of(self.data.validation), encode)[PRIMARY]
 
     def _finish(self, name: str, model: nn.Module, fitted: Fitted, extra_seconds: float) -> Result:
-        regions, images = regions_of(self.data.test), encode_crops(model, self.data.test)
+        regions, images = regions_of(self.data.test), self._encode_crops(model, self.data.test)
         encode = encoder(model, tokenizer_of(self.settings, model)) if name == "teacher" else self.encode
         tower = model.visual if name == "teacher" else model
         numbers = {**alignment_scores(images, regions, encode), "params": count_parameters(tower),
@@ -265,7 +297,10 @@ class Experiment:
 
     def embeddings(self, name: str, crops: RegionViews | None = None) -> Tensor:
         """(N, D) unit vectors of an arm for all test crops, or for others."""
-        return encode_crops(self.train(name).model, crops or self.data.test)
+        return self._encode_crops(self.train(name).model, crops or self.data.test)
+
+    def _encode_crops(self, model: nn.Module, crops: RegionViews) -> Tensor:
+        return encode_crops(model, crops, workers=self.settings.workers)
 
     def compare(self) -> dict[str, Comparison]:
         """Every pair of COMPARISONS whose two arms are there, by paired bootstrap over the queries of the test set."""
@@ -298,14 +333,15 @@ def embed(model: nn.Module, images: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def encode_crops(model: nn.Module, crops: RegionViews, size: int = 256) -> Tensor:
-    """Unit embeddings (N, D), on the CPU, of all offered regions in the plain view."""
+def encode_crops(model: nn.Module, crops: RegionViews, size: int = 256, workers: int = 0) -> Tensor:
+    """Unit embeddings (N, D), on the CPU, of all offered regions in the plain view; ``workers`` processes cut them."""
     device, training = next(model.parameters()).device, model.training
     model.eval()
-    parts = []
-    for start in range(0, len(crops), size):
-        images = [crops[index, "plain"]["image"] for index in crops.indices[start : start + size]]
-        parts.append(embed(model, torch.stack(images).to(device)).cpu())
+    keys = [(index, "plain") for index in crops.indices]
+    batches = [keys[start : start + size] for start in range(0, len(keys), size)]
+    loader = DataLoader(crops, batch_sampler=batches, collate_fn=collate_crops, num_workers=workers,
+                        generator=torch.Generator())  # fmt: skip
+    parts = [embed(model, batch["images"].to(device)).cpu() for batch in loader]
     model.train(training)
     return torch.cat(parts)
 

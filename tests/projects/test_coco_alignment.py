@@ -1,19 +1,23 @@
 """01 COCO alignment: sentences and their truth, arms, the cache, the command line, photographs."""
 
+import copy
 import json
 import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from kdnb.datasets.region_views import VIEWS
+from kdnb.datasets.region_views import VIEWS, RegionViews
+from kdnb.errors import InputError
 from kdnb.projects import coco_alignment as project
+from kdnb.projects.arms import Result
 from kdnb.projects.coco_bench import bench_table
-from kdnb.projects.coco_experiment import Experiment
+from kdnb.projects.coco_experiment import Experiment, encode_crops
 from kdnb.projects.coco_sentences import (
     FACTS,
     NAMED,
@@ -148,6 +152,65 @@ def test_a_finished_arm_is_read_back_not_trained_again(experiment, data, drawn):
 def test_bench_names_every_ratio(drawn):
     table = bench_table(rounds=2, profile="smoke", root=drawn)
     assert all(name in table for name in ("plain step", "teacher forward", "KD step, live", "KD step, cached"))
+
+
+def colourless(data):
+    """The same data as COCO's annotators left it: without attributes."""
+    def bare(crops):
+        other = copy.copy(crops)
+        other.data = copy.copy(crops.data)
+        other.data.regions = [replace(region, attributes={}) for region in crops.data.regions]
+        return other
+
+    return replace(data, train=bare(data.train), validation=bare(data.validation), test=bare(data.test))
+
+
+def test_without_colours_the_caption_arms_are_left_out(tmp_path, data, drawn, capsys):
+    settings = settings_of()
+    run = Run.start(project.PROJECT, "smoke", 0, tmp_path, settings)
+    experiment = Experiment(run, settings, colourless(data), drawn / "bare")
+    experiment.train_together("teacher", "full_captions", "baseline", "full_captions_distilled")
+    assert set(experiment.results) == {"teacher", "baseline"}
+    assert capsys.readouterr().out.count("left out: full_captions, full_captions_distilled: the data names no col") == 1
+    with pytest.raises(InputError, match="arm full_captions: the data names no colours"):
+        experiment.train("full_captions")
+    assert "full_captions" not in experiment.save()
+
+
+def test_a_teacher_as_it_is_is_not_refused_for_texts_it_never_saw(tmp_path, data, drawn, capsys):
+    def checked(**changes):
+        settings = settings_of(allow_weaker_teacher=False, **changes)
+        experiment = Experiment(Run.start(project.PROJECT, "smoke", 0, tmp_path, settings), settings, data, drawn)
+        experiment.results.update({name: Result(None, {}, {}, score) for name, score in
+                                   (("teacher", 40.0), ("baseline", 60.0))})  # fmt: skip
+        experiment.check_teacher()
+
+    checked(teacher_steps=0)
+    assert "40.00, the student that learned from these texts 60.00" in capsys.readouterr().out
+    with pytest.raises(InputError, match="40.00 is not above the student's own 60.00"):
+        checked(teacher_steps=3)
+
+
+def test_workers_cut_the_same_crops(experiment, data):
+    model = experiment.train("baseline").model
+    plain = RegionViews(data.test.data, data.test.crop)  # nothing precomputed, as in full
+    assert torch.equal(encode_crops(model, plain, size=5), encode_crops(model, data.test, size=5))
+    assert torch.equal(encode_crops(model, plain, size=5, workers=1), encode_crops(model, data.test, size=5))
+
+
+def test_of_many_photographs_some_whole_pictures_are_taken(data, drawn, tmp_path):
+    """Before any crop is cut; a drawn street is taken as it is."""
+    root, regions = data.train.data.root, data.train.data.regions
+    some = project.some_pictures(regions, 30)
+    assert 0 < len(some) <= 30 and some == project.some_pictures(regions, 30)
+    assert all(sum(r.image_id == one.image_id for r in regions) == sum(r.image_id == one.image_id for r in some)
+               for one in some)
+    assert project.some_pictures(regions, 10**6) == regions and len(project.some_pictures(regions, 0)) > 0
+    capped = project.open_data(settings_of(most_regions=40), root)
+    assert len(capped.train) + len(capped.validation) <= 40 and len(capped.test) <= 10
+    assert len(capped.train._crops["plain"]) == len(capped.train)
+    assert len(project.open_data(settings_of(most_regions=0), root).test) == len(data.test)
+    assert len(project.open_data(settings_of(most_regions=40), root=drawn).test) == len(data.test)
 
 
 # --- command line -----------------------------------------------------------------------------------------------
