@@ -1,0 +1,169 @@
+"""Pseudo-LiDAR: an image's depth map as a point cloud in the velodyne frame, and folders of such clouds.
+
+Wang et al., Pseudo-LiDAR from visual depth estimation, CVPR 2019 (arXiv 1812.07179).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from kdnb.datasets.kitti import Frame, KittiObject, write_points
+from kdnb.datasets.kitti_calib import Calibration
+from kdnb.datasets.voc_files import write_text
+from kdnb.errors import InputError
+from kdnb.world.lidar import BOTTOM, TOP
+
+HIGHEST = 1.0  # metres above the sensor, as in the original: what is higher no car is made of
+COLUMNS = 2048  # azimuth steps of a full turn, 0.176 degrees as the HDL-64E at 10 Hz
+RECIPE = "pseudo_lidar.json"
+
+
+def pseudo_points(depth: np.ndarray, image: np.ndarray, calibration: Calibration, sampling: str = "random",
+                  share: float = 0.1, beams: int = 64, intensity: str = "constant", seed: int = 0) -> np.ndarray:
+    """The points of a depth map's pixels, all of them put through P2's offsets, R0 and Tr inverted, and then thinned.
+
+    Points behind the sensor (x < 0) or 1 m and more above it are left out, and pixels of depth 0.
+
+    Args:
+        depth: (H, W), z in metres, 0 where unknown.
+        image: uint8 (H, W, 3).
+        sampling: "random" keeps a ``share`` of the points, as the original does; "beams" keeps those that a LiDAR with
+            so many ``beams`` would have hit; "all".
+        intensity: "constant" is 0.5, as the original has it; "grey" the pixel's grey value, 0..1.
+        seed: of the random choice.
+
+    Returns:
+        float32 (N, 4): x, y, z in the velodyne frame (metres), intensity.
+
+    Raises:
+        InputError: depth and image of different sizes, an unknown sampling or intensity.
+    """
+    known("sampling", sampling, ("random", "beams", "all"))
+    known("intensity", intensity, ("constant", "grey"))
+    if depth.shape != image.shape[:2]:
+        raise InputError(f"depth is {depth.shape}, expected {image.shape[:2]} as its image")
+    v, u = np.nonzero(depth > 0)
+    xyz = calibration.rect_to_lidar(calibration.image_to_rect(u, v, depth[v, u]))
+    kept = np.flatnonzero((xyz[:, 2] < HIGHEST) & (xyz[:, 0] >= 0))
+    if sampling == "random":
+        rng = np.random.default_rng(seed)
+        kept = np.sort(rng.choice(kept, round(share * len(kept)), replace=False))
+    elif sampling == "beams":
+        kept = kept[on_beams(xyz[kept], beams)]
+    glow = np.full(len(kept), 0.5) if intensity == "constant" else grey(image[v[kept], u[kept]])
+    return np.concatenate([xyz[kept], glow[:, None]], 1).astype(np.float32)
+
+
+def known(what: str, value: str, choices: tuple[str, ...]):
+    if value not in choices:
+        raise InputError(f"{what} is {value!r}, expected one of {', '.join(choices)}")
+
+
+def grey(colours: np.ndarray) -> np.ndarray:
+    """(N, 3) uint8 → (N,) luma, 0..1 (ITU-R BT.601)."""
+    return colours @ np.array([0.299, 0.587, 0.114]) / 255
+
+
+def on_beams(xyz: np.ndarray, beams: int = 64, columns: int = COLUMNS) -> np.ndarray:
+    """Indices of the points (N, 3) that a spinning LiDAR would have hit: of each beam and azimuth step the nearest one
+    to the beam's elevation. Beams are evenly spaced over the HDL-64E's span of elevation; who lies outside is left out.
+    """
+    elevation = np.degrees(np.arctan2(xyz[:, 2], np.hypot(xyz[:, 0], xyz[:, 1])))
+    azimuth = np.arctan2(xyz[:, 1], xyz[:, 0]) / (2 * np.pi) + 0.5
+    place = (TOP - elevation) / (TOP - BOTTOM) * (beams - 1)
+    beam, column = np.rint(place).astype(int), (azimuth * columns).astype(int) % columns
+    seen = np.flatnonzero((beam >= 0) & (beam < beams))
+    cell, off = (beam * columns + column)[seen], np.abs(place - beam)[seen]
+    order = np.lexsort([off, cell])
+    first = np.ones(len(order), bool)
+    first[1:] = np.diff(cell[order]) > 0
+    return np.sort(seen[order[first]])
+
+
+# --- folders ----------------------------------------------------------------------------------------------------
+
+
+def write_pseudo_lidar(frames: KittiObject, out, depth: Callable, points: str = "pseudo", **how) -> Path:
+    """Write the pseudo-LiDAR of every frame, as a KITTI root of its own: ``KittiObject(out, split, points=points)``.
+
+    Next to each cloud go the frame's label file, calibration and image (a link where the system has links): a cloud
+    is never without its annotation. Every file is moved into place whole, the cloud last; a killed run, called again,
+    goes on with the first frame that has no cloud.
+
+    Args:
+        depth: (image uint8 (H, W, 3), frame's name) → z (H, W) in metres; a ``kdnb.models.depth.DepthModel``, or any
+            function. Its ``name``, if it has one, and ``how`` are noted beside the clouds.
+        points: name of the clouds' folder beside image_2/; "velodyne" where another tool is to read them.
+        how: of ``pseudo_points``. The seed is combined with the frame's name.
+
+    Returns:
+        ``out``.
+
+    Raises:
+        InputError: a frame in training/ without a label file; clouds there already that were made in another way; and
+            as the depth model and ``pseudo_points`` do.
+    """
+    out = Path(out)
+    keep_recipe(out, {"depth": getattr(depth, "name", ""), "points": points, **how})
+    for frame in tqdm(frames, f"pseudo-LiDAR of {frames.split}", unit="image", mininterval=0.5, leave=False):
+        cloud = out / frames.side / points / f"{frame.name}.bin"
+        if cloud.exists():
+            continue
+        carry_files(frame, frames.root, out)
+        cloud.parent.mkdir(parents=True, exist_ok=True)
+        image = frame.image()
+        seed = zlib.crc32(f"{how.get('seed', 0)} {frame.name}".encode())
+        write_points(cloud, pseudo_points(depth(image, frame.name), image, frame.calibration, **{**how, "seed": seed}))
+    (out / "ImageSets").mkdir(exist_ok=True)
+    write_text(out / "ImageSets" / f"{frames.split}.txt", "".join(f"{name}\n" for name in frames.names))
+    return out
+
+
+def keep_recipe(out: Path, recipe: dict):
+    """Note how the clouds in a folder are made, or raise InputError when those there were made in another way."""
+    path = out / RECIPE
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps(recipe, indent=1, sort_keys=True) + "\n")
+        return
+    there = json.loads(path.read_text(encoding="utf-8"))
+    other = sorted(key for key in {*there, *recipe} if there.get(key) != recipe.get(key))
+    if other:
+        key = other[0]
+        raise InputError(f"{path}: the clouds here were made with {key} {there.get(key)!r}, expected "
+                         f"{recipe.get(key)!r}; choose a new folder")  # fmt: skip
+
+
+def carry_files(frame: Frame, root: Path, out: Path):
+    """Copy a frame's label and calibration and link its image, at the same places under ``out`` as under ``root``."""
+    labels = [frame.label_path] if frame.label_path.exists() else []
+    if not labels and frame.label_path.parent.name == "label_2":
+        raise InputError(f"{frame.label_path}: no such file, expected the labels of frame {frame.name}: a detector "
+                         "would learn from its cloud that the street is empty")  # fmt: skip
+    for path in (*labels, frame.calibration_path, frame.image_path):
+        place = out / path.relative_to(root)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if not place.exists():
+            linked_or_copied(path, place, link=path == frame.image_path)
+
+
+def linked_or_copied(source: Path, place: Path, link: bool):
+    temporary = place.with_name(f".{place.name}.{os.getpid()}.tmp")
+    try:
+        try:
+            if not link:
+                raise OSError
+            temporary.symlink_to(source.resolve())
+        except OSError:  # asked for a copy, or this system has no links
+            shutil.copyfile(source, temporary)
+        os.replace(temporary, place)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,84 @@
+"""How wrong predicted depth is: the usual numbers of a depth benchmark, and the error by distance, numpy only.
+
+Depth is z along the optical axis in metres. Pixels count where the truth is above 0 (something was measured) and at
+most ``FAR``. No scale is fitted: what is asked for is metric depth.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kdnb.errors import InputError
+
+FAR = 80.0  # metres; Eigen et al. 2014 (arXiv 1406.2283) and all after them on KITTI
+EDGES = (0, 10, 20, 30, 40, 60, 80)
+
+
+def valid_pixels(predicted: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(predicted (K,), truth (K,)) float64 of the pixels that count, of two maps of one shape.
+
+    Raises InputError for maps of different shapes, and for a prediction there that is not finite and positive.
+    """
+    predicted, truth = np.asarray(predicted, np.float64), np.asarray(truth, np.float64)
+    if predicted.shape != truth.shape:
+        raise InputError(f"predicted depth is {predicted.shape}, expected {truth.shape} as the true depth")
+    counts = (truth > 0) & (truth <= FAR)
+    predicted, truth = predicted[counts], truth[counts]
+    wrong = ~(np.isfinite(predicted) & (predicted > 0))
+    if wrong.any():
+        raise InputError(f"{int(wrong.sum())} predicted depths such as {predicted[wrong][0]}, "
+                         "expected positive metres")  # fmt: skip
+    return predicted, truth
+
+
+def depth_scores(predicted: np.ndarray, truth: np.ndarray) -> dict:
+    """The numbers of one image (or of any pixels, taken together).
+
+    Returns:
+        "AbsRel" mean |p − t| / t; "RMSE" in metres; "delta1.25" percent of pixels with max(p/t, t/p) < 1.25; "MAE" in
+        metres; "pixels". All but the last are None without a valid pixel.
+    """
+    predicted, truth = valid_pixels(predicted, truth)
+    if not len(truth):
+        return {"AbsRel": None, "RMSE": None, "delta1.25": None, "MAE": None, "pixels": 0}
+    error = np.abs(predicted - truth)
+    ratio = np.maximum(predicted / truth, truth / predicted)
+    return {"AbsRel": float((error / truth).mean()), "RMSE": float((error**2).mean() ** 0.5),
+            "delta1.25": float(100 * (ratio < 1.25).mean()), "MAE": float(error.mean()),
+            "pixels": len(truth)}  # fmt: skip
+
+
+def evaluate_depth(pairs) -> dict:
+    """Scores of many images: their mean over images, as benchmarks do it, and the error by distance over all pixels.
+
+    Args:
+        pairs: iterable of (predicted, truth), each (H, W) metres; sizes may differ from image to image.
+
+    Returns:
+        ``depth_scores``'s keys, with "images" and "by_distance" (see ``error_by_distance``).
+    """
+    kept = [valid_pixels(predicted, truth) for predicted, truth in pairs]
+    each = [depth_scores(*pair) for pair in kept if len(pair[1])]
+    names = ("AbsRel", "RMSE", "delta1.25", "MAE")
+    mean = {name: float(np.mean([s[name] for s in each])) if each else None for name in names}
+    everything = [np.concatenate([pair[i] for pair in kept]) if kept else np.zeros(0) for i in (0, 1)]
+    return {**mean, "pixels": sum(s["pixels"] for s in each), "images": len(each),
+            "by_distance": error_by_distance(*everything)}  # fmt: skip
+
+
+def error_by_distance(predicted: np.ndarray, truth: np.ndarray, edges=EDGES) -> list[dict]:
+    """One dict per bin (low, high] of the true depth: "low", "high", "pixels", "MAE" and "bias" in metres, "AbsRel".
+
+    The bias is the mean of predicted − true. The three are None in a bin without pixels.
+    """
+    predicted, truth = valid_pixels(predicted, truth)
+    rows = []
+    for low, high in zip(edges[:-1], edges[1:], strict=True):
+        inside = (truth > low) & (truth <= high)
+        error = (predicted - truth)[inside]
+        row = {"low": low, "high": high, "pixels": len(error), "MAE": None, "bias": None, "AbsRel": None}
+        if len(error):
+            relative = np.abs(error) / truth[inside]
+            row |= {"MAE": float(np.abs(error).mean()), "bias": float(error.mean()), "AbsRel": float(relative.mean())}
+        rows.append(row)
+    return rows

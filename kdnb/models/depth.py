@@ -1,0 +1,211 @@
+"""Image → depth in metres, by whatever there is: our own small network, a model of the Hugging Face hub, files.
+
+Depth is z along the optical axis of the rectified camera, not the length of the ray.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from kdnb.errors import InputError
+from kdnb.models.depth_net import TinyDepth
+
+KITTI_MAX = 80.0  # metres; GLPN's sigmoid was trained on KITTI to mean a share of this
+
+
+class DepthModel:
+    """``model(image, frame)`` → z (H, W) float32 in metres, 0 where nothing is known.
+
+    Args:
+        name: says in a word where the depth comes from; differs between networks of different weights.
+        predict: (image uint8 (H, W, 3), frame's name) → array (H, W).
+    """
+
+    def __init__(self, name: str, predict: Callable):
+        self.name, self.predict = name, predict
+
+    def __call__(self, image: np.ndarray, frame: str = "") -> np.ndarray:
+        """Depth of one image. Raises InputError when the backend gives another size or a negative depth."""
+        depth = np.asarray(self.predict(image, frame), np.float32)
+        if depth.shape != image.shape[:2]:
+            raise InputError(f"{self.name}: depth of frame {frame!r} is {depth.shape}, expected {image.shape[:2]} as "
+                             "its image")  # fmt: skip
+        depth = np.where(np.isfinite(depth), depth, 0)
+        if depth.min() < 0:
+            raise InputError(f"{self.name}: depth of frame {frame!r} goes down to {depth.min():.3g}, expected metres")
+        return depth
+
+
+def depth_model(spec: str, net: TinyDepth | None = None, **options) -> DepthModel:
+    """The model that a setting names.
+
+    Args:
+        spec: "tiny" (with ``net``), "hf:<model id or folder>" or "folder:<path>".
+        options: of ``hf_depth``.
+
+    Raises:
+        InputError: another spec, and as ``hf_depth`` and ``folder_depth``.
+    """
+    kind, _, value = spec.partition(":")
+    if kind == "tiny" and net is not None:
+        return tiny_depth(net)
+    if kind == "hf" and value:
+        return hf_depth(value, **options)
+    if kind == "folder" and value:
+        return folder_depth(value)
+    raise InputError(f"depth is {spec!r}, expected 'tiny' with a trained network, 'hf:<model id>' or 'folder:<path>'")
+
+
+# --- our own network --------------------------------------------------------------------------------------------
+
+
+def tiny_depth(net: TinyDepth) -> DepthModel:
+    """Depth by a trained ``TinyDepth``: images are fitted into the size it was trained on, depth back into theirs."""
+
+    def predict(image, frame):
+        net.eval()
+        pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
+        pixels = resized(pixels.to(next(net.parameters()).device), net.size)
+        with torch.inference_mode():
+            return fitted(net(pixels)[0], image.shape[:2])
+
+    digest = hashlib.sha256()
+    for value in net.state_dict().values():
+        digest.update(value.detach().cpu().numpy().tobytes())
+    return DepthModel(f"tiny-{digest.hexdigest()[:8]}", predict)
+
+
+def resized(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """uint8 (N, 3, H, W) in another (height, width), smoothed when made smaller."""
+    if tuple(images.shape[2:]) == tuple(size):
+        return images
+    pixels = F.interpolate(images.float(), size, mode="bilinear", align_corners=False, antialias=True)
+    return pixels.round().clamp(0, 255).byte()
+
+
+def fitted(depth: Tensor, size: tuple[int, int]) -> np.ndarray:
+    """(h, w) → (H, W), bilinear: no overshoot as with a bicubic, which would put points before and behind edges."""
+    if tuple(depth.shape) != tuple(size):
+        depth = F.interpolate(depth[None, None].float(), size, mode="bilinear", align_corners=False)[0, 0]
+    return depth.float().cpu().numpy()
+
+
+# --- models of the hub ------------------------------------------------------------------------------------------
+
+
+def hf_depth(model_id: str, max_depth: float = KITTI_MAX, factor: float = 1.0) -> DepthModel:
+    """A depth model of the Hugging Face hub that speaks in metres: GLPN, or a metric Depth Anything.
+
+    GLPN gives sigmoid · ``config.max_depth`` and the library's default for that is 10, also for the weights trained on
+    KITTI, where it was 80: hence the "factor 8" of the original. Here it is set once, and nothing else is needed.
+
+    Args:
+        model_id: on the hub, or a folder.
+        max_depth: what a GLPN was trained with, in metres: 80 on KITTI, 10 on NYU.
+        factor: multiplies the depth, for weights that need it.
+
+    Raises:
+        InputError: transformers missing; a model that cannot be loaded or is relative or unknown; a factor that would
+            take depth beyond 80 m, that is, scale twice.
+    """
+    transformers = import_transformers()
+    try:
+        config = transformers.AutoConfig.from_pretrained(model_id)
+        limit = metric_limit(model_id, config, max_depth)
+        if factor != 1 and limit * factor > KITTI_MAX:
+            raise InputError(f"hf:{model_id}: a factor of {factor:g} would scale twice: the model's depth already "
+                             f"reaches {limit:g} m, expected a factor of 1")  # fmt: skip
+        processor = transformers.AutoImageProcessor.from_pretrained(model_id)
+        model = transformers.AutoModelForDepthEstimation.from_pretrained(model_id, config=config).eval()
+    except (OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"hf:{model_id}: cannot be loaded ({reason}), expected a depth model of the hub") from None
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model.to(device)
+
+    def predict(image, frame):
+        inputs = processor(images=image, return_tensors="pt").to(device)
+        with torch.inference_mode():
+            return factor * fitted(model(**inputs).predicted_depth[0], image.shape[:2])
+
+    return DepthModel(f"hf-{model_id}-{limit * factor:g}m", predict)
+
+
+def import_transformers():
+    try:
+        import transformers
+    except ImportError:
+        raise InputError("depth by 'hf:...' needs the package transformers: pip install 'kdnb[full]'") from None
+    return transformers
+
+
+def metric_limit(model_id: str, config, max_depth: float) -> float:
+    """The largest depth in metres that a model can say; a GLPN's ``config.max_depth`` is set to ``max_depth``.
+
+    Raises InputError for a model whose depth is relative, and for one of which nothing is known.
+    """
+    kind, expected = config.model_type, "expected GLPN (such as vinvino02/glpn-kitti) or a metric Depth Anything"
+    if kind == "glpn":
+        config.max_depth = max_depth
+        return max_depth
+    if kind == "depth_anything" and config.depth_estimation_type == "metric":
+        return config.max_depth
+    if kind in ("depth_anything", "dpt"):
+        raise InputError(f"hf:{model_id}: gives relative (inverse) depth, whose scale and shift are unknown: no points "
+                         f"in metres can be made of it; {expected}")  # fmt: skip
+    raise InputError(f"hf:{model_id}: {kind!r} is not known to give depth in metres; {expected}")
+
+
+# --- files ------------------------------------------------------------------------------------------------------
+
+
+def folder_depth(folder) -> DepthModel:
+    """Depth from files ``<frame>.png`` (16 bits, metres x 256, as KITTI's depth benchmark has them) or ``<frame>.npy``.
+
+    Raises InputError when there is no such folder; the model does so for a frame without a file or with a wrong one.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder, expected depth files <frame>.png or <frame>.npy")
+
+    def predict(image, frame):
+        for path, read in ((folder / f"{frame}.png", read_depth_png), (folder / f"{frame}.npy", read_depth_npy)):
+            if path.is_file():
+                return read(path)
+        raise InputError(f"{folder / frame}.png: no such file, and no .npy, expected the depth of this frame")
+
+    return DepthModel(f"folder-{folder.resolve()}", predict)
+
+
+def read_depth_png(path) -> np.ndarray:
+    """float32 (H, W), metres, 0 for no depth, of a 16-bit picture of metres x 256 (KITTI depth development kit)."""
+    try:
+        with Image.open(path) as picture:
+            mode, values = picture.mode, np.asarray(picture)
+    except (UnidentifiedImageError, OSError) as error:
+        raise InputError(f"{path}: not a readable picture ({error}), expected a 16-bit PNG of metres x 256") from None
+    if not mode.startswith("I"):
+        raise InputError(f"{path}: a picture of mode {mode}, expected a 16-bit PNG of metres x 256")
+    return values.astype(np.float32) / 256
+
+
+def read_depth_npy(path) -> np.ndarray:
+    """float32 (H, W), metres, of an array of floating point numbers."""
+    try:
+        values = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path}: not a readable array ({error}), expected metres (height, width)") from None
+    if not isinstance(values, np.ndarray) or values.ndim != 2 or values.dtype.kind != "f":
+        what = f"{values.dtype} {values.shape}" if isinstance(values, np.ndarray) else "several arrays"
+        raise InputError(f"{path}: {what}, expected floating point metres (height, width)")
+    return values.astype(np.float32)
