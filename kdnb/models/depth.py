@@ -18,7 +18,7 @@ from torch import Tensor
 from kdnb.errors import InputError
 from kdnb.models.depth_net import TinyDepth
 
-KITTI_MAX = 80.0  # metres; GLPN's sigmoid was trained on KITTI to mean a share of this
+KITTI_MAX = 80  # metres; GLPN's sigmoid was trained on KITTI to mean a share of this
 
 
 class DepthModel:
@@ -101,7 +101,7 @@ def fitted(depth: Tensor, size: tuple[int, int]) -> np.ndarray:
 # --- models of the hub ------------------------------------------------------------------------------------------
 
 
-def hf_depth(model_id: str, max_depth: float = KITTI_MAX, factor: float = 1.0) -> DepthModel:
+def hf_depth(model_id: str, max_depth: int = KITTI_MAX, factor: float = 1.0) -> DepthModel:
     """A depth model of the Hugging Face hub that speaks in metres: GLPN, or a metric Depth Anything.
 
     GLPN gives sigmoid · ``config.max_depth`` and the library's default for that is 10, also for the weights trained on
@@ -109,7 +109,7 @@ def hf_depth(model_id: str, max_depth: float = KITTI_MAX, factor: float = 1.0) -
 
     Args:
         model_id: on the hub, or a folder.
-        max_depth: what a GLPN was trained with, in metres: 80 on KITTI, 10 on NYU.
+        max_depth: what a GLPN was trained with, in whole metres: 80 on KITTI, 10 on NYU.
         factor: multiplies the depth, for weights that need it.
 
     Raises:
@@ -149,7 +149,7 @@ def import_transformers():
     return transformers
 
 
-def metric_limit(model_id: str, config, max_depth: float) -> float:
+def metric_limit(model_id: str, config, max_depth: int) -> float:
     """The largest depth in metres that a model can say; a GLPN's ``config.max_depth`` is set to ``max_depth``.
 
     Raises InputError for a model whose depth is relative, and for one of which nothing is known.
