@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from torch import nn
 from torchvision.ops import box_iou
 
+from kdnb.datasets.voc import read_image
 from kdnb.errors import InputError
 from kdnb.models.alignment import Student
 from kdnb.models.grounding import (
@@ -20,6 +21,7 @@ from kdnb.models.grounding import (
     overlaps,
     ranking_loss,
 )
+from kdnb.projects.talk2car_grounding import whole_picture
 from kdnb.world.camera import render
 from kdnb.world.scene import make_scene
 
@@ -309,7 +311,9 @@ def test_full_model_steps_on_a_drawn_picture_of_the_official_size():
     assert "head.sentence.1.weight" in moved and not any(name.startswith("encoder") for name in moved)
 
 
-def test_full_model_is_fine_tuned_end_to_end():
-    picture = torch.from_numpy(render(make_scene(1), 320, 180).image.copy()).permute(2, 0, 1)
-    moved = step_of_full(picture, frozen=False)
+def test_full_model_is_fine_tuned_end_to_end(real_data):
+    """On a photograph, at a fifth of its usual width for the test's sake."""
+    file = sorted((real_data / "coco" / "val2017").glob("*.jpg"))[0]
+    photograph = torch.from_numpy(read_image(file).copy()).permute(2, 0, 1)
+    moved = step_of_full(whole_picture(photograph, 320), frozen=False)
     assert {"head.sentence.1.weight", "encoder.project.weight", "encoder.trunk.stem.0.weight"} <= moved

@@ -88,3 +88,9 @@ def test_full_names_the_command_that_trains_it(tmp_path, photographs):
                      "--root": str(tmp_path.resolve()), "--stage": "baseline_matched"}  # fmt: skip
     assert [words[i + 1] for i, word in enumerate(words) if word == "--stage"] == list(OFFERED)
     assert "\n" not in str(caught.value)
+
+
+def test_under_torchrun_nothing_is_trained_while_others_wait(tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+    with pytest.raises(InputError, match="train them first: python -m kdnb.projects.coco_alignment --profile smoke"):
+        aligned("smoke", 0, tmp_path)

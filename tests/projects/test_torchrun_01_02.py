@@ -1,0 +1,49 @@
+"""01 and 02 under torchrun: two processes, gloo, an arm of every kind."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from kdnb.projects.aligned import OFFERED, folder_of, kept
+from kdnb.projects.coco_alignment import CocoAlignmentSettings
+from kdnb.run import load_settings
+
+# Both command lines in one pair of processes: most of the time goes into starting them. The first one would take leave
+# of the other process at its end.
+SCRIPT = """
+import json, sys, torch
+from kdnb.projects import coco_experiment, talk2car_experiment
+leave = torch.distributed.destroy_process_group
+torch.distributed.destroy_process_group = lambda: None
+coco_experiment.main(json.loads(sys.argv[1]), standalone_mode=False)
+torch.distributed.destroy_process_group = leave
+talk2car_experiment.main(json.loads(sys.argv[2]), standalone_mode=False)
+"""
+STAGES = [*OFFERED, "few_labels_distilled", "test"], ["teacher", "distilled_projection", "distilled_finetuned"]
+
+
+def command_lines(folder: Path):
+    same = ["--profile", "smoke", "--root", str(folder / "drawn"), "--out", str(folder / "results")]
+    return [json.dumps([*same, *(word for stage in some for word in ("--stage", stage))]) for some in STAGES]
+
+
+def test_both_projects_with_two_processes(tmp_path):
+    """02 finds the networks that 01 has left; each arm and each kept array is made once."""
+    (tmp_path / "both.py").write_text(SCRIPT)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29752",
+               str(tmp_path / "both.py"), *command_lines(tmp_path)]  # fmt: skip
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "KDNB_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("results: ") == 2  # one process tells, and writes
+    first, second = (next((tmp_path / "results").glob(f"*_{number}_*")) for number in ("01", "02"))
+    assert set(json.loads((first / "metrics.json").read_text())["arms"]) == set(STAGES[0]) - {"test"}
+    settings = load_settings(CocoAlignmentSettings, "coco_alignment", "smoke")
+    assert kept(folder_of(settings, 0, None, tmp_path / "drawn"), OFFERED)
+    assert {file.stem for file in (second / "arms").iterdir()} == {*STAGES[1], "distilled"}
+    names = [file.name for file in (second / "cache").iterdir()]
+    # four parts of the commands, and the cells of two encoders for each; nothing left in part
+    assert sum(name.startswith("words_") for name in names) == 4 and not any("part" in name for name in names)
+    assert sum(name.startswith("tokens_") for name in names) == 8
