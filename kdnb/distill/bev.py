@@ -1,7 +1,8 @@
 """Terms that teach a detector on pseudo-LiDAR what a teacher on LiDAR sees: same frame, from above, cell by cell.
 
-Both networks give "bev" (B, C, H, W), "heatmap" (B, classes, H, W) logits and "boxes" (B, 9, H, W), of which the last
-channel is the logit of a direction. Every loss is 0 when student and teacher agree, and no teacher gets a gradient.
+Both networks give "bev" (B, C, H, W), "heatmap" (B, classes, H, W) logits and "boxes" (B, 9, H, W), of which the first
+six are place and log sizes, then sine and cosine of the doubled yaw, then the logit of a direction. Every loss is 0
+when student and teacher agree, and no teacher gets a gradient.
 """
 
 from __future__ import annotations
@@ -62,7 +63,10 @@ def heat_kd(student: Tensor, teacher: Tensor, beta: float = 2.0) -> Tensor:
 
 
 def box_kd(student: Tensor, teacher: tuple[Tensor, Tensor], threshold: float = 0.3) -> Tensor:
-    """L1 of the box codes where the teacher sees an object, weighted by its score; the direction is left to the labels.
+    """Distance of box codes where the teacher sees an object, weighted by its score.
+
+    Measured as the detection loss does: L1 of place and log sizes, twice the squared distance of the doubled yaw. The
+    direction is left to the labels.
 
     Args:
         student: (B, 9, H, W). teacher: its map of that shape, its heatmap logits.
@@ -71,7 +75,8 @@ def box_kd(student: Tensor, teacher: tuple[Tensor, Tensor], threshold: float = 0
     boxes, logits = teacher
     score = heat(logits)
     weight = score * (score > threshold)
-    distance = (student[:, :-1] - boxes[:, :-1].detach()).float().abs().mean(1, keepdim=True)
+    difference = (student - boxes.detach()).float()
+    distance = difference[:, :6].abs().sum(1, keepdim=True) + 2 * difference[:, 6:8].pow(2).sum(1, keepdim=True)
     return (weight * distance).sum() / weight.sum().clamp(min=1)
 
 

@@ -19,7 +19,7 @@ from kdnb.models.rotated_nms import rotated_nms
 from kdnb.models.voxels import Grid
 
 # channels of the regression: offset from the cell's centre in cells (x, y), z, log sizes (3), sin 2yaw, cos 2yaw
-CODE = 8
+CODE, YAW = 8, 6  # how many, and where those of the yaw begin
 # a box turned by 180 degrees has the same code; one more channel tells the two apart. The border between them lies at
 # 45 degrees, where few cars stand, as in the original's direction classifier
 TURN = math.pi / 4
@@ -108,10 +108,13 @@ def require_boxes(boxes: list[Tensor], labelled: list[bool] | None = None, names
 
 
 def detection_loss(output: dict, targets: dict) -> dict[str, Tensor]:
-    """{"heat", "box", "direction"}: focal loss per object; per weighted cell L1 of the code, cross-entropy of the
-    direction. Their weights in the sum (1, 2, 0.2 in ``total_loss``) are the original's.
+    """{"heat", "box", "yaw", "direction"}: what ``total_loss`` sums.
 
-    The focal loss has alpha 2 and beta 4 (Zhou et al. 2019, arXiv 1904.07850, equation 1).
+    heat: CenterNet's focal loss with alpha 2 and beta 4, per object (Zhou et al. 2019, arXiv 1904.07850, equation 1).
+    The others are means over cells, weighted: L1 of place and log sizes, summed over the six; squared distance of
+    (sin 2yaw, cos 2yaw); cross-entropy of the direction. The yaw is not left to L1, whose best guess is a median: where
+    most objects look along the street, those across it would be taken for the same (measured: 28 instead of 93 points
+    of AP for cyclists).
     """
     logits, heat = output["heatmap"].float(), targets["heatmap"]
     p, peak = logits.sigmoid(), heat == 1
@@ -120,13 +123,14 @@ def detection_loss(output: dict, targets: dict) -> dict[str, Tensor]:
     focal = -(positive + negative).sum() / peak.sum().clamp(min=1)
     weight, said, wanted = targets["weight"], output["boxes"].float(), targets["boxes"]
     total = weight.sum().clamp(min=1)
-    box = (weight * (said[:, :CODE] - wanted[:, :CODE]).abs()).sum() / total / CODE
-    direction = F.binary_cross_entropy_with_logits(said[:, CODE:], wanted[:, CODE:], weight, reduction="sum") / total
-    return {"heat": focal, "box": box, "direction": direction}
+    distance = said[:, :CODE] - wanted[:, :CODE]
+    direction = F.binary_cross_entropy_with_logits(said[:, CODE:], wanted[:, CODE:], weight, reduction="sum")
+    return {"heat": focal, "box": (weight * distance[:, :YAW].abs()).sum() / total,
+            "yaw": (weight * distance[:, YAW:].pow(2)).sum() / total, "direction": direction / total}  # fmt: skip
 
 
 def total_loss(parts: dict[str, Tensor]) -> Tensor:
-    return parts["heat"] + 2 * parts["box"] + 0.2 * parts["direction"]
+    return parts["heat"] + parts["box"] + 2 * parts["yaw"] + 0.5 * parts["direction"]
 
 
 @torch.no_grad()

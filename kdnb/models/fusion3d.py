@@ -24,7 +24,7 @@ from kdnb.models.centre_head import CentreHead, detection_loss, make_targets, re
 from kdnb.models.point_fusion import PointFusion
 from kdnb.models.voxels import DynamicVFE, Grid, voxelize
 
-LITE_GRID = Grid((0.0, -18.0, -3.0, 46.08, 18.0, 1.0), (0.36, 0.36, 0.5), cell=0.36, slabs=4)
+LITE_GRID = Grid((0.0, -18.0, -3.0, 46.08, 18.0, 1.0), (0.36, 0.36, 1.0), cell=0.36, slabs=4)
 FULL_GRID = Grid((0.0, -40.0, -3.0, 70.4, 40.0, 1.0), (0.05, 0.05, 0.1), cell=0.2, slabs=8)
 PIXEL_MEAN, PIXEL_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
 

@@ -43,7 +43,8 @@ def test_values_against_a_loop():
             features += (0.1 + h) * (s["bev"] - t["bev"])[0, :, y, x].pow(2).mean()
             weights += 0.1 + h
             if h > 0.3:
-                boxes += h * (s["boxes"] - t["boxes"])[0, :8, y, x].abs().mean()
+                difference = (s["boxes"] - t["boxes"])[0, :, y, x]
+                boxes += h * (difference[:6].abs().sum() + 2 * difference[6:8].pow(2).sum())
                 scores += h
             for k in range(3):
                 p, q = s["heatmap"][0, k, y, x].sigmoid(), heat[0, k, y, x]

@@ -180,7 +180,7 @@ def test_two_frames_are_learnt():
         optimizer.step()
         schedule.step()
     assert time.process_time() - start < 20
-    assert parts["loss"] < first / 10 and {"task", "heat", "box", "direction"} <= set(parts)
+    assert parts["loss"] < first / 10 and {"task", "heat", "box", "yaw", "direction"} <= set(parts)
     model.eval()
     with torch.no_grad():
         found = decode(model(batch["points"], batch["images"], batch["projections"]), model.grid, 0.3)
