@@ -33,7 +33,7 @@ def draw_birds_eye(ax, points: np.ndarray, boxes: dict[str, np.ndarray] | None =
     """
     inside = (points[:, 0] > 0) & (points[:, 0] < ahead) & (np.abs(points[:, 1]) < aside)
     x, y, z = points[inside, :3].T
-    drawn = ax.scatter(y, x, c=z, s=0.8, lw=0, cmap=COLOURS, vmin=-2, vmax=1, rasterized=True)
+    drawn = ax.scatter(y, x, c=z, s=1.2, lw=0, cmap=COLOURS, vmin=-2, vmax=1, rasterized=True)
     for name, of_arm in (boxes or {}).items():
         of_arm = np.asarray(of_arm, float).reshape(-1, 7)
         for k, (ground, box) in enumerate(zip(corners(of_arm)[:, :4, :2], of_arm, strict=True)):
@@ -76,9 +76,9 @@ def compare_clouds(image: np.ndarray, calibration: Calibration, clouds: dict[str
     """
     across = len(clouds)
     share = image.shape[0] / image.shape[1]
-    width = 5.2
+    width = 4.4  # of a panel without its labels, inches
     above, below = width * share, width * ahead / (2 * aside)
-    figure, axes = new_figure(width * across + 0.8, above + below + 0.7, 2, across, squeeze=False,
+    figure, axes = new_figure((width + 0.6) * across + 1.0, above + below + 0.9, 2, across, squeeze=False,
                               height_ratios=[above, below])  # fmt: skip
     for k, (title, points) in enumerate(clouds.items()):
         depth = draw_over_image(axes[0, k], image, points, calibration)
@@ -161,8 +161,7 @@ def cloud_3d(points: np.ndarray, boxes: dict[str, np.ndarray] | None = None, mos
 
     if len(points) > most:
         points = points[np.sort(np.random.default_rng(seed).choice(len(points), most, replace=False))]
-    # plotly sends numbers as text: centimetres are enough and a third of the size
-    x, y, z = np.round(points[:, :3].astype(float), 2).T
+    x, y, z = points[:, :3].astype(np.float32).T  # half of what plotly would put into a notebook in double precision
     marker = {"size": 1.4, "color": z, "colorscale": "Cividis", "cmin": -2, "cmax": 1,
               "colorbar": {"title": "z, m", "thickness": 12, "len": 0.6}}  # fmt: skip
     shown = [go.Scatter3d(x=x, y=y, z=z, mode="markers", marker=marker, name="points", hoverinfo="x+y+z")]
