@@ -85,7 +85,7 @@ def teacher_step(teacher: nn.Module, batch: dict, student_seen: dict | None) -> 
     return teacher(batch["teacher_points"], batch["images"], batch["projections"])
 
 
-def bev_terms(channels: tuple[int, int], names=("bev", "logit", "box"), scale: dict[str, float] | None = None,
+def bev_terms(channels: tuple[int, int], names=("kd_bev", "kd_logit", "kd_box"), scale: dict[str, float] | None = None,
               switch: float = 0.5) -> list[Term]:  # fmt: skip
     """The terms with these names, with the original's two phases; boxes change phase as the logits do.
 
@@ -100,14 +100,14 @@ def bev_terms(channels: tuple[int, int], names=("bev", "logit", "box"), scale: d
         adapter = nn.Conv2d(*channels, 1)
 
     def weight(name):
-        return phase_weight("bev" if name == "bev" else "logit", scale.get(name, 1.0), switch)
+        return phase_weight("bev" if name == "kd_bev" else "logit", scale.get(name, 1.0), switch)
 
     def with_heat(key):
         return lambda seen, student_seen: (seen[key], seen["heatmap"])
 
     terms = [
-        Term("bev", heated_mse, "bev", with_heat("bev"), adapter, weight=weight("bev")),
-        Term("logit", heat_kd, "heatmap", "heatmap", weight=weight("logit")),
-        Term("box", box_kd, "boxes", with_heat("boxes"), weight=weight("box")),
+        Term("kd_bev", heated_mse, "bev", with_heat("bev"), adapter, weight=weight("kd_bev")),
+        Term("kd_logit", heat_kd, "heatmap", "heatmap", weight=weight("kd_logit")),
+        Term("kd_box", box_kd, "boxes", with_heat("boxes"), weight=weight("kd_box")),
     ]
     return [term for term in terms if term.name in names]

@@ -100,12 +100,12 @@ def test_in_the_distiller():
     batch = {"points": points, "teacher_points": [p * 2 for p in points], "images": None, "projections": None}
     distiller = Distiller(student, LiveTeacher(teacher, teacher_step), bev_terms((4, 6)), step)
     early, late = distiller(batch, 0.0), distiller(batch, 0.9)
-    assert list(early) == ["loss", "task", "bev", "logit", "box"]
-    assert early["bev"].item() == pytest.approx(4 * late["bev"].item(), rel=1e-4)
-    assert early["logit"].item() == pytest.approx(2 * late["logit"].item(), rel=1e-4)
+    assert list(early) == ["loss", "task", "kd_bev", "kd_logit", "kd_box"]
+    assert early["kd_bev"].item() == pytest.approx(4 * late["kd_bev"].item(), rel=1e-4)
+    assert early["kd_logit"].item() == pytest.approx(2 * late["kd_logit"].item(), rel=1e-4)
     early["loss"].backward()
     assert all(p.grad is not None for p in distiller.parameters())
     # a student that is the teacher, fed the teacher's points, has nothing to learn from logits and boxes
-    twin = Distiller(copy.deepcopy(teacher), distiller.teacher, bev_terms((6, 6), ("logit", "box"), {"box": 5.0}), step)
+    twin = Distiller(copy.deepcopy(teacher), distiller.teacher, bev_terms((6, 6), ("kd_logit", "kd_box"), {"kd_box": 5.0}), step)
     parts = twin({**batch, "points": batch["teacher_points"]}, 0.0)
-    assert parts["logit"] == 0 and parts["box"] == 0 and parts["loss"] == parts["task"]
+    assert parts["kd_logit"] == 0 and parts["kd_box"] == 0 and parts["loss"] == parts["task"]
