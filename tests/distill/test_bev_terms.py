@@ -106,6 +106,7 @@ def test_in_the_distiller():
     early["loss"].backward()
     assert all(p.grad is not None for p in distiller.parameters())
     # a student that is the teacher, fed the teacher's points, has nothing to learn from logits and boxes
-    twin = Distiller(copy.deepcopy(teacher), distiller.teacher, bev_terms((6, 6), ("kd_logit", "kd_box"), {"kd_box": 5.0}), step)
+    terms = bev_terms((6, 6), ("kd_logit", "kd_box"), {"kd_box": 5.0})
+    twin = Distiller(copy.deepcopy(teacher), distiller.teacher, terms, step)
     parts = twin({**batch, "points": batch["teacher_points"]}, 0.0)
     assert parts["kd_logit"] == 0 and parts["kd_box"] == 0 and parts["loss"] == parts["task"]
