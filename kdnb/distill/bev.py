@@ -91,7 +91,8 @@ def bev_terms(channels: tuple[int, int], names=("kd_bev", "kd_logit", "kd_box"),
 
     Args:
         channels: of the student's and of the teacher's BEV features; a 1x1 convolution leads from one to the other.
-        scale: {name: factor on its weight}, 1 where nothing is given.
+        scale: {name: factor on its weight}, 1 where nothing is given. ``heat_kd`` is small by its making: near
+            agreement its first factor leaves a hundredth. 20 makes it a fifth of the task loss or so.
         switch: progress at which the second phase begins.
     """
     scale = scale or {}
