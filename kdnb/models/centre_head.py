@@ -113,8 +113,8 @@ def detection_loss(output: dict, targets: dict) -> dict[str, Tensor]:
     heat: CenterNet's focal loss with alpha 2 and beta 4, per object (Zhou et al. 2019, arXiv 1904.07850, equation 1).
     The others are means over cells, weighted: L1 of place and log sizes, summed over the six; squared distance of
     (sin 2yaw, cos 2yaw); cross-entropy of the direction. The yaw is not left to L1, whose best guess is a median: where
-    most objects look along the street, those across it would be taken for the same (measured: 28 instead of 93 points
-    of AP for cyclists).
+    most objects look along the street, those across it would be taken for the same (drawn street, 400 steps, one seed,
+    nothing else changed: cyclists' 3D AP at 0.25 is 25 with L1 and 93 with the square; cars' at 0.7 are 63 and 53).
     """
     logits, heat = output["heatmap"].float(), targets["heatmap"]
     p, peak = logits.sigmoid(), heat == 1
