@@ -32,7 +32,7 @@ def normalised(images: Tensor, mean=open_clip.OPENAI_DATASET_MEAN, std=open_clip
     return (images.float() / 255 - mean) / std
 
 
-def lite_teacher(embed_dim: int = 128, dims: Sequence[int] = (48, 96, 192, 256), text_width: int = 128,
+def lite_teacher(embed_dim: int = 128, dims: Sequence[int] = (40, 80, 128, 192), text_width: int = 128,
                  text_layers: int = 1, context_length: int = 32, image_size: int = 32) -> open_clip.CLIP:  # fmt: skip
     """A small CLIP from random weights, for small crops and short sentences; downloads nothing.
 

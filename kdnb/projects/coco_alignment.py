@@ -39,7 +39,7 @@ class TeacherNetwork(Settings):
 
     name: str = "small"
     width: int = 128
-    dims: tuple[int, int, int, int] = (48, 96, 192, 256)
+    dims: tuple[int, int, int, int] = (40, 80, 128, 192)
     text_layers: int = 1
     pretrained: str | None = None
 
