@@ -104,6 +104,25 @@ def read_calibration(path) -> Calibration:
     return Calibration(**{name: found.get(key, np.zeros(shape)) for key, name, shape in KEYS})
 
 
+def guessed_calibration(image_size, fov=81.0) -> Calibration:
+    """A calibration for an image of which only its field of view is known.
+
+    Guessed are square pixels, an optical axis through the middle, no lens distortion, and a camera that is mounted as
+    KITTI's: level, 27 cm ahead of and 8 cm below the (imagined) LiDAR. Where that is wrong, boxes are too.
+
+    Args:
+        image_size: (width, height) in pixels.
+        fov: horizontal field of view in degrees; 81 is KITTI's. Raises InputError outside of 10 to 150.
+    """
+    if not 10 <= fov <= 150:
+        raise InputError(f"fov is {fov}, expected the horizontal field of view in degrees, 10 to 150")
+    width, height = image_size
+    focal = width / 2 / math.tan(math.radians(fov) / 2)
+    camera = np.array([[focal, 0, (width - 1) / 2, 0], [0, focal, (height - 1) / 2, 0], [0, 0, 1.0, 0]])
+    mounted = np.array([[0.0, -1, 0, 0], [0, 0, -1, -0.08], [1, 0, 0, -0.27]])
+    return Calibration(camera, camera, camera, camera, np.eye(3), mounted, np.eye(3, 4))
+
+
 def _matrix(where, key, texts, shape):
     try:
         values = [float(text) for text in texts]

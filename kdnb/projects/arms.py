@@ -116,8 +116,9 @@ class Arms:
 
     def line(self, name: str) -> str:
         saved = json.loads(self._record(name).read_text())["numbers"]
-        score = float("nan") if saved[self.primary] is None else saved[self.primary]
-        return f"{name:28s} {self.primary} {score:5.1f}   {saved['steps']} steps   {saved['train_s']:.0f} s"
+        key = self.primary if self.primary in saved else next(iter(saved))  # a network kept beside the arms has another
+        score = float("nan") if saved[key] is None else saved[key]
+        return f"{name:28s} {key} {score:5.1f}   {saved['steps']} steps   {saved['train_s']:.0f} s"
 
     def _record(self, name: str) -> Path:
         return self.run.folder / "arms" / f"{name}.json"

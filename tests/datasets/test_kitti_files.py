@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kdnb.datasets.kitti_boxes import box_in_image, boxes_in_lidar, corners, labels_from_boxes, points_in_boxes
-from kdnb.datasets.kitti_calib import Calibration, read_calibration, write_calibration
+from kdnb.datasets.kitti_calib import Calibration, guessed_calibration, read_calibration, write_calibration
 from kdnb.datasets.kitti_labels import KittiLabel, read_labels, write_labels
 from kdnb.errors import InputError
 
@@ -95,6 +95,14 @@ def test_calibration_errors(tmp_path, change, message):
     assert message in error_of(read_calibration, path)
 
 
+def test_a_guessed_calibration_spans_its_field_of_view():
+    guessed = guessed_calibration((201, 101), fov=90)
+    # 10 m ahead of the camera and 10 m to either side, which is 10.27 m ahead of the LiDAR
+    uv, depth = guessed.lidar_to_image(np.array([[10.27, 10, -0.08], [10.27, -10, -0.08], [10.27, 0, -0.08]]))
+    assert np.allclose(uv, [[-0.5, 50], [200.5, 50], [100, 50]]) and np.allclose(depth, 10)
+    assert "fov is 200" in error_of(guessed_calibration, (201, 101), 200)
+
+
 def test_calibration_missing(tmp_path):
     assert "no such file" in error_of(read_calibration, tmp_path / "c.txt")
 
@@ -122,6 +130,8 @@ def test_detections_have_a_score(tmp_path):
     assert read_labels(tmp_path / "b.txt", scores=True) == labels
     (tmp_path / "empty.txt").write_text("")
     assert read_labels(tmp_path / "empty.txt", scores=True) == []
+    (tmp_path / "odd.txt").write_text(CAR.replace("0.25 1", "9 9") + " 0.5\n")
+    assert read_labels(tmp_path / "odd.txt", scores=True)[0].occluded == 9  # the official tool reads past it
 
 
 @pytest.mark.parametrize(("line", "scores", "message"), [

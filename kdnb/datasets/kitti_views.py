@@ -1,0 +1,166 @@
+"""KITTI frames on their way into a detector: cut to what it sees, kept in memory, seen in views, batched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch.utils.data import Dataset
+
+from kdnb.datasets.kitti import Frame, read_points
+from kdnb.datasets.kitti_augment import View, see_boxes, see_image, see_points, see_projection
+from kdnb.datasets.kitti_boxes import boxes_in_lidar, points_in_boxes
+from kdnb.datasets.kitti_calib import Calibration
+from kdnb.datasets.kitti_labels import CLASSES, KittiLabel
+from kdnb.errors import InputError
+
+PLAIN = {"plain": View()}
+MARGIN = 1.1  # of the range: views that turn and shrink the street need what lies a little beyond
+
+
+def to_find(labels: Iterable[KittiLabel] | None) -> list[KittiLabel]:
+    """Those of the labels whose class is looked for."""
+    return [label for label in labels or () if label.type in CLASSES]
+
+
+def shrink(image: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """An image (H, W, 3) made ``width`` pixels wide, 0 or more than it has: as it is; and (3, 3) old → new pixels."""
+    high, wide = image.shape[:2]
+    if not 0 < width < wide:
+        return image, np.eye(3)
+    height = round(high * width / wide)
+    small = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BOX))
+    x, y = width / wide, height / high
+    # the centre of the first pixel is at 0, so its edge, which stays where it is, is at -0.5
+    return small, np.array([[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2], [0, 0, 1]])
+
+
+def crop(points: np.ndarray, calibration: Calibration, size: tuple[int, int], area: Sequence[float]) -> np.ndarray:
+    """Those of the points (N, 4) which the image shows (``size``: width, height) and which lie in the detector's range,
+    with a margin. Objects are labelled where the camera sees them, so a detector is to look nowhere else: the official
+    "reduced" clouds."""
+    low, high = MARGIN * np.minimum(area[:2], 0), MARGIN * np.array(area[3:5])
+    points = points[((points[:, :2] >= low) & (points[:, :2] < high)).all(1)]
+    uv, depth = calibration.lidar_to_image(points[:, :3])
+    with np.errstate(invalid="ignore"):  # NaN: behind the camera
+        return points[(depth > 0) & (uv >= -0.5).all(1) & (uv < np.array(size) - 0.5).all(1)]
+
+
+class PreparedFrames:
+    """Frames as a detector takes them, each made when first asked for.
+
+    Args:
+        frames: with LiDAR clouds.
+        area: the detector's range, (x, y, z) of its near right lower corner, then of its far left upper one.
+        width: pixels that images are made wide; 0 leaves them as they are.
+        least_points: objects that the LiDAR hit less often are not asked for.
+        pseudo: frame → file of its pseudo-LiDAR.
+        keep: keep them in memory.
+    """
+
+    def __init__(self, frames: Sequence[Frame], area: Sequence[float], width: int = 0, least_points: int = 3,
+                 pseudo: Callable[[Frame], Path] | None = None, keep: bool = False):  # fmt: skip
+        self.frames, self.area, self.width, self.least_points = frames, area, width, least_points
+        self.pseudo, self.keep = pseudo, keep
+        self._kept: dict = {}
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def still(self, index: int) -> dict:
+        """"image" uint8 (H, W, 3), "projection" (3, 4) from velodyne points to its pixels, "boxes" (M, 7), "labels"
+        (M,) of the objects to find."""
+        return self._once(("still", index), lambda: self._still(index))
+
+    def cloud(self, index: int, points: str) -> np.ndarray:
+        """float32 (N, 4) of the "velodyne" or "pseudo" points. Raises InputError when there are none."""
+        return self._once((points, index), lambda: self._cloud(index, points))
+
+    def _once(self, key, make):
+        if key in self._kept:
+            return self._kept[key]
+        value = make()
+        if self.keep:
+            self._kept[key] = value
+        return value
+
+    def _still(self, index):
+        frame = self.frames[index]
+        image, scale = shrink(frame.image(), self.width)
+        objects = to_find(frame.labels)
+        boxes = boxes_in_lidar(objects, frame.calibration)
+        labels = np.array([CLASSES.index(label.type) for label in objects], int)
+        if len(boxes):
+            hit = points_in_boxes(self.cloud(index, "velodyne"), boxes).sum(0) >= self.least_points
+            if hit.any():  # else a frame with objects would claim to be empty
+                boxes, labels = boxes[hit], labels[hit]
+        return {"image": image, "projection": scale @ frame.calibration.projection(), "boxes": boxes, "labels": labels}
+
+    def _cloud(self, index, points):
+        frame = self.frames[index]
+        path = self.pseudo(frame) if points == "pseudo" else frame.points_path
+        every = read_points(path)
+        seen = crop(every, frame.calibration, frame.image_size, self.area)
+        if not len(seen):
+            x, y = self.area[3], self.area[4]
+            raise InputError(f"{path}: {len(every)} points, none of them in the image within {x:g} m ahead and {y:g} m "
+                             f"to either side, expected the cloud of frame {frame.name}")  # fmt: skip
+        return seen
+
+
+class KittiViews(Dataset):
+    """``views[(index, view)]`` → one sample of a frame, mirrored, turned or scaled as the view says.
+
+    Args:
+        points: which cloud the detector gets, "velodyne" or "pseudo".
+        views: name → View.
+        labelled: indices whose labels may be used; None means all.
+        image: False shows a black image instead.
+        teacher: give the LiDAR's points too, as "teacher_points".
+    """
+
+    def __init__(self, prepared: PreparedFrames, points: str, views: dict[str, View] = PLAIN,
+                 labelled: Iterable[int] | None = None, image: bool = True, teacher: bool = False):  # fmt: skip
+        self.prepared, self.points, self.views, self.image, self.teacher = prepared, points, views, image, teacher
+        self.labelled = None if labelled is None else set(labelled)
+
+    def __len__(self) -> int:
+        return len(self.prepared)
+
+    def __getitem__(self, key: tuple[int, str]) -> dict:
+        index, name = key
+        if name not in self.views:
+            raise InputError(f"unknown view {name!r}; expected one of {tuple(self.views)}")
+        view, still = self.views[name], self.prepared.still(index)
+        labelled = self.labelled is None or index in self.labelled
+        count = len(still["boxes"]) if labelled else 0
+        sample = as_sample(still["image"], still["projection"], self.prepared.cloud(index, self.points), view)
+        sample["boxes"] = torch.from_numpy(see_boxes(still["boxes"][:count], view)).float()
+        sample["labels"] = torch.from_numpy(still["labels"][:count])
+        if not self.image:
+            sample["image"] = torch.zeros_like(sample["image"])
+        if self.teacher:
+            sample["teacher_points"] = torch.from_numpy(see_points(self.prepared.cloud(index, "velodyne"), view))
+        return {**sample, "name": self.prepared.frames[index].name, "labelled": labelled}
+
+
+def as_sample(image: np.ndarray, projection: np.ndarray, points: np.ndarray, view: View = PLAIN["plain"]) -> dict:
+    """Tensors of a view: "image" uint8 (3, H, W), "projection" (3, 4), "points" (N, 4)."""
+    return {"image": torch.from_numpy(see_image(image, view).copy()).permute(2, 0, 1),
+            "projection": torch.from_numpy(see_projection(projection, view, image.shape[1])).float(),
+            "points": torch.from_numpy(see_points(points, view))}  # fmt: skip
+
+
+def collate(samples: list[dict]) -> dict:
+    """A batch for ``fusion_step`` of what the samples have in common. Images become 0..1 and are padded at the right
+    and below to the largest."""
+    high, wide = (max(sample["image"].shape[k] for sample in samples) for k in (1, 2))
+    images = [F.pad(s["image"], (0, wide - s["image"].shape[2], 0, high - s["image"].shape[1])) for s in samples]
+    lists = ("points", "teacher_points", "boxes", "labels", "labelled", "name")
+    batch = {key: [sample[key] for sample in samples] for key in lists if key in samples[0]}
+    return {"names": batch.pop("name", None), **batch, "images": torch.stack(images).float() / 255,
+            "projections": torch.stack([sample["projection"] for sample in samples])}  # fmt: skip
