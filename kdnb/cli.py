@@ -257,7 +257,10 @@ def eval_talk2car(commands, pred, json_out):
 @click.option("--frames", metavar="FILE", help="Score only those listed, such as ImageSets/val.txt.")
 @click.option("--json", "json_out", metavar="FILE", help="Also write the result here.")
 def eval_kitti(gt, pred, overlap, frames, json_out):
-    """AP of 2D, bird's-eye-view and 3D boxes and of the orientation, R40 and R11, in percent."""
+    """AP of 2D, bird's-eye-view and 3D boxes and of the orientation, R40 and R11, in percent.
+
+    As officially, types compare without case, and other types than KITTI's are no fault.
+    """
     from kdnb.metrics.kitti import kitti_main
 
     kitti_main(gt, pred, overlap, json_out, frames)

@@ -47,11 +47,13 @@ def counts_as(label: KittiLabel, difficulty: str) -> bool:
     return tall > height and label.occluded <= occluded and label.truncated <= truncated
 
 
-def read_labels(path, scores: bool = False) -> list[KittiLabel]:
+def read_labels(path, scores: bool = False, any_type: bool = False) -> list[KittiLabel]:
     """The objects of a label file, in its order; an empty file is a frame without objects.
 
     Args:
-        scores: read a detection file, whose lines have a score behind the 15 fields.
+        scores: read a detection file, whose lines have a score behind the 15 fields. What it says about truncation and
+            occlusion is not looked at, as officially.
+        any_type: take types beyond TYPES too, as the official evaluation does, which compares without case.
 
     Raises:
         InputError: no such file, and, naming file and line, a wrong number of fields, an unknown type, a field that is
@@ -64,19 +66,19 @@ def read_labels(path, scores: bool = False) -> list[KittiLabel]:
         raise InputError(f"{path}: no such file, expected a KITTI {what} file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read ({error}), expected a KITTI {what} file") from None
-    return [_parse(f"{path}:{k}", line.split(), scores) for k, line in enumerate(lines, 1) if line.strip()]
+    return [_parse(f"{path}:{k}", line.split(), scores, any_type) for k, line in enumerate(lines, 1) if line.strip()]
 
 
-def _parse(where, fields, scores) -> KittiLabel:
+def _parse(where, fields, scores, any_type) -> KittiLabel:
     expected = 15 + scores
     if len(fields) != expected:
         raise InputError(f"{where}: {len(fields)} fields, expected {expected} "
                          f"({'15 and a score' if scores else 'type to rotation_y'})")  # fmt: skip
-    if fields[0] not in TYPES:
+    if not any_type and fields[0] not in TYPES:
         raise InputError(f"{where}: type is {fields[0]!r}, expected one of {', '.join(TYPES)}")
     values = [_number(where, *pair) for pair in zip(FIELDS[1:], fields[1:], strict=False)]
     truncated, occluded, alpha, left, top, right, bottom = values[:7]
-    if occluded not in (-1, 0, 1, 2, 3):
+    if not scores and occluded not in (-1, 0, 1, 2, 3):
         raise InputError(f"{where}: occluded is {fields[2]}, expected 0, 1, 2, 3 or -1")
     if right < left or bottom < top:
         raise InputError(f"{where}: box {left:g} {top:g} {right:g} {bottom:g}, expected left top right bottom")

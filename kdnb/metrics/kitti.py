@@ -14,10 +14,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kdnb.datasets.kitti_labels import CLASSES
+from kdnb.datasets.kitti_labels import CLASSES, DIFFICULTIES
 from kdnb.datasets.voc_files import write_text
 from kdnb.errors import InputError
-from kdnb.metrics.kitti_match import DIFFICULTIES, METRICS, OVERLAPS, build_cases
+from kdnb.metrics.kitti_match import METRICS, OVERLAPS, build_cases
 from kdnb.metrics.kitti_read import as_objects, read_detections, read_frame_list, read_ground_truth
 
 __all__ = [

@@ -11,14 +11,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from kdnb.datasets.kitti_labels import CLASSES
+from kdnb.datasets.kitti_labels import CLASSES, DIFFICULTIES
 from kdnb.metrics.kitti_read import Objects
 from kdnb.metrics.rotated_iou import rotated_ious
 
 METRICS = ("bbox", "bev", "3d")
-NEIGHBOUR = {"Car": "Van", "Pedestrian": "Person_sitting", "Cyclist": None}
-# height in pixels of the 2D box, occlusion, truncation
-DIFFICULTIES = {"easy": (40, 0, 0.15), "moderate": (25, 1, 0.30), "hard": (25, 2, 0.50)}
+NEIGHBOUR = {"Car": "Van", "Pedestrian": "Person_sitting", "Cyclist": ""}  # no type is empty
 # the overlap to exceed, for Car, Pedestrian, Cyclist
 OVERLAPS = {
     "strict": {"bbox": (0.7, 0.5, 0.5), "bev": (0.7, 0.5, 0.5), "3d": (0.7, 0.5, 0.5)},
@@ -148,7 +146,7 @@ def _object_states(truth, name, difficulty):
     hard = truth.occluded > occlusion
     hard |= truth.truncated > truncation
     hard |= truth.bbox[:, 3] - truth.bbox[:, 1] <= height
-    own, neighbour = truth.type == name.lower(), truth.type == str(NEIGHBOUR[name]).lower()
+    own, neighbour = truth.type == name.lower(), truth.type == NEIGHBOUR[name].lower()
     return own & ~hard, neighbour | (own & hard)
 
 
@@ -162,7 +160,7 @@ def _least_overlap(truth, minimum):
     """(G,): what a pair with this object has to exceed; infinite for types that no class looks at."""
     least = np.full(len(truth), np.inf)
     for name, value in zip(CLASSES, minimum, strict=True):
-        least[np.isin(truth.type, [name.lower(), str(NEIGHBOUR[name]).lower()])] = value
+        least[np.isin(truth.type, [name.lower(), NEIGHBOUR[name].lower()])] = value
     return least
 
 

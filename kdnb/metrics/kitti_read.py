@@ -64,6 +64,8 @@ def as_objects(frames: dict, order, scores: bool) -> Objects:
 def read_ground_truth(folder, frames=None) -> dict:
     """``{frame: [KittiLabel]}`` of the files ``<frame>.txt`` of a label folder, or only of the listed ``frames``.
 
+    Types compare without case, and one that is none of KITTI's is no fault, as officially: no class looks at it.
+
     Raises InputError for a folder that is missing or has none, and for every fault of a file, with its line.
     """
     files = _text_files(folder, "label")
@@ -71,7 +73,7 @@ def read_ground_truth(folder, frames=None) -> dict:
         files = {frame: Path(folder) / f"{frame}.txt" for frame in frames}
     if not files:
         raise InputError(f"{folder}: no label files, expected one <frame>.txt per frame")
-    return {frame: read_labels(path) for frame, path in files.items()}
+    return {frame: read_labels(path, any_type=True) for frame, path in files.items()}
 
 
 def read_detections(folder, frames) -> dict:
@@ -88,7 +90,7 @@ def read_detections(folder, frames) -> dict:
                          f"of the ground truth, such as {next(iter(frames), '-')}")  # fmt: skip
     if not files:
         raise InputError(f"{folder}: no detection files, expected one <frame>.txt per frame, an empty one for none")
-    return {frame: read_labels(path, scores=True) for frame, path in files.items()}
+    return {frame: read_labels(path, scores=True, any_type=True) for frame, path in files.items()}
 
 
 def read_frame_list(path) -> list:

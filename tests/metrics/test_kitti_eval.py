@@ -401,6 +401,19 @@ def test_faults_of_files_are_one_line(tmp_path, gt, pred, message):
     assert message in done.stderr and done.stderr.count("\n") == 1
 
 
+def test_types_of_files_are_taken_as_officially(tmp_path):
+    # "car" and "CAR" are cars; a type that KITTI lacks is no fault, even one called "none" by a class without neighbour
+    for folder, kinds, score in (("gt", ("car", "none"), ""), ("pred", ("CAR", "bus", "Cyclist"), " 0.5")):
+        lines = [LINE.replace("Car", kind) + score for kind in kinds]
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "1.txt").write_text("\n".join(lines))
+    truth = kitti.read_ground_truth(tmp_path / "gt")
+    cases = kitti_cases(truth, kitti.read_detections(tmp_path / "pred", truth))
+    counts = {name: [c.item() for c in cases[name, "bbox", "moderate"].count(np.zeros(1))]
+              for name in ("Car", "Cyclist")}  # fmt: skip
+    assert counts == {"Car": [1, 0, 0, 1], "Cyclist": [0, 1, 0, 0]}  # hits, alarms, misses, similarity
+
+
 def test_missing_folder(tmp_path):
     done = CliRunner().invoke(main, ["eval", "kitti", "--gt", str(tmp_path / "none"), "--pred", str(tmp_path)])
     assert done.exit_code == 1 and "none: no such folder" in done.stderr
