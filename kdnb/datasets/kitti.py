@@ -2,6 +2,7 @@
 calibration and labels; and a checker that reads a whole root and names every fault in it."""
 
 import logging
+import os
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -82,20 +83,9 @@ class KittiObject:
         self.root, self.split = Path(root), split
         if split not in SPLITS:
             raise InputError(f"split is {split!r}, expected one of {', '.join(SPLITS)}")
-        self.names, lines = _names(self.root, split)
-        self.side = _side(self.root, split)
-        self.points_folder = _points_folder(self.root, self.side, points)
-        self.frames = [self._frame(name) for name in self.names]
+        self.side, self.frames, lines = list_frames(self.root, split, points)
+        self.names = [frame.name for frame in self.frames]
         _require_files(self.frames, lines)
-
-    def _frame(self, name):
-        folder = self.root / self.side
-        labels = folder / "label_2" if self.side == "training" else self.root / "testing_label_2"
-        image = folder / "image_2" / f"{name}.png"
-        if not image.exists() and image.with_suffix(".jpg").exists():
-            image = image.with_suffix(".jpg")
-        cloud = None if self.points_folder is None else self.points_folder / f"{name}.bin"
-        return Frame(name, image, cloud, folder / "calib" / f"{name}.txt", labels / f"{name}.txt")
 
     def __len__(self):
         return len(self.frames)
@@ -104,12 +94,29 @@ class KittiObject:
         return self.frames[index]
 
 
+def list_frames(root, split, points):
+    """("training" or "testing", the frames of a split, where each is listed): none of their files is looked for yet."""
+    names, lines = _names(root, split)
+    side = _side(root, split)
+    clouds = _points_folder(root, side, points)
+    return side, [_frame(root, side, clouds, name) for name in names], lines
+
+
+def _frame(root, side, clouds, name):
+    labels = root / "training" / "label_2" if side == "training" else root / "testing_label_2"
+    image = root / side / "image_2" / f"{name}.png"
+    if not image.exists() and image.with_suffix(".jpg").exists():
+        image = image.with_suffix(".jpg")
+    cloud = None if clouds is None else clouds / f"{name}.bin"
+    return Frame(name, image, cloud, root / side / "calib" / f"{name}.txt", labels / f"{name}.txt")
+
+
 def _names(root, split):
     """Names of a split's frames and, for messages, where each is listed."""
     path = root / "ImageSets" / f"{split}.txt"
     if path.is_file():
-        pairs = [(line.strip(), f"{path}:{k}: ") for k, line in enumerate(path.read_text().splitlines(), 1)
-                 if line.strip()]  # fmt: skip
+        listed = path.read_text(encoding="utf-8").splitlines()
+        pairs = [(line.strip(), f"{path}:{k}: ") for k, line in enumerate(listed, 1) if line.strip()]
         if not pairs:
             raise InputError(f"{path}: no frames, expected one name a line")
         return [name for name, _ in pairs], [where for _, where in pairs]
@@ -176,7 +183,7 @@ def read_points(path) -> np.ndarray:
 def write_points(path, points):
     """Write points (N, 4) as a velodyne file, under a temporary name first."""
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_bytes(np.ascontiguousarray(points, dtype="<f4").reshape(-1, 4).tobytes())
         temporary.replace(path)
@@ -230,14 +237,14 @@ def check_kitti(root) -> KittiReport:
         listed = [split for split in listed if split != "trainval"]
     for split in listed or ["train"]:
         try:
-            data = KittiObject(root, split)
+            _, frames, _ = list_frames(root, split, "velodyne")
         except InputError as error:
             if not listed:
                 raise
             report.faults.append(str(error))
             continue
         with ThreadPoolExecutor() as pool:  # Pillow decodes without holding Python's lock
-            notes = list(tqdm(pool.map(_check_frame, data), total=len(data), desc=f"check {split}", disable=None))
+            notes = list(tqdm(pool.map(_check_frame, frames), total=len(frames), desc=f"check {split}", disable=None))
         report.faults += [fault for _, _, _, faults in notes for fault in faults]
         _count(report, split if listed else "all", notes)
     return report

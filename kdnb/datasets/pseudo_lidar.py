@@ -156,13 +156,14 @@ def carry_files(frame: Frame, root: Path, out: Path):
 
 
 def linked_or_copied(source: Path, place: Path, link: bool):
+    """Put a file in its place whole: a link to it where one is wanted and the system has links, else a copy."""
     temporary = place.with_name(f".{place.name}.{os.getpid()}.tmp")
     try:
         try:
             if not link:
                 raise OSError
             temporary.symlink_to(source.resolve())
-        except OSError:  # asked for a copy, or this system has no links
+        except OSError:
             shutil.copyfile(source, temporary)
         os.replace(temporary, place)
     finally:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from kdnb.errors import InputError
@@ -192,7 +192,7 @@ def read_depth_png(path) -> np.ndarray:
     try:
         with Image.open(path) as picture:
             mode, values = picture.mode, np.asarray(picture)
-    except (UnidentifiedImageError, OSError) as error:
+    except (OSError, SyntaxError, ValueError) as error:  # Pillow raises any of them for a broken file
         raise InputError(f"{path}: not a readable picture ({error}), expected a 16-bit PNG of metres x 256") from None
     if not mode.startswith("I"):
         raise InputError(f"{path}: a picture of mode {mode}, expected a 16-bit PNG of metres x 256")

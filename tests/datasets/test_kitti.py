@@ -172,6 +172,15 @@ def test_checker_counts_and_names_every_fault(root):
     assert "4 faults" in str(report)
 
 
+def test_checker_names_every_missing_file_and_unknown_types(root):
+    for name in ("000000", "000003"):
+        (root / f"training/velodyne/{name}.bin").unlink()
+    (root / "training/label_2/000003.txt").write_text(CAR + CAR.replace("Car", "car"))
+    faults = "\n".join(check_kitti(root).faults)
+    assert "000000.bin: cannot be read" in faults and "000003.bin: cannot be read" in faults
+    assert "000003.txt:2: type is 'car', expected one of Car, Van" in faults
+
+
 def test_checker_on_the_command_line(root):
     result = CliRunner().invoke(main, ["data", "check", "kitti", str(root)])
     assert result.exit_code == 0 and "no faults" in result.output
