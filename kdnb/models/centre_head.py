@@ -76,6 +76,7 @@ def make_targets(boxes: list[Tensor], labels: list[Tensor], grid: Grid, spread: 
 
 
 def frame_targets(boxes, labels, grid: Grid, centres: Tensor, spread: float, least: float) -> dict[str, Tensor]:
+    """``make_targets`` of one frame, without the batch dimension; centres (2, H, W) as ``grid.centres`` gives them."""
     rows, columns = grid.output
     place = ((boxes[:, :2] - boxes.new_tensor(grid.range[:2])) / grid.output_cell).floor().long()
     inside = ((place >= 0) & (place < torch.tensor([columns, rows], device=boxes.device))).all(1)

@@ -79,12 +79,12 @@ class Fusion3D(nn.Module):
         voxels = voxelize(points, self.grid)
         pixels = ((images - self.pixel_mean) / self.pixel_std).contiguous(memory_format=torch.channels_last)
         maps = list(self.img_neck(self.img_backbone(pixels)).values())
-        if len(voxels.points) < 2:  # nothing to see; BatchNorm has no variance of less than two points
+        if len(voxels.counts) < 2:  # nothing to see; BatchNorm has no variance of less than two voxels
             rows, columns = self.grid.output
             middle = maps[0].new_zeros(len(points), self.pts_middle_encoder.mix[0].out_channels, rows, columns)
         else:
             size = tuple(images.shape[2:])
-            features = self.pts_voxel_encoder(voxels, maps, size, projections.to(images.dtype))
+            features = self.pts_voxel_encoder(voxels, maps, size, projections.float())
             middle = self.pts_middle_encoder(features, voxels, len(points))
         bev = self.pts_neck(self.pts_backbone(middle))
         return {"bev": bev, **self.pts_bbox_head(bev)}

@@ -19,7 +19,8 @@ OUTSIDE = -2.0  # in grid_sample's coordinates, where the image spans -1..1
 
 def project(xyz: Tensor, projections: Tensor) -> tuple[Tensor, Tensor]:
     """(P, 3) velodyne points through their (P, 3, 4) projections → pixels (P, 2), depth (P,)."""
-    u, v, depth = (torch.einsum("pij,pj->pi", projections[:, :, :3], xyz) + projections[:, :, 3]).unbind(1)
+    # no matrix product: autocast would make it bfloat16, whose pixels lie some four columns apart
+    u, v, depth = ((projections[:, :, :3] * xyz[:, None]).sum(2) + projections[:, :, 3]).unbind(1)
     safe = depth.clamp(min=0.1)
     return torch.stack([u / safe, v / safe], 1), depth
 
@@ -36,14 +37,15 @@ def sample_at_points(feature_map: Tensor, uv: Tensor, depth: Tensor, frame: Tens
     # pixel u covers u - 0.5 .. u + 0.5, and the image's edges are at -1 and 1
     place = torch.stack([(2 * uv[:, 0] + 1) / width - 1, (2 * uv[:, 1] + 1) / height - 1], 1)
     seen = (depth > 0.1) & (place.abs() <= 1).all(1)
-    place = torch.where(seen[:, None], place, OUTSIDE).to(feature_map.dtype)
-    sampled = feature_map.new_zeros(len(uv), feature_map.shape[1])
+    place = torch.where(seen[:, None], place, OUTSIDE)
+    sampled = place.new_zeros(len(uv), feature_map.shape[1])
     for i in range(len(feature_map)):
         own = (frame == i).nonzero()[:, 0]
         if len(own):
-            values = F.grid_sample(feature_map[i : i + 1], place[own][None, None], "bilinear", "border", False)
+            here = feature_map[i : i + 1].to(place.dtype)  # not the places in the map's precision, which may be half
+            values = F.grid_sample(here, place[own][None, None], "bilinear", "border", False)
             sampled = sampled.index_copy(0, own, values[0, :, 0].T * seen[own, None])
-    return sampled
+    return sampled.to(feature_map.dtype)
 
 
 class PointFusion(nn.Module):

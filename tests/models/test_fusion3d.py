@@ -116,6 +116,18 @@ def test_points_see_the_pixel_they_project_to():
     assert sampled[0].item() == pytest.approx(47 * 208 + 89, abs=0.05)
 
 
+def test_points_see_their_pixel_in_half_precision_too():
+    """Between 128 and 255 bfloat16 has whole numbers only, as shares of the width not even those."""
+    u = torch.arange(150.0, 207)
+    xyz = torch.stack([torch.full_like(u, 15), (104 - u) / 10, torch.zeros_like(u)], 1)
+    stripes = (torch.arange(208) % 2).bfloat16().repeat(1, 1, 64, 1)
+    with torch.autocast("cpu", torch.bfloat16):
+        uv, depth = project(xyz, PROJECTION.repeat(len(u), 1, 1))
+        sampled = sample_at_points(stripes, uv, depth, torch.zeros(len(u), dtype=torch.long), (64, 208))[:, 0]
+    assert torch.allclose(uv[:, 0], u, atol=1e-3) and sampled.dtype == torch.bfloat16
+    assert torch.allclose(sampled.float(), u % 2, atol=0.02)
+
+
 def test_point_fusion_is_the_relu_of_a_sum():
     torch.manual_seed(0)
     fusion = PointFusion(4, 2, 6, 3, 5).eval()
@@ -195,7 +207,8 @@ def test_two_frames_are_learnt():
 def test_an_empty_cloud_is_no_crash():
     model = lite_fusion3d()
     images, projections = torch.rand(2, 3, 64, 208), PROJECTION.repeat(2, 1, 1)
-    for clouds in ([torch.zeros(0, 4)] * 2, [torch.zeros(0, 4), cloud_of(BOXES)]):
+    one_voxel = torch.tensor([[10.1, 0.1, -1.5, 0.3], [10.15, 0.1, -1.5, 0.3]])
+    for clouds in ([torch.zeros(0, 4)] * 2, [torch.zeros(0, 4), cloud_of(BOXES)], [torch.zeros(0, 4), one_voxel]):
         for mode in (True, False):
             output = model.train(mode)(clouds, images, projections)
             assert output["heatmap"].shape == (2, 3, *LITE_GRID.output) and output["boxes"].isfinite().all()
