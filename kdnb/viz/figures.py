@@ -72,8 +72,8 @@ def cost_against_score(arms: dict[str, dict], metric: str) -> Figure:
                      label=f"{arm_label(name)}, {numbers['params'] / 1e6:.2f} M")  # fmt: skip
     axes.set_xlabel("latency of one picture on one CPU thread, ms")
     axes.set_ylabel(f"test {metric}, %")
-    axes.margins(0.15, 0.2)
-    axes.set_xlim(left=0)
+    axes.margins(y=0.2)
+    axes.set_xlim(0, 1.15 * max(numbers["latency_ms"] for numbers in arms.values()))
     axes.grid(alpha=0.3)
     legend = axes.legend(frameon=False, title="parameters")
     for handle in legend.legend_handles:
