@@ -39,7 +39,7 @@ class KittiPseudoLidarSettings(Settings):
     test_frames: int = 60
     size: tuple[int, int] = (828, 250)  # width, height
     beams: int = 32
-    sector: float = 45.0  # degrees to either side that the LiDAR sees
+    sector: int = 45  # degrees to either side that the LiDAR sees
     validation: float = 0.1  # held out of train, where DATA shows no labels of its test frames and val is what we test
     few_labels: int = 30
     least_points: int = 3  # objects that the LiDAR hit less often are not learnt
@@ -259,10 +259,15 @@ def build_depth(settings: KittiPseudoLidarSettings, seed: int) -> torch.nn.Modul
 
 def build_distiller(student: Fusion3D, teacher: Fusion3D | None, names: tuple[str, ...],
                     settings: KittiPseudoLidarSettings) -> Distiller:  # fmt: skip
-    """The student with its terms; without names it is the baseline."""
+    """The student with its terms; without names, or with all their scales 0, it is the baseline.
+
+    A term of scale 0 is left out whole: the gradient of its idle adapter, all zeros, would still change in which order
+    the clipping sums up, and with it the last bit of every weight.
+    """
+    scale = {"kd_bev": settings.bev_scale, "kd_logit": settings.logit_scale, "kd_box": settings.box_scale}
+    names = tuple(name for name in names if scale[name])
     if not names:
         return Distiller(student, student_step=fusion_step)
-    scale = {"kd_bev": settings.bev_scale, "kd_logit": settings.logit_scale, "kd_box": settings.box_scale}
     terms = bev_terms((student.bev_channels, teacher.bev_channels), names, scale, settings.switch)
     return Distiller(student, LiveTeacher(teacher, teacher_step), terms, fusion_step)
 
