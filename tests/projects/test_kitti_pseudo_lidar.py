@@ -18,7 +18,7 @@ from kdnb.errors import InputError
 from kdnb.projects import kitti_pseudo_lidar as project
 from kdnb.projects.arms import Result
 from kdnb.projects.kitti_clouds import DepthViews, cloud_path
-from kdnb.projects.kitti_experiment import Experiment
+from kdnb.projects.kitti_experiment import Experiment, main
 from kdnb.run import Run, load_settings
 
 FINISHED = ("teacher", "teacher_swapped", "baseline", "distilled", "few_labels_distilled", "distilled_from_teacher",
@@ -289,18 +289,15 @@ def test_a_perfect_detector_gets_what_so_few_objects_allow(data):
 
 # --- headless ---------------------------------------------------------------------------------------------------
 
-def headless(*options, cwd):
-    command = [sys.executable, "-m", "kdnb.projects.kitti_pseudo_lidar", "--profile", "smoke", *options]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "KDNB_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=300)
-
-
 def stages(*names):
     return [option for name in names for option in ("--stage", name)]
 
 
 def test_headless_smoke(tmp_path, drawn, data):
-    done = headless("--root", str(drawn), "--out", str(tmp_path), *stages(*FINISHED, "test"), cwd=tmp_path)
+    command = [sys.executable, "-m", "kdnb.projects.kitti_pseudo_lidar", "--profile", "smoke", "--root", str(drawn),
+               "--out", str(tmp_path), *stages(*FINISHED, "test")]  # fmt: skip
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "KDNB_THREADS": "1"}
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     folder = Path(re.search(r"results: (.+)", done.stdout)[1])
     metrics = json.loads((folder / "metrics.json").read_text())
@@ -313,17 +310,20 @@ def test_headless_smoke(tmp_path, drawn, data):
     assert json.loads((folder / "depth.json").read_text())["RMSE"] > 0
 
 
-def test_the_six_real_frames(tmp_path, real_data):
-    kitti = str(real_data / "kitti")
-    done = headless("--data", kitti, "--out", str(tmp_path), *stages("teacher", "distilled", "few_labels_distilled",
-                                                                     "test"), cwd=tmp_path)  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
-    folder = Path(re.search(r"results: (.+)", done.stdout)[1])
+def test_the_six_real_frames(tmp_path, real_data, capsys):
+    """All three lists of a root without lists, clouds of photographs, a step of every kind."""
+    with pytest.raises(SystemExit) as left:
+        main(["--profile", "smoke", "--data", str(real_data / "kitti"), "--out", str(tmp_path),
+              *stages("teacher", "distilled", "few_labels_distilled")])  # fmt: skip
+    assert left.value.code == 0
+    folder = Path(re.search(r"results: (.+)", capsys.readouterr().out)[1])
     assert len(list((folder / "pseudo" / "training" / "pseudo").glob("*.bin"))) == 6
-    assert set(json.loads((folder / "metrics.json").read_text())["arms"]) >= {"teacher", "baseline", "distilled"}
+    kept = {file.stem: json.loads(file.read_text()) for file in (folder / "arms").iterdir()}
+    assert set(kept) == {"depth", "teacher", "baseline", "distilled", "few_labels_distilled"}
+    assert kept["distilled"]["fitted"]["history"][0]["kd_bev"] > 0 and len(kept["teacher"]["answers"]) == 2
 
 
 def test_too_many_few_labels_are_one_line(tmp_path, drawn, data):
-    done = headless("--root", str(drawn), "--set", "few_labels=10", cwd=tmp_path)
-    assert done.returncode == 1 and re.search("few_labels is 10, expected fewer than the .* frames", done.stderr)
-    assert len(done.stderr.strip().splitlines()) == 1 and "Traceback" not in done.stderr
+    with pytest.raises(SystemExit) as left:
+        main(["--profile", "smoke", "--root", str(drawn), "--out", str(tmp_path), "--set", "few_labels=10"])
+    assert re.fullmatch("kdnb: few_labels is 10, expected fewer than the .* frames with objects", left.value.code)
