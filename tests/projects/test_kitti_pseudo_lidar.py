@@ -184,8 +184,8 @@ def test_arms_are_fed_what_their_names_say(experiment):
         assert all((points[:, 3] == 0.5).all() for points in batch["points"])  # pseudo-LiDAR's constant intensity
         assert batch["images"].any() == (name != "without_image")
         half = name == "few_labels_distilled"
-        assert batch["labelled"] == [True, not half]
-        assert len(batch["boxes"][0]) and (not half or len(batch["boxes"][1]) == 0)
+        assert batch["labelled"] == [True, True, not half, not half]
+        assert len(batch["boxes"][0]) and (not half or len(batch["boxes"][3]) == 0)
     assert not torch.equal(batch["points"][0], some["points"][0])
 
 
