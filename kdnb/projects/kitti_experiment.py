@@ -330,16 +330,16 @@ class Experiment:
         """
         frame, model = self.data.test[0], build(self.settings.model_copy(update={"pretrained": False}), 0).eval()
         calls = {}
-        for points in sorted({self.arm(name).points for name in self.results if name != "depth"}):
+        for points in sorted({fed(name) for name in self.results} - {"image"}):
             batch = collate([KittiViews(self.prepared["test"], points)[0, "plain"]])
             calls[points] = lambda b=batch: model(b["points"], b["images"], b["projections"])
         if "depth" in self.results:
             image, depth = frame.image(), self.depth
-            calls["depth"] = lambda: pseudo_points(depth(image, frame.name), image, frame.calibration,
+            calls["image"] = lambda: pseudo_points(depth(image, frame.name), image, frame.calibration,
                                                    **self.how_sampled())  # fmt: skip
-        add_costs(self.results, calls, lambda name: "depth" if name == "depth" else self.arm(name).points)
+        add_costs(self.results, calls, fed)
         for name, result in self.results.items():
-            if name != "depth" and self.arm(name).points == "pseudo":
+            if fed(name) == "pseudo":
                 result.numbers |= {f"{key}_depth": self.results["depth"].numbers[key]
                                    for key in ("params", "flops", "latency_ms")}  # fmt: skip
 
@@ -352,6 +352,11 @@ class Experiment:
             self.run.save_json("depth", self.results["depth"].numbers)
         self.run.save_metrics(PRIMARY, True, arms, comparisons, self.acc.device)
         return comparisons
+
+
+def fed(name: str) -> str:
+    """What an arm, or the depth network, gets to see: "velodyne", "pseudo" or "image"."""
+    return "image" if name == "depth" else (ARMS | ABLATION_ARMS).get(name, Arm()).points
 
 
 main = headless(PROJECT, KittiPseudoLidarSettings, open_data, Experiment,
