@@ -1,7 +1,8 @@
 """How wrong predicted depth is: the usual numbers of a depth benchmark, and the error by distance, numpy only.
 
 Depth is z along the optical axis in metres. Pixels count where the truth is above 0 (something was measured) and at
-most ``FAR``. No scale is fitted: what is asked for is metric depth.
+most ``FAR``, and where something was predicted: 0 means unknown in a prediction as it does in KITTI's own files. No scale
+is fitted: what is asked for is metric depth.
 """
 
 from __future__ import annotations
@@ -17,18 +18,19 @@ EDGES = (0, 10, 20, 30, 40, 60, 80)
 def valid_pixels(predicted: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(predicted (K,), truth (K,)) float64 of the pixels that count, of two maps of one shape.
 
-    Raises InputError for maps of different shapes, and for a prediction there that is not finite and positive.
+    Raises InputError for maps of different shapes, and for a prediction there that is neither 0 nor positive metres.
     """
     predicted, truth = np.asarray(predicted, np.float64), np.asarray(truth, np.float64)
     if predicted.shape != truth.shape:
         raise InputError(f"predicted depth is {predicted.shape}, expected {truth.shape} as the true depth")
     counts = (truth > 0) & (truth <= FAR)
     predicted, truth = predicted[counts], truth[counts]
-    wrong = ~(np.isfinite(predicted) & (predicted > 0))
+    wrong = ~(np.isfinite(predicted) & (predicted >= 0))
     if wrong.any():
         raise InputError(f"{int(wrong.sum())} predicted depths such as {predicted[wrong][0]}, "
-                         "expected positive metres")  # fmt: skip
-    return predicted, truth
+                         "expected positive metres, or 0 for unknown")  # fmt: skip
+    known = predicted > 0
+    return predicted[known], truth[known]
 
 
 def depth_scores(predicted: np.ndarray, truth: np.ndarray) -> dict:

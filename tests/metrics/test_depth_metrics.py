@@ -50,10 +50,17 @@ def test_nothing_measured_is_no_score():
     assert evaluate_depth([])["AbsRel"] is None
 
 
-@pytest.mark.parametrize("bad", [0.0, -1.0, np.nan, np.inf])
+@pytest.mark.parametrize("bad", [-1.0, np.nan, np.inf])
 def test_depth_that_is_none_is_refused(bad):
     with pytest.raises(InputError, match="expected positive metres"):
         depth_scores(np.array([bad]), np.array([5.0]))
+
+
+def test_unknown_depth_is_left_out():
+    predicted, truth = np.array([[0.0, 5.5, 0.0]]), np.array([[5.0, 5.0, 0.0]])
+    assert depth_scores(predicted, truth)["pixels"] == 1
+    assert depth_scores(predicted, truth)["AbsRel"] == pytest.approx(0.1)
+    assert depth_scores(np.zeros((1, 3)), truth)["AbsRel"] is None
 
 
 def test_maps_of_two_sizes_are_refused():
