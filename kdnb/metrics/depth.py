@@ -1,8 +1,8 @@
 """How wrong predicted depth is: the usual numbers of a depth benchmark, and the error by distance, numpy only.
 
 Depth is z along the optical axis in metres. Pixels count where the truth is above 0 (something was measured) and at
-most ``FAR``, and where something was predicted: 0 means unknown in a prediction as it does in KITTI's own files. No scale
-is fitted: what is asked for is metric depth.
+most ``FAR``, and where something was predicted: 0 means unknown in a prediction, as in KITTI's own files. No scale is
+fitted: what is asked for is metric depth.
 """
 
 from __future__ import annotations
