@@ -53,7 +53,8 @@ class Distiller(nn.Module):
     """A student with its distillation terms: ``distiller(batch, progress)`` gives all parts of the loss by name.
 
     Without terms, or with all weights 0, it *is* the baseline, bit for bit: the terms draw no random numbers and
-    add nothing to the student's gradients.
+    add nothing to the student's gradients. A term whose weight is the number 0 is left out with its adapter, whose idle
+    gradients would still change the order in which clipping sums up.
 
     Args:
         student: the model to train. Its ``state_dict()`` is what you keep.
@@ -75,9 +76,10 @@ class Distiller(nn.Module):
             raise InputError(f"terms need names of their own, none of them 'loss' or 'task'; got {names}")
         if terms and teacher is None:
             raise InputError(f"the terms {names} need a teacher")
+        terms = [term for term in terms if callable(term.weight) or term.weight != 0]
         self.student = student
         self.adapters = nn.ModuleDict({term.name: term.adapter for term in terms if term.adapter is not None})
-        self.terms, self.teacher, self.student_step = list(terms), teacher, student_step
+        self.terms, self.teacher, self.student_step = terms, teacher, student_step
         self.warned: set[str] = set()
 
     def forward(self, batch, progress: float = 0.0) -> dict[str, Tensor]:

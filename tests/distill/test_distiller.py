@@ -78,9 +78,15 @@ def test_weights_zero_is_the_baseline_bit_for_bit(parts):
 
 def test_an_idle_adapter_still_gets_a_gradient_for_ddp(parts):
     student, teacher, batch = parts
-    distiller = Distiller(student, teacher, [body_term(0.0)])
+    distiller = Distiller(student, teacher, [body_term(lambda progress: 0.0)])
     distiller(batch)["loss"].backward()
-    assert all(p.grad is not None for p in distiller.parameters())
+    assert distiller.adapters and all(p.grad is not None for p in distiller.parameters())
+
+
+def test_a_term_of_weight_zero_is_left_out_with_its_adapter(parts):
+    student, teacher, _ = parts
+    off = Distiller(student, teacher, [body_term(0.0)])
+    assert [name for name, _ in off.named_parameters()] == [name for name, _ in Distiller(student).named_parameters()]
 
 
 def test_teacher_is_frozen_and_outside_while_adapters_train(parts):
