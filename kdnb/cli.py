@@ -187,7 +187,7 @@ def data_check_talk2car(context, folder):
 @click.pass_context
 def data_check_kitti(context, folder):
     """Count frames, objects and those that count per class and difficulty of a KITTI root, and name every fault."""
-    from kdnb.datasets.kitti import check_kitti
+    from kdnb.datasets.kitti_check import check_kitti
 
     report = check_kitti(folder)
     click.echo(report.summary())

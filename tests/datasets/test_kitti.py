@@ -9,8 +9,9 @@ from click.testing import CliRunner
 from PIL import Image
 
 from kdnb.cli import main
-from kdnb.datasets.kitti import KittiObject, check_kitti, read_points, write_points
+from kdnb.datasets.kitti import KittiObject, read_points, write_points
 from kdnb.datasets.kitti_boxes import boxes_in_lidar, points_in_boxes
+from kdnb.datasets.kitti_check import check_kitti
 from kdnb.errors import InputError
 
 CALIB = """P2: 720 0 610 45 0 720 173 0.2 0 0 1 0.003

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kdnb.datasets.kitti import KittiObject, check_kitti
+from kdnb.datasets.kitti import KittiObject
 from kdnb.datasets.kitti_boxes import box_in_image, boxes_in_lidar, points_in_boxes
 from kdnb.datasets.kitti_calib import Calibration
+from kdnb.datasets.kitti_check import check_kitti
 from kdnb.datasets.kitti_labels import CLASSES, DIFFICULTIES, TYPES, counts_as, read_labels
 from kdnb.errors import InputError
 from kdnb.world import export_kitti as kitti
