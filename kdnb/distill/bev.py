@@ -7,6 +7,8 @@ when student and teacher agree, and no teacher gets a gradient.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,7 +16,9 @@ from torch import Tensor, nn
 from kdnb.distill.losses import feature_mse
 from kdnb.distill.schedules import two_phase
 from kdnb.distill.terms import Term
+from kdnb.errors import InputError
 
+NAMES = ("kd_bev", "kd_logit", "kd_box")
 # detection, features, logits: the original's weights up to epoch 20 of 40, and from there on
 FIRST_PHASE, SECOND_PHASE = {"det": 1.0, "bev": 2.0, "logit": 1.0}, {"det": 3.0, "bev": 1.5, "logit": 1.5}
 
@@ -85,7 +89,7 @@ def teacher_step(teacher: nn.Module, batch: dict, student_seen: dict | None) -> 
     return teacher(batch["teacher_points"], batch["images"], batch["projections"])
 
 
-def bev_terms(channels: tuple[int, int], names=("kd_bev", "kd_logit", "kd_box"), scale: dict[str, float] | None = None,
+def bev_terms(channels: tuple[int, int], names: Sequence[str] = NAMES, scale: dict[str, float] | None = None,
               switch: float = 0.5) -> list[Term]:  # fmt: skip
     """The terms with these names, with the original's two phases; boxes change phase as the logits do.
 
@@ -94,8 +98,14 @@ def bev_terms(channels: tuple[int, int], names=("kd_bev", "kd_logit", "kd_box"),
         scale: {name: factor on its weight}, 1 where nothing is given. ``heat_kd`` is small by its making: near
             agreement its first factor leaves a hundredth. 20 makes it a fifth of the task loss or so.
         switch: progress at which the second phase begins.
+
+    Raises:
+        InputError: a name, or a key of ``scale``, of no term.
     """
     scale = scale or {}
+    unknown = [name for name in (*names, *scale) if name not in NAMES]
+    if unknown:
+        raise InputError(f"no term is named {unknown[0]!r}, expected {', '.join(NAMES)}")
     with torch.random.fork_rng():
         torch.manual_seed(0)
         adapter = nn.Conv2d(*channels, 1)

@@ -6,6 +6,7 @@ from torch import nn
 
 from kdnb.distill.bev import bev_terms, box_kd, heat_kd, heated_mse, phase_weight, teacher_step
 from kdnb.distill.distiller import Distiller, LiveTeacher
+from kdnb.errors import InputError
 
 
 def maps(seed=0, batch=2, channels=4):
@@ -110,3 +111,11 @@ def test_in_the_distiller():
     twin = Distiller(copy.deepcopy(teacher), distiller.teacher, terms, step)
     parts = twin({**batch, "points": batch["teacher_points"]}, 0.0)
     assert parts["kd_logit"] == 0 and parts["kd_box"] == 0 and parts["loss"] == parts["task"]
+
+
+def test_unknown_terms_are_named():
+    assert [term.name for term in bev_terms((4, 4), ("kd_box", "kd_bev"))] == ["kd_bev", "kd_box"]
+    with pytest.raises(InputError, match="no term is named 'kd_boxes', expected kd_bev, kd_logit, kd_box"):
+        bev_terms((4, 4), ("kd_bev", "kd_boxes"))
+    with pytest.raises(InputError, match="no term is named 'bev'"):
+        bev_terms((4, 4), scale={"bev": 2.0})
