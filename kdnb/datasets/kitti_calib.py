@@ -19,6 +19,8 @@ KEYS = (("P0", "P0", (3, 4)), ("P1", "P1", (3, 4)), ("P2", "P2", (3, 4)), ("P3",
         ("R0_rect", "R0", (3, 3)), ("Tr_velo_to_cam", "velo_to_cam", (3, 4)),
         ("Tr_imu_to_velo", "imu_to_velo", (3, 4)))  # fmt: skip
 REQUIRED = ("P2", "R0_rect", "Tr_velo_to_cam")
+# metres of depth: between LiDAR and camera there is no street, and so close to the camera its projection means nothing
+NEAREST = 0.5
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,22 @@ class Calibration:
         rect, velo = np.eye(4), np.eye(4)
         rect[:3, :3], velo[:3] = self.R0, self.velo_to_cam
         return self.P2 @ rect @ velo
+
+
+def shown(uv, depth, size):
+    """Which points an image shows: those that fall on its pixels, ``NEAREST`` and more before the camera.
+
+    Every part asks here, so that a detector, a depth network and a picture see the same points.
+
+    Args:
+        uv: (N, 2) in pixels, depth: (N,) in metres, as ``lidar_to_image`` gives them; arrays, or tensors.
+        size: (width, height) of the image; its first pixel covers -0.5 to 0.5.
+
+    Returns:
+        bool (N,); False for NaN.
+    """
+    u, v, (width, height) = uv[:, 0], uv[:, 1], size
+    return (depth >= NEAREST) & (u >= -0.5) & (u < width - 0.5) & (v >= -0.5) & (v < height - 0.5)
 
 
 def read_calibration(path) -> Calibration:

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from kdnb.datasets.kitti import Frame, read_points
 from kdnb.datasets.kitti_augment import View, see_boxes, see_image, see_points, see_projection
 from kdnb.datasets.kitti_boxes import boxes_in_lidar, points_in_boxes
-from kdnb.datasets.kitti_calib import Calibration
+from kdnb.datasets.kitti_calib import Calibration, shown
 from kdnb.datasets.kitti_labels import CLASSES, KittiLabel
 from kdnb.errors import InputError
 
@@ -45,9 +45,7 @@ def crop(points: np.ndarray, calibration: Calibration, size: tuple[int, int], ar
     "reduced" clouds."""
     low, high = MARGIN * np.minimum(area[:2], 0), MARGIN * np.array(area[3:5])
     points = points[((points[:, :2] >= low) & (points[:, :2] < high)).all(1)]
-    uv, depth = calibration.lidar_to_image(points[:, :3])
-    with np.errstate(invalid="ignore"):  # NaN: behind the camera
-        return points[(depth > 0) & (uv >= -0.5).all(1) & (uv < np.array(size) - 0.5).all(1)]
+    return points[shown(*calibration.lidar_to_image(points[:, :3]), size)]
 
 
 class PreparedFrames:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from kdnb.datasets.kitti_calib import Calibration
-
-NEAREST = 0.5  # metres; nothing nearer to the camera is a point of the street
+from kdnb.datasets.kitti_calib import Calibration, shown
 
 
 def sparse_depth(points: np.ndarray, calibration: Calibration, shape: tuple[int, int],
@@ -23,11 +21,11 @@ def sparse_depth(points: np.ndarray, calibration: Calibration, shape: tuple[int,
     """
     height, width = into or shape
     uv, z = calibration.lidar_to_image(points[:, :3])
+    seen = shown(uv, z, shape[::-1])
+    uv, z = uv[seen], z[seen]
     # the centre of the first pixel is at 0, so its edges are at -0.5 and 0.5
-    share = (uv + 0.5) / (shape[1], shape[0])
-    seen = (z > NEAREST) & (share >= 0).all(1) & (share < 1).all(1)
-    column, row = (share[seen] * (width, height)).astype(int).T
-    order = np.argsort(-z[seen], kind="stable")  # of repeated places numpy keeps the last, here the nearest
+    column, row = ((uv + 0.5) / shape[::-1] * (width, height)).astype(int).T
+    order = np.argsort(-z, kind="stable")  # of repeated places numpy keeps the last, here the nearest
     depth = np.zeros((height, width), np.float32)
-    depth[row[order], column[order]] = z[seen][order]
+    depth[row[order], column[order]] = z[order]
     return depth

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kdnb.datasets.kitti_calib import NEAREST, shown
 from kdnb.models.voxels import Voxels
 
 OUTSIDE = -2.0  # in grid_sample's coordinates, where the image spans -1..1
@@ -21,22 +22,22 @@ def project(xyz: Tensor, projections: Tensor) -> tuple[Tensor, Tensor]:
     """(P, 3) velodyne points through their (P, 3, 4) projections → pixels (P, 2), depth (P,)."""
     # no matrix product: autocast would make it bfloat16, whose pixels lie some four columns apart
     u, v, depth = ((projections[:, :, :3] * xyz[:, None]).sum(2) + projections[:, :, 3]).unbind(1)
-    safe = depth.clamp(min=0.1)
+    safe = depth.clamp(min=NEAREST)  # nearer ones see nothing
     return torch.stack([u / safe, v / safe], 1), depth
 
 
 def sample_at_points(feature_map: Tensor, uv: Tensor, depth: Tensor, frame: Tensor, size: tuple[int, int]) -> Tensor:
-    """(P, C) features (B, C, h, w) of the image, bilinear, at pixels (P, 2); 0 for points that it does not show.
+    """(P, C) features (B, C, h, w) of the image, bilinear, at pixels (P, 2); 0 for points that are not ``shown``.
 
     Args:
-        depth: (P,) of the points; those nearer than 10 cm or behind the camera see nothing.
+        depth: (P,) of the points, in metres.
         frame: (P,) which image of the batch each point belongs to, ascending or not.
         size: (H, W) of the image in pixels, which the map covers from edge to edge.
     """
     height, width = size
     # pixel u covers u - 0.5 .. u + 0.5, and the image's edges are at -1 and 1
     place = torch.stack([(2 * uv[:, 0] + 1) / width - 1, (2 * uv[:, 1] + 1) / height - 1], 1)
-    seen = (depth > 0.1) & (place.abs() <= 1).all(1)
+    seen = shown(uv, depth, (width, height))
     place = torch.where(seen[:, None], place, OUTSIDE)
     sampled = place.new_zeros(len(uv), feature_map.shape[1])
     for i in range(len(feature_map)):

@@ -4,9 +4,17 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
 
 from kdnb.datasets.kitti_boxes import box_in_image, boxes_in_lidar, corners, labels_from_boxes, points_in_boxes
-from kdnb.datasets.kitti_calib import Calibration, guessed_calibration, read_calibration, write_calibration
+from kdnb.datasets.kitti_calib import (
+    NEAREST,
+    Calibration,
+    guessed_calibration,
+    read_calibration,
+    shown,
+    write_calibration,
+)
 from kdnb.datasets.kitti_labels import KittiLabel, read_labels, write_labels
 from kdnb.errors import InputError
 
@@ -72,6 +80,15 @@ def test_a_sheared_projection_is_inverted_too():
 def test_nothing_behind_the_camera_is_in_the_image():
     assert np.isnan(calibration().rect_to_image(np.array([[0.0, 0, -5], [0, 0, -0.003]]))).all()
     assert calibration().rect_to_image(np.zeros((0, 3))).shape == (0, 2)
+
+
+@pytest.mark.parametrize("kind", [np.array, torch.tensor])
+def test_an_image_shows_what_falls_on_its_pixels(kind):
+    """Half a pixel around the centres of the outer ones, which are 0 and 99, 0 and 39."""
+    inside = [(-0.5, 0.0), (0.0, -0.5), (99.4, 39.4)]
+    outside = [(-0.6, 5.0), (99.5, 5.0), (5.0, -0.6), (5.0, 39.5), (np.nan, np.nan)]
+    uv, depth = kind([*inside, *outside, (5.0, 5.0), (5.0, 5.0)]), kind([9.0] * 8 + [NEAREST, 0.9 * NEAREST])
+    assert shown(uv, depth, (100, 40)).tolist() == [True] * 3 + [False] * 5 + [True, False]
 
 
 def test_calibration_files_come_back(tmp_path):

@@ -1,8 +1,12 @@
 import numpy as np
 import pytest
+import torch
 
-from kdnb.datasets.kitti_calib import Calibration
+from kdnb.datasets.kitti_calib import NEAREST, Calibration
+from kdnb.datasets.kitti_views import crop
+from kdnb.datasets.sparse_depth import sparse_depth
 from kdnb.metrics.depth import error_by_distance
+from kdnb.models.point_fusion import project, sample_at_points
 from kdnb.viz import points as pictures
 from kdnb.viz.style import arm_colour
 
@@ -45,6 +49,27 @@ def test_points_lie_on_the_image_where_they_project():
     pictures.draw_over_image(ax, image(), np.array([straight, beside, behind]), CALIBRATION)
     assert ax.collections[0].get_offsets().tolist() == [[60, 20]]
     assert ax.collections[0].get_array().tolist() == [10]
+
+
+def test_picture_depth_map_detector_and_fusion_agree_on_what_the_image_shows():
+    """Points all around the image's border, and from behind the camera to 3 m before it, each in a pixel of its own."""
+    u, v = np.meshgrid(np.arange(-3, SHAPE[1] + 3), np.arange(-3, SHAPE[0] + 3))
+    u, v, z = u.ravel(), v.ravel(), np.random.default_rng(0).uniform(-1, 3, u.size)
+    points = CALIBRATION.rect_to_lidar(CALIBRATION.image_to_rect(u + 0.2, v - 0.2, z))
+    points = np.c_[points, np.zeros(len(points))].astype(np.float32)
+    size = SHAPE[::-1]
+    cropped = crop(points, CALIBRATION, size, (0, -40, -3, 70, 40, 1))
+    seen = (u >= 0) & (u < size[0]) & (v >= 0) & (v < size[1]) & (z > NEAREST)
+    np.testing.assert_array_equal(cropped, points[seen])
+    depth = sparse_depth(points, CALIBRATION, SHAPE)
+    assert (depth > 0).sum() == len(cropped) and np.isclose(depth.sum(), cropped[:, 0].sum())
+    figure, ax = pictures.new_figure(4, 2)
+    pictures.draw_over_image(ax, image(), points, CALIBRATION)
+    assert np.allclose(np.sort(ax.collections[0].get_array()), np.sort(cropped[:, 0]), atol=1e-5)
+    projection = torch.from_numpy(CALIBRATION.projection()).float().expand(len(points), 3, 4)
+    uv, z = project(torch.from_numpy(points[:, :3]), projection)
+    lit = sample_at_points(torch.ones(1, 1, *SHAPE), uv, z, torch.zeros(len(points), dtype=torch.long), SHAPE)
+    np.testing.assert_array_equal(points[lit[:, 0].numpy() > 0], cropped)
 
 
 @pytest.mark.parametrize("boxes", [None, {}, {"teacher": BOXES[:0]}, {"ground truth": BOXES, "distilled": BOXES}])
