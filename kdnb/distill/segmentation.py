@@ -1,0 +1,179 @@
+"""Terms that teach a segmenter what a teacher says of every pixel: of the labelled frames and of the many others.
+
+Both networks give "logits" (N, C, H, W) of the same size, the student's step also "labels" (N, H, W). Every loss is a
+mean per pixel or per class, so it does not hang on N, H or W; it is 0 when both agree, and no teacher gets a gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kdnb.distill.losses import feature_mse, kd_kl, pkd
+from kdnb.distill.terms import Term
+from kdnb.errors import InputError
+
+VOID = 11  # the label of a pixel that belongs to no class
+
+
+def pixel_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0,
+             class_weights: Tensor | None = None, mask: Tensor | None = None) -> Tensor:  # fmt: skip
+    """``kd_kl`` in every pixel, averaged over the pixels of a mask, each weighted by ``pixel_weights``.
+
+    Args:
+        student_logits, teacher_logits: (N, C, H, W).
+        temperature: both are divided by it, the loss is multiplied by its square.
+        class_weights: (C,) positive, those of the task loss; only their ratios count. None weights pixels alike.
+        mask: (N, H, W) bool. None takes all pixels, an empty one gives 0.
+
+    Raises:
+        InputError: the two differ in shape.
+    """
+    student, teacher = same_shape(student_logits, teacher_logits)
+    student, log_p = (F.log_softmax(logits / temperature, 1) for logits in (student, teacher))
+    # a map first: to pick the pixels of the mask before the softmax takes three times as long
+    per_pixel = F.kl_div(student, log_p, reduction="none", log_target=True).sum(1)
+    return temperature**2 * weighted_mean(per_pixel, pixel_weights(teacher, class_weights), mask)
+
+
+def pixel_mse(student_logits: Tensor, teacher_logits: Tensor, class_weights: Tensor | None = None,
+              mask: Tensor | None = None) -> Tensor:  # fmt: skip
+    """``centred_mse`` in every pixel, averaged as in ``pixel_kl``, which tends to half of this as temperatures rise."""
+    student, teacher = same_shape(student_logits, teacher_logits)
+    difference = student - teacher
+    per_pixel = (difference - difference.mean(1, keepdim=True)).pow(2).mean(1)
+    return weighted_mean(per_pixel, pixel_weights(teacher, class_weights), mask)
+
+
+def channel_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 4.0,
+               mask: Tensor | None = None) -> Tensor:  # fmt: skip
+    """Where does each class lie? KL of two softmaxes over the *pixels*, mean over classes and frames, times T².
+
+    CWD (Shu et al. 2021, arXiv 2011.13256, section 3.2). Through log_softmax, because a pixel's share of a large
+    map can be too small for float32.
+
+    Args:
+        student_logits, teacher_logits: (N, C, H, W).
+        mask: (N, H, W) bool; pixels outside it get no share.
+    """
+    student, teacher = same_shape(student_logits, teacher_logits)
+    if mask is not None:
+        outside = ~mask[:, None].to(student.device)
+        student, teacher = (logits.masked_fill(outside, -1e4) for logits in (student, teacher))
+    return kd_kl(student.flatten(2), teacher.flatten(2), temperature, dim=2)
+
+
+def pixel_weights(teacher_logits: Tensor, class_weights: Tensor | None) -> Tensor | None:
+    """(N, H, W): what a pixel counts in a class-weighted loss, 1 / Σ_c p(c)/w_c with the teacher's probabilities p.
+
+    Cross-entropy weighted by w with labels drawn from q is, up to a constant, W · KL(r ‖ student) with r = w·q / W and
+    W = Σ_c w_c q_c. A teacher trained with these weights says p = r; then q ∝ p/w, and W is the expression above: the
+    pixel's weight, beside a plain KL. (A teacher trained without weights says q: add log w to its logits first.)
+    The sum Σ_c w_c p(c) log(p(c)/student(c)) is no alternative: it is not least where the student agrees.
+    """
+    if class_weights is None:
+        return None
+    weights = class_weights.to(teacher_logits).view(1, -1, 1, 1)
+    return 1 / (teacher_logits.detach().softmax(1) / weights).sum(1)
+
+
+def weighted_mean(per_pixel: Tensor, weights: Tensor | None, mask: Tensor | None) -> Tensor:
+    """Mean of a map (N, H, W) with the weights and within the mask; 0 of nothing, still in the graph."""
+    if weights is None and mask is None:
+        return per_pixel.mean()
+    weights = torch.ones_like(per_pixel) if weights is None else weights
+    if mask is not None:
+        weights = weights * mask.to(weights)
+    return (per_pixel * weights).sum() / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
+
+
+def same_shape(student_logits: Tensor, teacher_logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Both as float32, the teacher's without gradient. Raises InputError when they differ in shape."""
+    if student_logits.shape != teacher_logits.shape:
+        sizes = f"{tuple(student_logits.shape)} and {tuple(teacher_logits.shape)}"
+        raise InputError(f"logits of student and teacher are {sizes}, expected one shape: interpolate them first")
+    return student_logits.float(), teacher_logits.detach().float()
+
+
+def dead_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 5.0, factor: float = 0.1,
+            largest: float = 1.0) -> Tensor:  # fmt: skip
+    """Not for training: the KL that DIFF's released code offers, to show why it teaches nothing.
+
+    "batchmean" divides by N alone, so the value grows with H·W; the clamp then cuts it, and with it its gradient
+    (Yux1angJi/DIFF, mmseg/models/segmentors/encoder_decoder.py, with these defaults).
+    """
+    student, teacher = same_shape(student_logits, teacher_logits)
+    student, teacher = F.log_softmax(student / temperature, 1), F.softmax(teacher / temperature, 1)
+    return (factor * temperature**2 * F.kl_div(student, teacher, reduction="batchmean")).clamp(max=largest)
+
+
+# --- terms ------------------------------------------------------------------------------------------------------
+
+
+def taught_pixels(seen: dict) -> Tensor:
+    """(N, H, W) bool: all pixels of a frame without labels, those that are not void of a frame with some.
+
+    Where there are labels, void is what their maker would not name, such as the own car's bonnet, and is never scored.
+    """
+    labelled = seen["labels"] != VOID
+    return labelled | ~labelled.flatten(1).any(1)[:, None, None]
+
+
+def response_terms(kind: str = "kl", temperature: float = 1.0, weight: float | Callable[[float], float] = 1.0,
+                   class_weights: Tensor | None = None) -> list[Term]:  # fmt: skip
+    """One term on the logits, "kd_kl", "kd_mse" or "kd_channel".
+
+    Args:
+        kind: "kl" (per pixel), "mse" (class-centred; has no temperature) or "channel" (CWD; has no class weights).
+        weight: a number, or a function of progress in [0, 1].
+        class_weights: (C,) positive; None weights pixels alike.
+
+    Raises:
+        InputError: an unknown kind, a class weight that is not positive.
+    """
+    if class_weights is not None and not bool((class_weights > 0).all()):
+        raise InputError(f"class weights are {class_weights.tolist()}, expected numbers above 0")
+
+    def pixelwise_kl(student, teacher, mask):
+        return pixel_kl(student, teacher, temperature, class_weights, mask)
+
+    def pixelwise_mse(student, teacher, mask):
+        return pixel_mse(student, teacher, class_weights, mask)
+
+    def channelwise_kl(student, teacher, mask):
+        return channel_kl(student, teacher, temperature, mask)
+
+    losses = {"kl": pixelwise_kl, "mse": pixelwise_mse, "channel": channelwise_kl}
+    if kind not in losses:
+        raise InputError(f"unknown response loss {kind!r}, expected one of {list(losses)}")
+    return [Term(f"kd_{kind}", losses[kind], "logits", "logits", mask=taught_pixels, weight=weight)]
+
+
+def feature_terms(channels: tuple[int, int], kind: str = "pkd",
+                  weight: float | Callable[[float], float] = 1.0) -> list[Term]:  # fmt: skip
+    """One term, "kd_features", on the maps that the logits are made from; of all pixels, a cell sees beyond its own.
+
+    Args:
+        channels: of the student's and of the teacher's "features"; a 1x1 convolution leads from one to the other.
+        kind: "pkd" (correlation, blind to magnitudes) or "mse".
+    """
+    if kind not in ("pkd", "mse"):
+        raise InputError(f"unknown feature loss {kind!r}, expected 'pkd' or 'mse'")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        adapter = nn.Conv2d(*channels, 1)
+
+    def compare(student, teacher):
+        if teacher.shape[2:] != student.shape[2:]:
+            teacher = F.interpolate(teacher.float(), student.shape[2:], mode="bilinear", antialias=True)
+        return feature_mse(student, teacher) if kind == "mse" else pkd([student], [teacher])
+
+    return [Term("kd_features", compare, "features", "features", adapter, weight=weight)]
+
+
+def teacher_step(teacher: nn.Module, batch: dict, student_seen: dict | None) -> dict:
+    """The teacher on the pixels that the student sees: {"logits", "features"}."""
+    return teacher(batch["images"])
