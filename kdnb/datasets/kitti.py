@@ -1,6 +1,8 @@
 """KITTI object detection: any root in the official layout, photographed or drawn, as frames with image, points,
 calibration and labels. ``kitti_check`` reads a whole root and names every fault in it."""
 
+import copy
+import json
 import logging
 import os
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ from kdnb.errors import InputError
 
 HOME = "https://www.cvlibs.net/datasets/kitti/eval_object.php?obj_benchmark=3d"
 SPLITS = ("train", "val", "trainval", "test")
+RECIPE = "pseudo_lidar.json"  # in a root of pseudo-LiDAR: how it was made
 log = logging.getLogger(__name__)
 
 
@@ -66,9 +69,10 @@ class KittiObject:
     Args:
         split: "train", "val", "trainval" or "test", as ImageSets/<split>.txt lists them; test frames lie in testing/.
             A root without ImageSets gives all frames in training/ whatever the split, and says so in the log.
-        points: the folder of the clouds beside image_2/; "velodyne" takes velodyne_reduced/ where that is all there is.
-            A path with a folder in it ("pseudo/run1") is a place of its own, with training/ and testing/ inside or the
-            clouds themselves. None: no clouds.
+        points: name of the clouds' folder beside image_2/; "velodyne" takes velodyne_reduced/ where that is all there
+            is. A Path, or a str with a folder in it ("made/run1"), is a place of its own: a root that
+            ``write_pseudo_lidar`` made, or training/ and testing/ with clouds in them, or the clouds themselves. None:
+            no clouds.
 
     Labels of test frames are read from testing_label_2/ where a root has that (drawn ones do).
     Raises InputError naming the file, and the line of the list, for a missing folder, image, cloud or calibration.
@@ -87,6 +91,13 @@ class KittiObject:
 
     def __getitem__(self, index) -> Frame:
         return self.frames[index]
+
+    def annotated(self) -> "KittiObject":
+        """The same without the frames that have no label file."""
+        frames = [frame for frame in self.frames if frame.label_path.exists()]
+        less = copy.copy(self)
+        less.frames, less.names = frames, [frame.name for frame in frames]
+        return less
 
 
 def list_frames(root, split, points):
@@ -136,15 +147,22 @@ def _side(root, split):
 def _points_folder(root, side, points):
     if points is None:
         return None
-    if len(Path(points).parts) > 1:
-        place = Path(points)
-        folders = [place / side, place]
+    if isinstance(points, Path) or len(Path(points).parts) > 1:
+        folders = _in_place(Path(points), side)
     else:
         folders = [root / side / points, *([root / side / "velodyne_reduced"] if points == "velodyne" else [])]
     for folder in folders:
         if folder.is_dir():
             return folder
     raise InputError(f"{folders[0]}: no such folder, expected point clouds (.bin), as points={str(points)!r}")
+
+
+def _in_place(place, side):
+    """Where a place of its own may have its clouds; the recipe of a root that ``write_pseudo_lidar`` made says it."""
+    recipe = place / RECIPE
+    if recipe.is_file():
+        return [place / side / json.loads(recipe.read_text(encoding="utf-8"))["points"]]
+    return [place / side, place]
 
 
 def _require_files(frames, lines):

@@ -5,6 +5,7 @@ Wang et al., Pseudo-LiDAR from visual depth estimation, CVPR 2019 (arXiv 1812.07
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import shutil
@@ -15,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from kdnb.datasets.kitti import Frame, KittiObject, write_points
+from kdnb.datasets.kitti import RECIPE, Frame, KittiObject, write_points
 from kdnb.datasets.kitti_calib import Calibration
 from kdnb.datasets.voc_files import write_text
 from kdnb.errors import InputError
@@ -23,7 +24,6 @@ from kdnb.world.lidar import BOTTOM, TOP
 
 HIGHEST = 1.0  # metres above the sensor, as in the original: what is higher no car is made of
 COLUMNS = 2048  # azimuth steps of a full turn, 0.176 degrees as the HDL-64E at 10 Hz
-RECIPE = "pseudo_lidar.json"
 
 
 def pseudo_points(depth: np.ndarray, image: np.ndarray, calibration: Calibration, sampling: str = "random",
@@ -92,7 +92,8 @@ def on_beams(xyz: np.ndarray, beams: int = 64, columns: int = COLUMNS) -> np.nda
 
 
 def write_pseudo_lidar(frames: KittiObject, out, depth: Callable, points: str = "pseudo", **how) -> Path:
-    """Write the pseudo-LiDAR of every frame, as a KITTI root of its own: ``KittiObject(out, split, points=points)``.
+    """Write the pseudo-LiDAR of every frame, as a KITTI root of its own: ``KittiObject(out, split, points=points)``; or
+    as another cloud of the frames' own root, ``KittiObject(root, split, points=out)``, ``out`` being a Path.
 
     Next to each cloud go the frame's label file, calibration and image (a link where the system has links): a cloud
     is never without its annotation. Every file is moved into place whole, the cloud last; a killed run, called again,
@@ -108,11 +109,11 @@ def write_pseudo_lidar(frames: KittiObject, out, depth: Callable, points: str = 
         ``out``.
 
     Raises:
-        InputError: a frame in training/ without a label file; clouds there already that were made in another way; and
-            as the depth model and ``pseudo_points`` do.
+        InputError: a frame in training/ without a label file (``KittiObject.annotated`` leaves those out); clouds there
+            already that were made in another way; and as the depth model and ``pseudo_points`` do.
     """
     out = Path(out)
-    keep_recipe(out, {"depth": getattr(depth, "name", ""), "points": points, **how})
+    keep_recipe(out, getattr(depth, "name", ""), points, how)
     for frame in tqdm(frames, f"pseudo-LiDAR of {frames.split}", unit="image", mininterval=0.5, leave=False):
         cloud = out / frames.side / points / f"{frame.name}.bin"
         if cloud.exists():
@@ -127,19 +128,27 @@ def write_pseudo_lidar(frames: KittiObject, out, depth: Callable, points: str = 
     return out
 
 
-def keep_recipe(out: Path, recipe: dict):
-    """Note how the clouds in a folder are made, or raise InputError when those there were made in another way."""
+def keep_recipe(out: Path, depth: str, points: str, how: dict):
+    """Note how the clouds in a folder are made, or raise InputError when those there were made in another way.
+
+    What ``how`` leaves out is noted with its default: a default that changes one day makes other clouds too.
+    """
+    parameters = inspect.signature(pseudo_points).parameters.values()
+    recipe = {p.name: p.default for p in parameters if p.default is not p.empty}
+    for key in how:
+        known("setting of pseudo_points", key, tuple(recipe))
+    recipe |= {"depth": depth, "points": points, **how}
     path = out / RECIPE
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, json.dumps(recipe, indent=1, sort_keys=True) + "\n")
         return
     there = json.loads(path.read_text(encoding="utf-8"))
-    other = sorted(key for key in {*there, *recipe} if there.get(key) != recipe.get(key))
-    if other:
-        key = other[0]
-        raise InputError(f"{path}: the clouds here were made with {key} {there.get(key)!r}, expected "
-                         f"{recipe.get(key)!r}; choose a new folder")  # fmt: skip
+    for key in sorted({*there, *recipe}):
+        if key not in there or key not in recipe or there[key] != recipe[key]:
+            made, wanted = (repr(one[key]) if key in one else "left open" for one in (there, recipe))
+            raise InputError(f"{path}: the clouds here were made with {key} {made}, expected {wanted}; choose a new "
+                             "folder")  # fmt: skip
 
 
 def carry_files(frame: Frame, root: Path, out: Path):

@@ -95,7 +95,7 @@ def write_clouds(sources: Sequence[KittiObject], folder: Path, depth: Callable[[
         return
     model = depth()
     with acc.main_process_first():
-        keep_recipe(folder, {"depth": model.name, "points": POINTS, **how})
+        keep_recipe(folder, model.name, POINTS, how)
     for source in sources:
         share = copy.copy(source)
         share.frames = source.frames[acc.process_index :: acc.num_processes]

@@ -198,23 +198,18 @@ def open_data(settings: KittiPseudoLidarSettings, data: str | Path | None = None
 
 
 def split_frames(root: Path, validation: float) -> tuple[list[KittiObject], tuple[list[Frame], ...]]:
-    """The splits to read, and the annotated frames for training, validation and test."""
+    """The splits to read, annotated frames only, and those for training, validation and test."""
     if not (root / "ImageSets").is_dir():
-        everything = KittiObject(root, "train")
-        frames = annotated(everything)
+        everything = KittiObject(root, "train").annotated()
+        frames = everything.frames
         first, second = len(frames) // 2, len(frames) // 2 + max(1, round(validation * len(frames)))
         return [everything], (frames[:first], frames[first:second], frames[second:])
-    train, val = KittiObject(root, "train"), KittiObject(root, "val")
+    train, val = KittiObject(root, "train").annotated(), KittiObject(root, "val").annotated()
     if (root / "ImageSets" / "test.txt").is_file() and (root / "testing_label_2").is_dir():
-        test = KittiObject(root, "test")
-        return [train, val, test], (annotated(train), annotated(val), annotated(test))
-    frames = annotated(train)
-    first = len(frames) - max(1, round(validation * len(frames)))
-    return [train, val], (frames[:first], frames[first:], annotated(val))
-
-
-def annotated(frames: KittiObject) -> list[Frame]:
-    return [frame for frame in frames if frame.label_path.exists()]
+        test = KittiObject(root, "test").annotated()
+        return [train, val, test], (train.frames, val.frames, test.frames)
+    first = len(train) - max(1, round(validation * len(train)))
+    return [train, val], (train.frames[:first], train.frames[first:], val.frames)
 
 
 def frames_with_objects(frames: list[Frame]) -> list[int]:

@@ -133,6 +133,8 @@ def test_roots_splits_and_folders_that_are_not_there(root, tmp_path):
     assert "split is 'dev', expected one of train" in error_of(lambda: KittiObject(root, "dev"))
     assert "trainval.txt: no such list" in error_of(lambda: KittiObject(root, "trainval"))
     assert "pseudo: no such folder, expected point clouds" in error_of(lambda: KittiObject(root, points="pseudo"))
+    outside = error_of(lambda: KittiObject(root, points=tmp_path / "made"))
+    assert "made/training: no such folder, expected point clouds" in outside
     add_list(root, "val", [])
     assert "val.txt: no frames" in error_of(lambda: KittiObject(root, "val"))
 

@@ -1,14 +1,16 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from kdnb.datasets.kitti import KittiObject
+from kdnb.datasets.kitti import KittiObject, read_points
 from kdnb.datasets.kitti_calib import Calibration, write_calibration
 from kdnb.datasets.pseudo_lidar import HIGHEST, grey, on_beams, pseudo_points, write_pseudo_lidar
 from kdnb.datasets.sparse_depth import sparse_depth
 from kdnb.errors import InputError
+from kdnb.models.depth import DepthModel
 from kdnb.world.lidar import BOTTOM, TOP
 
 SHAPE = (40, 120)
@@ -150,8 +152,17 @@ def test_a_written_folder_is_a_kitti_root_with_labels_calibration_and_images(roo
         np.testing.assert_array_equal(made.image(), real.image())
         expected = pseudo_points(nine_metres(real.image(), ""), real.image(), real.calibration, "beams", beams=32)
         np.testing.assert_array_equal(made.points(), expected)
-    beside = KittiObject(root, "train", points=out / "training" / "pseudo")
-    np.testing.assert_array_equal(beside[1].points(), again[1].points())
+    for place in (out, str(out), out / "training" / "pseudo"):  # beside the frames' own root
+        np.testing.assert_array_equal(KittiObject(root, "train", points=place)[1].points(), again[1].points())
+
+
+def test_clouds_of_another_name_are_found_by_their_root_too(root, tmp_path, monkeypatch):
+    frames = KittiObject(root, "train", points=None)
+    write_pseudo_lidar(frames, tmp_path / "out", nine_metres, "of_run_1")
+    monkeypatch.chdir(tmp_path)
+    assert len(KittiObject(root, "train", points=Path("out"))[1].points()) > 100
+    with pytest.raises(InputError, match="training/out: no such folder"):  # a str without a folder in it is a name
+        KittiObject(root, "train", points="out")
 
 
 def test_a_killed_run_goes_on_where_it_stopped(root, tmp_path):
@@ -178,9 +189,34 @@ def test_a_killed_run_goes_on_where_it_stopped(root, tmp_path):
 def test_clouds_made_in_another_way_are_not_mixed(root, tmp_path):
     frames = KittiObject(root, "train", points=None)
     write_pseudo_lidar(frames, tmp_path / "out", nine_metres)
-    with pytest.raises(InputError, match="made with share None, expected 0.2; choose a new folder"):
+    write_pseudo_lidar(frames, tmp_path / "out", nine_metres, share=0.1)  # the same, said aloud
+    with pytest.raises(InputError, match="made with share 0.1, expected 0.2; choose a new folder"):
         write_pseudo_lidar(frames, tmp_path / "out", nine_metres, share=0.2)
-    assert json.loads((tmp_path / "out/pseudo_lidar.json").read_text())["points"] == "pseudo"
+    with pytest.raises(InputError, match="made with depth '', expected 'other'"):
+        write_pseudo_lidar(frames, tmp_path / "out", DepthModel("other", nine_metres))
+    with pytest.raises(InputError, match="made with points 'pseudo', expected 'velodyne'"):
+        write_pseudo_lidar(frames, tmp_path / "out", nine_metres, "velodyne")
+    for file in (tmp_path / "out/training/pseudo").iterdir():  # nothing was written over
+        assert len(read_points(file)) == len(pseudo_points(np.full(SHAPE, 9.0), image(), calibration()))
+
+
+def test_a_recipe_is_compared_whole(root, tmp_path):
+    frames, file = KittiObject(root, "train", points=None), tmp_path / "out/pseudo_lidar.json"
+    write_pseudo_lidar(frames, tmp_path / "out", nine_metres, seed=3)
+    recipe = {"depth": "", "points": "pseudo", "sampling": "random", "share": 0.1, "beams": 64,
+              "intensity": "constant", "seed": 3}  # fmt: skip
+    assert json.loads(file.read_text()) == recipe
+    with pytest.raises(InputError, match="made with seed 3, expected 0"):
+        write_pseudo_lidar(frames, tmp_path / "out", nine_metres)
+    file.write_text(json.dumps({key: value for key, value in recipe.items() if key != "beams"}))
+    with pytest.raises(InputError, match="made with beams left open, expected 64"):
+        write_pseudo_lidar(frames, tmp_path / "out", nine_metres, seed=3)
+    file.write_text(json.dumps({**recipe, "cut": 0.5}))
+    with pytest.raises(InputError, match="made with cut 0.5, expected left open"):
+        write_pseudo_lidar(frames, tmp_path / "out", nine_metres, seed=3)
+    with pytest.raises(InputError, match="setting of pseudo_points is 'shares', expected one of sampling, share"):
+        write_pseudo_lidar(frames, tmp_path / "new", nine_metres, shares=0.2)
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_training_frame_without_labels_is_refused(root, tmp_path):
