@@ -18,10 +18,6 @@ from kdnb.datasets.kitti_calib import (
 from kdnb.datasets.kitti_labels import KittiLabel, read_labels, write_labels
 from kdnb.errors import InputError
 
-# points of the LiDAR scan inside each label's box, counted once with the development kit's convention
-POINTS = {"000000": [376], "000001": [70, 9, 18], "000002": [1351, 67], "000003": [680], "000004": [77, 26],
-          "000005": [70]}  # fmt: skip
-
 
 def calibration(offset=(45.0, 0.2, 0.003)):
     p2 = np.array([[720.0, 0, 610, offset[0]], [0, 720, 173, offset[1]], [0, 0, 1, offset[2]]])
@@ -222,22 +218,7 @@ def test_corners_and_points_on_the_edge():
 # ---------------------------------------------------------------- the real frames
 
 
-@pytest.mark.parametrize("name", POINTS)
-def test_real_boxes_hold_the_points_they_should(kitti, name):
-    c = read_calibration(kitti / "calib" / f"{name}.txt")
-    labels = [b for b in read_labels(kitti / "label_2" / f"{name}.txt") if b.type != "DontCare"]
-    points = np.fromfile(kitti / "velodyne" / f"{name}.bin", np.float32).reshape(-1, 4)
-    boxes = boxes_in_lidar(labels, c)
-    counts = points_in_boxes(points, boxes).sum(0)
-    np.testing.assert_allclose(counts, POINTS[name], atol=6)
-    # and they project into the label's 2D box, drawn by hand around the object
-    for label, inside in zip(labels, points_in_boxes(points, boxes).T, strict=True):
-        uv, depth = c.lidar_to_image(points[inside, :3])
-        left, top, right, bottom = np.add(label.bbox, (-6, -6, 6, 6))
-        assert ((uv >= (left, top)) & (uv <= (right, bottom))).all(1).mean() > 0.97 and (depth > 0).all()
-
-
-@pytest.mark.parametrize("name", POINTS)
+@pytest.mark.parametrize("name", [f"{k:06d}" for k in range(6)])
 def test_real_labels_survive_the_way_through_boxes(kitti, name):
     c = read_calibration(kitti / "calib" / f"{name}.txt")
     labels = [b for b in read_labels(kitti / "label_2" / f"{name}.txt") if b.type != "DontCare"]
