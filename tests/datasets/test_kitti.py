@@ -231,7 +231,7 @@ def test_points_that_the_image_shows_in_real_boxes(frames, index, expected):
     seen = shown(uv, depth, frame.image_size)
     labels = [label for label in frame.labels if label.type != "DontCare"]
     inside = points_in_boxes(points[seen], boxes_in_lidar(labels, frame.calibration))
-    np.testing.assert_allclose(inside.sum(0), expected, atol=6)
+    np.testing.assert_allclose(inside.sum(0), expected, rtol=0.01, atol=2)
     for label, on_object in zip(labels, inside.T, strict=True):
         left, top, right, bottom = np.add(label.bbox, (-6, -6, 6, 6))
         in_box = ((uv[seen][on_object] >= (left, top)) & (uv[seen][on_object] <= (right, bottom))).all(1)
