@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from kdnb.world import figures, furniture, palette, vehicles
+from kdnb.world.kerb import add_kerb
 from kdnb.world.layout import Placer, draw_street
 from kdnb.world.scene import SPLITS, Scene, Stage, add_scenery, generator
 from kdnb.world.solids import Kit, solids
@@ -33,8 +34,10 @@ BUILDERS = {"tram": vehicles.tram, "truck": vehicles.truck, "van": vehicles.van,
             "person": figures.person}
 
 
-def make_drive(seed: int, split: str = "train", index: int = 0) -> Scene:
+def make_drive(seed: int, split: str = "train", index: int = 0, town: bool = False) -> Scene:
     """Drive ``index`` of a split, with things of the categories in CAST; looks are held out as in make_scene.
+
+    ``town`` adds what kerb.py has: railings, fences, signs and signals close by, and at times one's own bonnet.
 
     Raises InputError for an unknown split.
     """
@@ -48,6 +51,8 @@ def make_drive(seed: int, split: str = "train", index: int = 0) -> Scene:
         _place(rng, stage, placer, name)
     for _ in range(3):  # too far away to count, but seen
         _place(rng, stage, placer, ("car", "van", "person", "cyclist")[int(rng.integers(4))], far=True)
+    if town:
+        add_kerb(rng, stage, street, placer)
     add_scenery(rng, stage, street, placer, split)
     return Scene(solids(stage.placed), stage.things, street, look, 1.65, 0.0, 1.0, (seed, split, index))
 

@@ -6,6 +6,8 @@ from kdnb.world import palette
 from kdnb.world import solids as s
 from kdnb.world.solids import BOX, CYLINDER_Y, CYLINDER_Z, ELLIPSOID, Kit
 
+FENCE_PAINTS = ((0.85, 0.85, 0.82), palette.WOOD_BROWN, (0.16, 0.22, 0.18))
+
 
 def tree(rng: np.random.Generator, clear: float) -> tuple[Kit, dict]:
     """A tree whose crown starts at least ``clear`` metres above the ground."""
@@ -70,20 +72,23 @@ def signal(rng: np.random.Generator) -> tuple[Kit, dict]:
     phase = int(rng.integers(3))
     kit = Kit("traffic sign")
     kit.add((0, 0, 1.5), (0.12, 0.12, 3.0), palette.STEEL, 0, CYLINDER_Z, semantic="pole")
-    kit.add((-0.12, 0, 2.9), (0.24, 0.34, 0.95), (0.06, 0.07, 0.07), s.SIGNAL, variant=phase)
+    kit.add((-0.12, 0, 2.9), (0.24, 0.34, 0.95), (0.06, 0.07, 0.07), s.SIGNAL, variant=phase, semantic="traffic light")
     return kit, {"phase": ("red", "amber", "green")[phase]}
 
 
-def fence(rng: np.random.Generator, length: float) -> tuple[Kit, dict]:
-    """A fence or hedge along x."""
-    kind = ("rails", "pickets", "hedge")[int(rng.integers(3))]
-    kit, high = Kit("fence"), rng.uniform(0.9, 1.3)
+def fence(rng: np.random.Generator, length: float, kind=None, high=None, paint=None) -> tuple[Kit, dict]:
+    """A fence or hedge along x; ``kind`` (also "boards"), ``high`` in metres and ``paint`` are drawn when None."""
+    kind = kind or ("rails", "pickets", "hedge")[int(rng.integers(3))]
+    kit, high = Kit("fence"), high or rng.uniform(0.9, 1.3)
     if kind == "hedge":
         green = np.array(palette.LEAVES[int(rng.integers(len(palette.LEAVES)))])
-        kit.add((0, 0, high / 2), (length, 0.6, high), green * 0.85, s.LEAVES, inset=(0.04, 0.04, 0.06))
+        kit.add((0, 0, high / 2), (length, 0.6, high), green * 0.85, s.LEAVES, inset=(0.04, 0.04, 0.06),
+                semantic="tree")
         return kit, {"kind": kind}
-    paint = ((0.85, 0.85, 0.82), palette.WOOD_BROWN, (0.16, 0.22, 0.18))[int(rng.integers(3))]
-    count = max(int(length / (2.0 if kind == "rails" else 0.5)), 1)
+    paint = paint or FENCE_PAINTS[int(rng.integers(3))]
+    if kind == "boards":
+        kit.add((0, 0, high / 2), (length, 0.06, high), paint, s.WOOD)
+    count = max(int(length / (0.5 if kind == "pickets" else 2.0)), 1)
     for k in range(count + 1):
         kit.add((-length / 2 + length * k / count, 0, high / 2), (0.09, 0.07, high), paint)
     for level in (0.35, 0.85):

@@ -14,7 +14,7 @@ BOX, CYLINDER_Y, CYLINDER_Z, ELLIPSOID, RING = range(5)
 
 SEMANTICS = ("void", "sky", "road", "lane mark", "pavement", "grass", "building", "fence", "pole", "traffic sign",
              "tree", "car", "van", "truck", "bus", "tram", "person", "rider", "bicycle", "motorbike", "dog",
-             "potted plant", "bench")
+             "potted plant", "bench", "traffic light")
 SEMANTIC = {name: index for index, name in enumerate(SEMANTICS)}
 
 

@@ -1,0 +1,193 @@
+"""CamVid, photographs or drawn streets in any of its layouts, as torch samples; and a checker that reads a whole root
+and names every fault in it."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from kdnb.datasets.camvid_files import (
+    CITYSCAPES,
+    LABELS,
+    SPLITS,
+    STILLS,
+    Frame,
+    decode_colours,
+    find_root,
+    list_frames,
+    read_label,
+    splits_of,
+)
+from kdnb.datasets.voc import read_image
+from kdnb.errors import InputError
+from kdnb.world.camvid_classes import CLASSES, COLOURS, SEGNET_GROUPS, VOID
+
+__all__ = ["CITYSCAPES", "CLASSES", "COLOURS", "PALETTE", "SEGNET_GROUPS", "SPLITS", "VOID", "CamVid", "CamVidReport",
+           "check_camvid", "decode_colours"]
+
+# RGB to draw the 11 classes and void with. CamVid's own colours run together for colour-blind eyes; these were searched
+# so that any two are at least 30 apart in CIELAB for normal sight, protanopia, deuteranopia and tritanopia (Machado et
+# al. 2009).
+PALETTE = np.array([
+    (65, 203, 255), (145, 147, 107), (246, 241, 142), (80, 5, 140), (197, 93, 165), (35, 81, 73), (205, 84, 0),
+    (88, 48, 0), (27, 111, 255), (209, 255, 255), (236, 186, 0), (0, 0, 0),
+], np.uint8)  # fmt: skip
+
+
+class CamVid(torch.utils.data.Dataset):
+    """Frames of one split. ``camvid[i]`` is a dict of
+
+    - ``image``: uint8 (3, H, W), RGB
+    - ``label``: int64 (H, W), 0 to 10 as in ``CLASSES``, 11 is void
+    - ``name``: such as ``"0001TP_006690"``
+
+    ``root`` is SegNet's release, the original one or KITTI semantic (``layout`` says which), or a folder that holds it
+    as ``CamVid/``. Where the original and KITTI have no lists, the drives of CamVid (as in SegNet's lists) and a cut of
+    the sorted names (70, 10 and 20 %) make the splits.
+
+    Raises InputError, naming the file and its line or pixel, for every departure from the format: at once for lists and
+    missing files, else when the frame is read.
+    """
+
+    def __init__(self, root, split="train"):
+        self.root, self.layout = find_root(root)
+        self.split = split
+        self.frames, faults = list_frames(self.root, self.layout, split)
+        faults += missing_files(self.frames)  # better now than an hour into training
+        if faults:
+            raise InputError(faults[0])
+
+    @property
+    def names(self) -> list[str]:
+        return [frame.name for frame in self.frames]
+
+    def __len__(self):
+        return len(self.frames)
+
+    def __getitem__(self, index):
+        image, label = read_frame(self.frames[index], self.layout)
+        return {"image": torch.from_numpy(image).permute(2, 0, 1).contiguous(),
+                "label": torch.from_numpy(label.astype(np.int64)), "name": self.frames[index].name}  # fmt: skip
+
+
+def read_frame(frame: Frame, layout: str) -> tuple[np.ndarray, np.ndarray]:
+    """Image uint8 (H, W, 3) and label uint8 (H, W). Raises InputError for either, and when their sizes differ."""
+    image, label = read_image(frame.image, "PNG"), read_label(frame.label, layout)
+    if image.shape[:2] != label.shape:
+        raise InputError(f"{frame.label}: {label.shape[1]} x {label.shape[0]} pixels, expected {image.shape[1]} x "
+                         f"{image.shape[0]} as the image {frame.image}")
+    return image, label
+
+
+def missing_files(frames) -> list[str]:
+    """A fault for each image and each label that is not there."""
+    there = {}
+    for folder in {path.parent for frame in frames for path in (frame.image, frame.label)}:
+        there[folder] = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    faults = []
+    for frame in frames:
+        for what, path in (("image", frame.image), ("label", frame.label)):
+            if path.name not in there[path.parent]:
+                faults.append(f"{frame.where}frame {frame.name} has no {what}, expected {path}")
+    return faults
+
+
+# --- checker ----------------------------------------------------------------------------------------------------
+
+@dataclass
+class CamVidReport:
+    """What :func:`check_camvid` found: ``pixels`` {split: int64 (frames, 12), pixels of each class, void last} and
+    ``faults``, one line each."""
+
+    root: Path
+    layout: str
+    pixels: dict = field(default_factory=dict)
+    faults: list = field(default_factory=list)
+
+    def shares(self, split) -> tuple[np.ndarray, np.ndarray]:
+        """Percent (12,) of a split's pixels that show each class, and of its frames that show it at all."""
+        counts = self.pixels[split]
+        total = max(counts.sum(), 1)
+        return 100 * counts.sum(0) / total, 100 * (counts > 0).sum(0) / max(len(counts), 1)
+
+    def summary(self):
+        """A table of pixels and frames per class and split, in percent, then every fault on a line of its own."""
+        lines = [f"{self.root} ({self.layout})", f"{'':<12}" + "".join(f"{split:>20}" for split in self.pixels),
+                 f"{'frames':<12}" + "".join(f"{len(counts):>20}" for counts in self.pixels.values()),
+                 f"{'% of':<12}" + f"{'pixels':>11}{'frames':>9}" * len(self.pixels)]  # fmt: skip
+        columns = [self.shares(split) for split in self.pixels]
+        for k, name in enumerate((*CLASSES, "void")):
+            lines.append(f"  {name:<10}" + "".join(f"{share[k]:>11.2f}{frames[k]:>9.0f}" for share, frames in columns))
+        end = f"{len(self.faults)} fault{'s' * (len(self.faults) != 1)}" if self.faults else "no faults"
+        return "\n".join([*lines, *self.faults, end])
+
+    __str__ = summary
+
+
+def check_camvid(root) -> CamVidReport:
+    """Read every list, image and label of a root; report pixels and frames per class and every fault.
+
+    Raises InputError only when there is no such root.
+    """
+    report = CamVidReport(*find_root(root))
+    seen = {}
+    for split in splits_of(report.root):
+        try:
+            frames, faults = list_frames(report.root, report.layout, split)
+        except InputError as error:
+            report.faults.append(str(error))
+            continue
+        missing = missing_files(frames)
+        report.faults += faults + missing
+        for frame in frames:
+            if frame.name in seen:
+                report.faults.append(f"{frame.where}frame {frame.name} of {split} is in {seen[frame.name]} too, "
+                                     "expected disjoint splits")
+            seen.setdefault(frame.name, split)
+        _count(report, split, [frame for frame in frames if frame.image.is_file() and frame.label.is_file()])
+    report.faults += _without_label(report.root, report.layout, seen) + _colour_faults(report.root, report.layout)
+    return report
+
+
+def _count(report, split, frames):
+    def check(frame):
+        try:
+            return np.bincount(read_frame(frame, report.layout)[1].ravel(), minlength=VOID + 1), None
+        except InputError as error:
+            return None, str(error)
+
+    with ThreadPoolExecutor() as pool:  # Pillow decodes without holding Python's lock
+        notes = list(tqdm(pool.map(check, frames), total=len(frames), desc=f"check {split}", disable=None))
+    counts = [count for count, _ in notes if count is not None]
+    report.pixels[split] = np.array(counts, np.int64).reshape(len(counts), VOID + 1)
+    report.faults += [fault for _, fault in notes if fault]
+
+
+def _without_label(root, layout, listed):
+    """Images that lie there without a label and are in no list; the lists' own are reported already."""
+    pairs = {"segnet": [(root / split, root / f"{split}annot", "") for split in SPLITS],
+             "colour": [(root / STILLS, root / LABELS, "_L")],
+             "kitti": [(root / "training" / "image_2", root / "training" / "semantic", "")]}[layout]  # fmt: skip
+    faults = []
+    for images, labels, ending in pairs:
+        for image in sorted(images.glob("[!.]*.png")):
+            label = labels / f"{image.stem}{ending}.png"
+            if image.stem not in listed and not label.exists():
+                faults.append(f"{image}: image without label, expected {label}")
+    return faults
+
+
+def _colour_faults(root, layout):
+    """Lines of label_colors.txt, where there is one, that are not CamVid's."""
+    path = root / "label_colors.txt"
+    if layout != "colour" or not path.is_file():
+        return []
+    faults = []
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+        words = line.split()
+        if words and (len(words) != 4 or words[:3] != [str(v) for v in COLOURS.get(words[3], ())]):
+            faults.append(f"{path}:{number}: found {line.strip()!r}, expected 'r g b name' of one of CamVid's classes")
+    return faults

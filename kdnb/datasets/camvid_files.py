@@ -1,0 +1,231 @@
+"""CamVid's file formats, without torch: the three layouts, the lists of their splits, and labels as ids of 11 classes.
+
+Layouts: "segnet" (SegNet's release: ``train/ trainannot/ ... train.txt``, 8-bit ids), "colour" (the original release:
+``701_StillsRaw_full/``, ``LabeledApproved_full/*_L.png``) and "kitti" (KITTI semantic: ``training/image_2``,
+``training/semantic`` with ids of Cityscapes).
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageFile, UnidentifiedImageError
+
+from kdnb.errors import InputError
+from kdnb.world.camvid_classes import CLASSES, COLOURS, SEGNET_GROUPS, VOID, class_id
+
+SPLITS = ("train", "val", "test")
+STILLS, LABELS = "701_StillsRaw_full", "LabeledApproved_full"
+# Cityscapes' ids; those that its own evaluation ignores are void, and so is the rest
+CITYSCAPES = {
+    7: "road", 8: "pavement", 11: "building", 12: "building", 13: "fence", 17: "pole", 19: "sign", 20: "sign",
+    21: "tree", 22: "tree", 23: "sky", 24: "pedestrian", 25: "bicyclist", 26: "car", 27: "car", 28: "car", 31: "car",
+    32: "bicyclist", 33: "bicyclist",
+}  # fmt: skip
+CITYSCAPES_IDS = (*range(34), 255)  # 255 is -1, a licence plate, in 8 bits
+KITTI_CUT = (0.7, 0.8)  # of the sorted names: the first 70 % are train, the next 10 % val, the last 20 % test
+
+_CODES = {(r << 16) + (g << 8) + b: class_id(SEGNET_GROUPS[name]) for name, (r, g, b) in COLOURS.items()}
+_SORTED = np.array(sorted(_CODES))
+_IDS = np.array([_CODES[code] for code in sorted(_CODES)], np.uint8)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Paths of an image and its label; ``where`` is "list:line: " for messages, or ""."""
+
+    name: str
+    image: Path
+    label: Path
+    where: str = ""
+
+
+# --- layouts and lists ------------------------------------------------------------------------------------------
+
+def find_root(data) -> tuple[Path, str]:
+    """The root and its layout, given the root or a folder that holds it as ``CamVid/``. Raises InputError if none."""
+    for root in (Path(data), Path(data) / "CamVid"):
+        if any((root / f"{split}annot").is_dir() for split in SPLITS):
+            return root, "segnet"
+        if (root / LABELS).is_dir():
+            return root, "colour"
+        if (root / "training" / "semantic").is_dir():
+            return root, "kitti"
+    found = "a folder" if Path(data).is_dir() else "a file" if Path(data).exists() else "nothing"
+    raise InputError(f"{data}: found {found}, expected a CamVid root with trainannot/ (SegNet), {LABELS}/ (the "
+                     "original) or training/semantic/ (KITTI) in it")
+
+
+def splits_of(root: Path) -> list[str]:
+    """Splits that a root has, by a list or a folder of labels; all three where a rule makes them."""
+    return [split for split in SPLITS
+            if (root / f"{split}.txt").is_file() or (root / f"{split}annot").is_dir()] or list(SPLITS)  # fmt: skip
+
+
+def list_frames(root: Path, layout: str, split: str) -> tuple[list[Frame], list[str]]:
+    """Frames of a split, in the order of its list, and the list's faults (strings ``file:line: what``).
+
+    Raises InputError for an unknown split, a missing or empty list, and frames that no rule assigns to a split.
+    """
+    if split not in SPLITS:
+        raise InputError(f"split is {split!r}, expected one of {', '.join(SPLITS)}")
+    if layout == "kitti":
+        return _kitti_frames(root, split), []
+    if layout == "colour" and not any((root / f"{name}.txt").is_file() for name in SPLITS):
+        return _original_frames(root, split), []
+    return _listed_frames(root, root / f"{split}.txt")
+
+
+def _listed_frames(root, path):
+    """A line is ``image label``; only the last folder and the name count, as SegNet's lists begin with its own root."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such list, expected a line 'image label' per frame") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as a list ({error})") from None
+    frames, faults, seen = [], [], {}
+    for number, line in enumerate(lines, start=1):
+        where, words = f"{path}:{number}: ", line.split()
+        if not words:
+            continue
+        parts = [Path(word).parts[-2:] for word in words]
+        if len(words) != 2 or any(len(part) < 2 for part in parts):
+            faults.append(f"{where}found {line.strip()!r}, expected an image and its label, each with its folder")
+            continue
+        image, label = (root.joinpath(*part) for part in parts)
+        if label.stem.removesuffix("_L") != image.stem:
+            faults.append(f"{where}image {image.name} has label {label.name}, expected the same name")
+        elif image.stem in seen:
+            faults.append(f"{where}image {image.name} is listed again (first in line {seen[image.stem]})")
+        else:
+            frames.append(Frame(image.stem, image, label, where))
+        seen.setdefault(image.stem, number)
+    if not frames and not faults:
+        raise InputError(f"{path}: no frames, expected a line 'image label' per frame")
+    return frames, faults
+
+
+def original_split(name: str) -> str | None:
+    """Split of a frame of the original release, as SegNet's lists have it: by drives. None for another name."""
+    match = re.fullmatch(r"(0001TP|0006R0|0016E5|Seq05VD)_f?(\d+)", name)
+    if not match:
+        return None
+    drive, number = match[1], int(match[2])
+    if drive == "0016E5" and 7959 <= number <= 8159:  # the part that was labelled at 15 frames a second
+        return "val"
+    return "test" if drive == "Seq05VD" or drive == "0001TP" and number >= 8550 else "train"
+
+
+def _original_frames(root, split):
+    """The original has no lists: its drives make the splits."""
+    labels = sorted((root / LABELS).glob("[!.]*_L.png"))
+    frames = []
+    for label in labels:
+        name = label.stem.removesuffix("_L")
+        found = original_split(name)
+        if found is None:
+            raise InputError(f"{label}: of none of CamVid's four drives, expected {root / split}.txt with a line "
+                             "'image label' per frame")
+        if found == split:
+            frames.append(Frame(name, root / STILLS / f"{name}.png", label))
+    if not frames:
+        raise InputError(f"{root / LABELS}: no labels *_L.png of {split}, expected those of CamVid's drives")
+    return frames
+
+
+def _kitti_frames(root, split):
+    """KITTI semantic has no lists: the sorted names are cut at KITTI_CUT."""
+    names = sorted(path.stem for path in (root / "training" / "semantic").glob("[!.]*.png"))
+    cuts = [0, *(round(len(names) * share) for share in KITTI_CUT), len(names)]
+    place = SPLITS.index(split)
+    chosen = names[cuts[place] : cuts[place + 1]]
+    if not chosen:
+        raise InputError(f"{root / 'training' / 'semantic'}: {len(names)} labels, none of them left for {split}, "
+                         "expected at least 10")
+    return [Frame(name, root / "training" / "image_2" / f"{name}.png", root / "training" / "semantic" / f"{name}.png")
+            for name in chosen]  # fmt: skip
+
+
+# --- labels -----------------------------------------------------------------------------------------------------
+
+def read_label(path, layout: str = "segnet") -> np.ndarray:
+    """A label as uint8 (H, W), ids 0 to 10 and ``VOID``.
+
+    Raises InputError for a file that cannot be decoded, an unknown id or colour (with its pixel), and a frame whose
+    every pixel is void.
+    """
+    if layout == "colour":
+        ids = decode_colours(_pixels(path, "RGB"), path)
+    elif layout == "kitti":
+        ids = _from_cityscapes(_pixels(path), path)
+    else:
+        ids = _pixels(path)
+        require_ids(ids, VOID, path)
+    if (ids == VOID).all():
+        raise InputError(f"{path}: every pixel is void, expected at least one of the {len(CLASSES)} classes")
+    return ids
+
+
+def decode_colours(array: np.ndarray, path) -> np.ndarray:
+    """Colours of CamVid's 32 classes, uint8 (H, W, 3), as ids of the 11, uint8 (H, W); ``path`` is for the message.
+
+    Exact: a colour that is none of the 32, by however little, raises InputError with the first such pixel (x, y).
+    """
+    code = (array.astype(np.int32) << np.array([16, 8, 0])).sum(-1)
+    place = np.searchsorted(_SORTED, code).clip(max=len(_SORTED) - 1)
+    unknown = _SORTED[place] != code
+    if unknown.any():
+        y, x = np.argwhere(unknown)[0].tolist()
+        raise InputError(f"{path}: pixel ({x}, {y}) has colour {tuple(array[y, x].tolist())}, expected one of CamVid's "
+                         f"{len(COLOURS)}; {int(unknown.sum())} such pixels")
+    return _IDS[place]
+
+
+def require_ids(ids: np.ndarray, highest: int, path):
+    """Raise InputError, with the first pixel (x, y), for an id above ``highest``."""
+    if ids.max(initial=0) > highest:
+        y, x = np.argwhere(ids > highest)[0].tolist()
+        raise InputError(f"{path}: pixel ({x}, {y}) has id {ids[y, x]}, expected 0 to {highest}")
+
+
+def _from_cityscapes(ids, path):
+    known = np.isin(ids, CITYSCAPES_IDS)
+    if not known.all():
+        y, x = np.argwhere(~known)[0].tolist()
+        raise InputError(f"{path}: pixel ({x}, {y}) has id {ids[y, x]}, expected one of Cityscapes: 0 to 33, or 255")
+    table = np.full(256, VOID, np.uint8)
+    table[list(CITYSCAPES)] = [CLASSES.index(name) for name in CITYSCAPES.values()]
+    return table[ids]
+
+
+def _pixels(path, mode=None):
+    """Pixels of a PNG: uint8 (H, W, 3) for mode "RGB", else its 8-bit ids uint8 (H, W)."""
+    ImageFile.LOAD_TRUNCATED_IMAGES = False  # some libraries switch it on; what is cut off would come back as id 0
+    try:
+        with Image.open(path) as image:
+            image.load()
+            if mode:
+                return np.array(image.convert(mode))
+            if image.mode == "P":
+                return _palette_ids(image)
+            if image.mode == "L":
+                return np.array(image)
+            found = image.mode
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such label, expected a PNG file") from None
+    except UnidentifiedImageError:
+        raise InputError(f"{path}: not an image, expected a PNG file") from None
+    except (OSError, SyntaxError, ValueError) as error:
+        raise InputError(f"{path}: cannot be decoded ({error}), expected a whole PNG file") from None
+    raise InputError(f"{path}: pixels are {found}, expected 8-bit ids (L or P)")
+
+
+def _palette_ids(image):
+    """A palette of greys holds the ids, in any order; one with colours only paints them, and the ids are its rows."""
+    palette = np.zeros((256, 3), np.uint8)
+    given = np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
+    palette[: len(given)] = given
+    grey = (palette == palette[:, :1]).all()
+    return palette[np.array(image), 0] if grey else np.array(image)

@@ -1,0 +1,121 @@
+"""The street as CamVid in both of its layouts: SegNet's ids of 11 classes, and the original's colours of 32."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from kdnb.errors import InputError
+from kdnb.world.camera import View, render
+from kdnb.world.camvid_classes import COLOURS, SEGNET_GROUPS, class_id
+from kdnb.world.drive import make_drive
+from kdnb.world.export import built_beside, draw_all, drawn
+from kdnb.world.scene import SPLITS, Scene
+from kdnb.world.solids import SEMANTICS
+
+LAYOUTS = ("segnet", "colour")
+NAMES = tuple(COLOURS)
+IDS = np.array([class_id(SEGNET_GROUPS[name]) for name in NAMES], np.uint8)
+RGB = np.array(list(COLOURS.values()), np.uint8)
+# what CamVid calls what the street is made of
+STREET = {
+    "void": "Void", "sky": "Sky", "road": "Road", "lane mark": "LaneMkgsDriv", "pavement": "Sidewalk",
+    "grass": "VegetationMisc", "building": "Building", "fence": "Fence", "pole": "Column_Pole",
+    "traffic sign": "SignSymbol", "traffic light": "TrafficLight", "tree": "Tree", "car": "Car",
+    "van": "SUVPickupTruck", "truck": "Truck_Bus", "bus": "Truck_Bus", "tram": "Train", "person": "Pedestrian",
+    "rider": "Bicyclist", "bicycle": "Bicyclist", "motorbike": "MotorcycleScooter", "dog": "Animal",
+    "potted plant": "VegetationMisc", "bench": "Void",
+}
+TABLE = np.array([NAMES.index(STREET[name]) for name in SEMANTICS], np.uint8)
+
+
+def special_name(thing) -> str | None:
+    """CamVid's name of a thing that its material does not tell."""
+    if thing.attributes.get("age") == "child":
+        return "Child"
+    if thing.attributes.get("body") in ("suv", "pickup"):
+        return "SUVPickupTruck"
+    return "OtherMoving" if thing.category == "trailer" else None
+
+
+def label(scene: Scene, view: View) -> np.ndarray:
+    """uint8 (H, W): which of the 32 classes (an index into NAMES) the middle of each pixel shows."""
+    found = TABLE[view.semantic]
+    for thing in scene.things:
+        name = special_name(thing)
+        if name:
+            found[view.instance == thing.instance] = NAMES.index(name)
+    return found
+
+
+def places(layout: str, split: str, name: str) -> tuple[str, str]:
+    """Where an image and its label lie below the root."""
+    if layout == "segnet":
+        return f"{split}/{name}.png", f"{split}annot/{name}.png"
+    return f"701_StillsRaw_full/{name}.png", f"LabeledApproved_full/{name}_L.png"
+
+
+def _draw(job):
+    """Draw and write one image and its label."""
+    root, layout, split, index, name, size, seed = job
+    scene = make_drive(seed, split, index, town=True)
+    view = render(scene, *size)
+    found = label(scene, view)
+    image_place, label_place = places(layout, split, name)
+    Image.fromarray(view.image).save(root / image_place, compress_level=1)
+    Image.fromarray(IDS[found] if layout == "segnet" else RGB[found]).save(root / label_place)
+
+
+def export_camvid(out, train: int = 500, val: int = 60, test: int = 100, size: tuple[int, int] = (160, 120),
+                  seed: int = 0, layout: str = "segnet", workers: int | None = None) -> Path:
+    """Write a CamVid root into the new folder ``out`` and return its path.
+
+    It is built beside its place and moved there whole. "segnet": ``train/ trainannot/`` and so on, 8-bit ids 0 to 10
+    and 11 for void, lists with the absolute prefix of SegNet's own. "colour": ``701_StillsRaw_full/``,
+    ``LabeledApproved_full/*_L.png``, ``label_colors.txt``; its lists are an addition of ours, as the original has none.
+    One seed gives the same streets in both.
+
+    Args:
+        train, val, test: frames. Facades, light and haze of test frames are not those of the others: another drive.
+        size: (width, height) in pixels.
+        workers: processes, by default one per usable core; the result does not depend on it.
+
+    Raises:
+        InputError: no frame in a split, an image smaller than 32 pixels, another layout, or a folder that is there.
+    """
+    if min(train, val, test) < 1 or min(size) < 32:
+        raise InputError(f"export_camvid: train={train}, val={val}, test={test}, size={tuple(size)}, expected at least "
+                         "1 frame each and 32 pixels")
+    if layout not in LAYOUTS:
+        raise InputError(f"export_camvid: layout is {layout!r}, expected one of {', '.join(LAYOUTS)}")
+    with built_beside(Path(out)) as build:
+        _fill(build, {"train": train, "val": val, "test": test}, tuple(size), seed, layout, workers)
+    return Path(out)
+
+
+def _fill(root: Path, frames: dict, size, seed, layout, workers):
+    names = {split: [f"{split}_{k:05d}" for k in range(frames[split])] for split in SPLITS}
+    for split in SPLITS:
+        for place in places(layout, split, "x"):
+            (root / place).parent.mkdir(exist_ok=True)
+    jobs = [(root, layout, split, k, name, size, seed) for split in SPLITS for k, name in enumerate(names[split])]
+    draw_all(_draw, jobs, workers)
+    prefix = "/SegNet/CamVid/" if layout == "segnet" else ""
+    for split, listed in names.items():
+        pairs = [places(layout, split, name) for name in listed]
+        lines = [f"{prefix}{image} {prefix}{annot}\n" for image, annot in pairs]
+        (root / f"{split}.txt").write_text("".join(lines))
+    if layout == "colour":
+        lines = [f"{' '.join(map(str, rgb))}\t{name}\n" for name, rgb in COLOURS.items()]
+        (root / "label_colors.txt").write_text("".join(lines))
+
+
+def drawn_camvid(root, **settings) -> Path:
+    """The folder for these settings of export_camvid, drawn only when ``root`` does not hold it yet.
+
+    Of two processes that draw the same set at once, the slower one uses what the other has moved into place.
+
+    Raises InputError as export_camvid does, and for an unknown setting.
+    """
+    known = {"train": 500, "val": 60, "test": 100, "size": (160, 120), "seed": 0, "layout": "segnet"}
+    return drawn(root, "camvid", export_camvid, known, settings)
