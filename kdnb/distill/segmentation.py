@@ -1,7 +1,7 @@
 """Terms that teach a segmenter what a teacher says of every pixel: of the labelled frames and of the many others.
 
-Both networks give "logits" (N, C, H, W) of the same size, the student's step also "labels" (N, H, W). Every loss is a
-mean per pixel or per class, so it does not hang on N, H or W; it is 0 when both agree, and no teacher gets a gradient.
+Both networks give "logits" (N, C, H, W) of the same size. Every loss is a mean per pixel or per class, so it does not
+hang on N, H or W; it is 0 when both agree, and no teacher gets a gradient.
 """
 
 from __future__ import annotations
@@ -12,11 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kdnb.datasets.camvid import VOID
 from kdnb.distill.losses import feature_mse, kd_kl, pkd
 from kdnb.distill.terms import Term
 from kdnb.errors import InputError
-
-VOID = 11  # the label of a pixel that belongs to no class
 
 
 def pixel_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0,
@@ -114,12 +113,12 @@ def dead_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float =
 
 
 def taught_pixels(seen: dict) -> Tensor:
-    """(N, H, W) bool: all pixels of a frame without labels, those that are not void of a frame with some.
+    """(N, H, W) bool: all pixels of an unlabelled frame, those that are not void of a labelled one.
 
     Where there are labels, void is what their maker would not name, such as the own car's bonnet, and is never scored.
+    Reads "labels" (N, H, W) and "labelled" (N,) of the student's step.
     """
-    labelled = seen["labels"] != VOID
-    return labelled | ~labelled.flatten(1).any(1)[:, None, None]
+    return (seen["labels"] != VOID) | ~seen["labelled"][:, None, None]
 
 
 def response_terms(kind: str = "kl", temperature: float = 1.0, weight: float | Callable[[float], float] = 1.0,

@@ -5,10 +5,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from kdnb.datasets.camvid import VOID
 from kdnb.distill.distiller import Distiller, LiveTeacher
 from kdnb.distill.losses import centred_mse, kd_kl
 from kdnb.distill.segmentation import (
-    VOID,
     channel_kl,
     dead_kl,
     feature_terms,
@@ -159,8 +159,8 @@ class Toy(nn.Module):
 
 def step(model, batch):
     output = model(batch["images"])
-    return {**output, "loss": F.cross_entropy(output["logits"], batch["labels"], ignore_index=VOID),
-            "labels": batch["labels"]}  # fmt: skip
+    loss = F.cross_entropy(output["logits"], batch["labels"], ignore_index=VOID)
+    return {**output, "loss": loss, "labels": batch["labels"], "labelled": batch["labelled"]}
 
 
 @pytest.fixture
@@ -169,12 +169,15 @@ def batch():
     torch.manual_seed(0)
     labels = torch.randint(0, CLASSES, (2, 6, 8))
     labels[0, -1], labels[1] = VOID, VOID
-    return {"images": torch.randint(0, 256, (2, 3, 6, 8), dtype=torch.uint8), "labels": labels}
+    images = torch.randint(0, 256, (2, 3, 6, 8), dtype=torch.uint8)
+    return {"images": images, "labels": labels, "labelled": torch.tensor([True, False])}
 
 
 def test_void_is_left_out_where_there_are_labels_and_nowhere_else(batch):
     taught = taught_pixels(batch)
     assert taught[0, :-1].all() and not taught[0, -1].any() and taught[1].all()
+    bonnet = {"labels": batch["labels"][1:], "labelled": torch.tensor([True])}  # labelled, but void throughout
+    assert not taught_pixels(bonnet).any()
 
 
 def test_in_the_distiller(batch):
@@ -195,12 +198,12 @@ def test_in_the_distiller(batch):
 
 
 def test_a_batch_without_labels_still_teaches(batch):
-    labels = torch.full_like(batch["labels"], VOID)
+    batch |= {"labels": torch.full_like(batch["labels"], VOID), "labelled": torch.tensor([False, False])}
     teacher, student = Toy(6), Toy(4)
 
     def quiet(model, batch):
         output = model(batch["images"])
-        return {**output, "loss": 0 * output["logits"].sum(), "labels": labels}
+        return {**batch, **output, "loss": 0 * output["logits"].sum()}
 
     parts = Distiller(student, LiveTeacher(teacher, teacher_step), response_terms(), quiet)(batch)
     parts["loss"].backward()

@@ -1,0 +1,297 @@
+"""Pictures of segmentation: classes in colour, arms beside the truth, cosines of prompts, IoU by class, few labels.
+
+Everywhere here a picture is uint8 (3, H, W), labels are integers (H, W) with the number of classes for void, and a
+palette is RGB uint8 (classes + 1, 3), whose last row is void's.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch, Rectangle
+from matplotlib.ticker import FuncFormatter, NullLocator
+
+from kdnb.viz.figures import new_figure
+from kdnb.viz.style import GREY, VERMILION, arm_colour, arm_label, arm_marker
+
+# what became of a pixel between two arms: neither right, only the first, only the second, both; void last
+CHANGES = {"both wrong": "#3A3A3A", "only {before} right": arm_colour("baseline"),
+           "only {after} right": arm_colour("distilled"), "both right": "#DCDCDC", "void": "#FFFFFF"}  # fmt: skip
+
+
+# --- pixels -----------------------------------------------------------------------------------------------------
+
+
+def colour(labels, palette) -> np.ndarray:
+    """(H, W, 3) uint8: every pixel in the colour of its class."""
+    return np.asarray(palette, dtype=np.uint8)[np.asarray(labels)]
+
+
+def overlay(image, labels, palette, opacity: float = 0.6) -> np.ndarray:
+    """(H, W, 3) uint8: the picture under its classes' colours; opacity 0 shows the picture alone, 1 the colours."""
+    pixels = np.asarray(image).transpose(1, 2, 0)
+    return (pixels * (1 - opacity) + colour(labels, palette) * opacity).round().astype(np.uint8)
+
+
+def share_right(found, label, void: int) -> float:
+    """Percent of the pixels with a label that are labelled so; NaN where there is none."""
+    found, label = np.asarray(found), np.asarray(label)
+    known = label != void
+    return 100 * float((found == label)[known].mean()) if known.any() else float("nan")
+
+
+def disagreement(first, second, label, void: int) -> float:
+    """Percent of the pixels with a label in which two arms differ: to sort frames by."""
+    differ = np.asarray(first) != np.asarray(second)
+    known = np.asarray(label) != void
+    return 100 * float(differ[known].mean()) if known.any() else 0.0
+
+
+def changes(before, after, label, void: int) -> np.ndarray:
+    """(H, W) uint8 into ``CHANGES``: who is right in each pixel."""
+    before, after, label = (np.asarray(labels) for labels in (before, after, label))
+    return np.where(label == void, 4, (before == label) + 2 * (after == label)).astype(np.uint8)
+
+
+# --- frames -----------------------------------------------------------------------------------------------------
+
+
+def palette_legend(classes, palette) -> Figure:
+    """The colour of every class, and of void."""
+    figure, axes = new_figure(11, 0.9)
+    for k, (name, rgb) in enumerate(zip([*classes, "void"], _rgb(palette), strict=True)):
+        axes.add_patch(Rectangle((k + 0.05, 0), 0.9, 1, facecolor=rgb, edgecolor=GREY, lw=0.6))
+        axes.text(k + 0.5, -0.15, name, ha="center", va="top", fontsize=9)
+    axes.set(xlim=(0, len(classes) + 1), ylim=(-0.9, 1.05))
+    axes.set_axis_off()
+    return figure
+
+
+def class_shares(shares: dict[str, dict[str, float]], classes, palette) -> Figure:
+    """How much of a split each class covers: bars for the first split, marks for the others.
+
+    Args:
+        shares: split → class → percent of the labelled pixels.
+    """
+    first, *others = shares
+    order = sorted(range(len(classes)), key=lambda k: shares[first][classes[k]])
+    figure, axes = new_figure(7, 4)
+    axes.barh(range(len(order)), [shares[first][classes[k]] for k in order], color=[_rgb(palette)[k] for k in order],
+              edgecolor=GREY, lw=0.6)  # fmt: skip
+    handles = [Patch(fc="#CCCCCC", ec=GREY, lw=0.6, label=first)]
+    for other, marker in zip(others, "oD^s", strict=False):
+        handles += axes.plot([shares[other][classes[k]] for k in order], range(len(order)), ls="", marker=marker,
+                             mfc="white", mec="black", label=other)  # fmt: skip
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.margins(x=0.08)
+    axes.set_yticks(range(len(order)), [f"{classes[k]} ({shares[first][classes[k]]:.2g} %)" for k in order])
+    axes.set_xlabel(f"share of the labelled pixels, % (log scale; in brackets: {first})")
+    axes.grid(alpha=0.3, axis="x")
+    axes.set_axisbelow(True)
+    axes.legend(handles=handles, frameon=False, loc="lower right")
+    return figure
+
+
+def samples(items: list[dict], classes, palette, columns: int = 4) -> Figure:
+    """A sheet of frames, each above its labels.
+
+    Args:
+        items: dicts with "image", "label" and "name".
+    """
+    columns = min(columns, len(items))
+    figure, axes = _sheet(items, 2 * -(-len(items) // columns), columns, 11 / columns)
+    for ax in axes.flat:
+        ax.set_axis_off()
+    for k, item in enumerate(items):
+        row, column = 2 * (k // columns), k % columns
+        axes[row, column].imshow(np.asarray(item["image"]).transpose(1, 2, 0))
+        axes[row + 1, column].imshow(colour(item["label"], palette), interpolation="nearest")
+    _class_legend(figure, classes, palette)
+    return figure
+
+
+def side_by_side(items: list[dict], found: dict[str, list], classes, palette) -> Figure:
+    """One row per frame: picture, truth, each arm with its share of right pixels, and who of the last two is right.
+
+    Args:
+        items: dicts with "image", "label" and "name".
+        found: at least two arms → labels (H, W) per item.
+    """
+    void, (before, after) = len(classes), list(found)[-2:]
+    figure, axes = _sheet(items, len(items), len(found) + 3, 14 / (len(found) + 3), words=0.22)
+    for row, (ax, item) in enumerate(zip(axes, items, strict=True)):
+        label = item["label"]
+        became = changes(found[before][row], found[after][row], label, void)
+        shown = [np.asarray(item["image"]).transpose(1, 2, 0), colour(label, palette),
+                 *(colour(of_arm[row], palette) for of_arm in found.values()),
+                 colour(became, 255 * np.array(_hex(CHANGES.values())))]  # fmt: skip
+        under = ["", "", *(f"{share_right(of_arm[row], label, void):.0f} % right" for of_arm in found.values()),
+                 f"won {_percent(became, 2)}, lost {_percent(became, 1)}"]  # fmt: skip
+        for cell, pixels, words in zip(ax, shown, under, strict=True):
+            cell.imshow(pixels, interpolation="nearest")
+            cell.set(xticks=[], yticks=[])
+            cell.set_xlabel(words, fontsize=9)
+        ax[0].set_ylabel(item["name"], fontsize=8)
+    titles = ["picture", "ground truth", *map(arm_label, found), f"{arm_label(after)}\nagainst {arm_label(before)}"]
+    for cell, title in zip(axes[0], titles, strict=True):
+        cell.set_title(title, fontsize=11)
+    _class_legend(figure, classes, palette)
+    names = {"before": arm_label(before), "after": arm_label(after)}
+    handles = [Patch(fc=colour_, ec=GREY, lw=0.6, label=text.format(**names)) for text, colour_ in CHANGES.items()]
+    figure.legend(handles=handles, loc="outside upper right", ncols=5, frameon=False, fontsize=9)
+    return figure
+
+
+# --- prompts ----------------------------------------------------------------------------------------------------
+
+
+def prompt_cosines(reports: dict[str, dict], classes) -> Figure:
+    """How alike the classes are in words, one matrix per kind of prompt on one scale; the closest pair is framed.
+
+    Args:
+        reports: kind → {"cosine" (K, K), "mean_off_diagonal", "max_off_diagonal", "effective_rank"}.
+    """
+    columns = min(2, len(reports))
+    rows = -(-len(reports) // columns)
+    figure, axes = new_figure(5.2 * columns, 4.7 * rows, rows, columns, squeeze=False)
+    others = ~np.eye(len(classes), dtype=bool)
+    matrices = {kind: np.where(others, np.asarray(report["cosine"], float), np.nan) for kind, report in reports.items()}
+    values = np.stack(list(matrices.values()))[:, others]
+    scale = Normalize(min(0.0, values.min()), max(values.max(), 1e-6))
+    for ax in axes.flat[len(reports) :]:
+        ax.set_axis_off()
+    for ax, (kind, report) in zip(axes.flat, reports.items(), strict=False):
+        matrix = matrices[kind]
+        ax.set_facecolor("#E8E8E8")
+        ax.imshow(matrix, cmap="cividis", norm=scale)
+        r, c = sorted(np.unravel_index(np.nanargmax(matrix), matrix.shape))
+        for row, column in ((r, c), (c, r)):
+            ax.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, ec=VERMILION, lw=2))
+        ax.set_xticks(range(len(classes)), classes, rotation=90, fontsize=8)
+        ax.set_yticks(range(len(classes)), classes, fontsize=8)
+        mean, closest = (round(report[key], 2) + 0.0 for key in ("mean_off_diagonal", "max_off_diagonal"))  # no -0.00
+        ax.set_title(f"{arm_label(kind)}: effective rank {report['effective_rank']:.1f} of {len(classes)}\n"
+                     f"mean {mean:.2f}, closest {closest:.2f} ({classes[r]}, {classes[c]})", fontsize=10)  # fmt: skip
+    figure.colorbar(ScalarMappable(scale, "cividis"), ax=axes, label="cosine of two classes", shrink=0.6)
+    return figure
+
+
+# --- scores -----------------------------------------------------------------------------------------------------
+
+
+def iou_by_class(ious: dict[str, dict[str, float]], shares: dict[str, float]) -> Figure:
+    """One row per class, one marker per arm, the class that covers most at the top.
+
+    Args:
+        ious: arm → class → IoU in percent; NaN, where a class does not occur, gets no marker.
+        shares: class → percent of the test pixels.
+    """
+    classes = sorted(shares, key=lambda name: shares[name])
+    figure, axes = new_figure(7.5, 0.9 + 0.4 * len(classes))
+    for row, name in enumerate(classes):
+        values = [of_arm.get(name, np.nan) for of_arm in ious.values()]
+        if np.isfinite(values).any():
+            axes.plot([np.nanmin(values), np.nanmax(values)], [row, row], color="#DDDDDD", lw=3, zorder=1)
+        else:
+            axes.text(1, row, "not in the test frames", va="center", fontsize=8, color=GREY)
+    for arm, of_arm in ious.items():
+        axes.plot([of_arm.get(name, np.nan) for name in classes], range(len(classes)), ls="", ms=8, zorder=2,
+                  marker=arm_marker(arm), color=arm_colour(arm), label=arm_label(arm), alpha=0.9)  # fmt: skip
+    axes.set_yticks(range(len(classes)), [f"{name} ({shares[name]:.2g} %)" for name in classes])
+    axes.set_xlabel("IoU, % (in brackets: share of the test pixels)")
+    axes.set_xlim(-2, 102)
+    axes.grid(alpha=0.3, axis="x")
+    axes.legend(frameon=False, ncols=len(ious), loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    return figure
+
+
+def labels_curve(scores: dict[str, dict[int, list[float]]], reference: dict[str, float] | None = None) -> Figure:
+    """mIoU against the number of labelled frames: a dot per seed, a line through the means.
+
+    Args:
+        scores: arm → number of labels → mIoU of each seed; the arm with the teacher last. How many labels its first
+            point is worth without the teacher is read off the first arm's line.
+        reference: arm → mIoU, drawn as a level line.
+    """
+    figure, axes = new_figure(7.5, 4.4)
+    for arm, of_arm in scores.items():
+        look = {"color": arm_colour(arm), "marker": arm_marker(arm), "ms": 5}
+        counts = sorted(of_arm)
+        axes.plot(counts, [np.mean(of_arm[n]) for n in counts], color=arm_colour(arm), lw=1.8)
+        axes.plot([n for n in counts for _ in of_arm[n]], [score for n in counts for score in of_arm[n]], ls="", **look)
+        axes.plot([], [], lw=1.8, label=arm_label(arm), **look)  # for the legend
+    alone, taught = (scores[arm] for arm in (list(scores)[0], list(scores)[-1]))
+    fewest, most = min(taught), max(alone)
+    score = float(np.mean(taught[fewest]))
+    worth = labels_worth(alone, score)
+    reaches = most if worth is None else worth
+    if reaches > fewest:
+        axes.annotate("", (reaches, score), (fewest, score), arrowprops={"arrowstyle": "->", "color": GREY, "ls": "--"})
+        without = f"about {worth:.0f}" if worth else f"more than {most}"
+        axes.annotate(f"{fewest} labels with the teacher are worth {without} without", (fewest, score), (10, -13),
+                      textcoords="offset points", fontsize=9)  # fmt: skip
+    for arm, level in (reference or {}).items():
+        axes.axhline(level, color=arm_colour(arm), lw=1, ls=":")
+        axes.annotate(arm_label(arm), (1, level), (-3, 2), xycoords=("axes fraction", "data"), fontsize=8, ha="right",
+                      textcoords="offset points", color=arm_colour(arm))  # fmt: skip
+    axes.set_xscale("log")
+    ticks = sorted({n for of_arm in scores.values() for n in of_arm})
+    axes.set_xticks(ticks, [str(n) for n in ticks])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set(xlabel="labelled frames (log scale)", ylabel="test mIoU, %")
+    axes.margins(y=0.12)
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False, loc="lower right")
+    return figure
+
+
+def labels_worth(scores: dict[int, list[float]], target: float) -> float | None:
+    """How many labels it takes to reach a score, None when the most do not suffice.
+
+    Read off straight lines between the means, over the logarithm of the number of labels.
+
+    Args:
+        scores: number of labels → mIoU of each seed.
+    """
+    points = [(n, float(np.mean(scores[n]))) for n in sorted(scores)]
+    if target <= points[0][1]:
+        return float(points[0][0])
+    for (fewer, low), (more, high) in pairwise(points):
+        if low < target <= high:
+            return float(fewer * (more / fewer) ** ((target - low) / (high - low)))
+    return None
+
+
+# --- parts ------------------------------------------------------------------------------------------------------
+
+
+def _rgb(palette) -> np.ndarray:
+    return np.asarray(palette, dtype=float) / 255
+
+
+def _hex(colours) -> list[list[float]]:
+    return [[int(c[i : i + 2], 16) / 255 for i in (1, 3, 5)] for c in colours]
+
+
+def _percent(became: np.ndarray, what: int) -> str:
+    """How many of the pixels with a label became this."""
+    return f"{100 * (became == what).sum() / max(1, (became != 4).sum()):.0f} %"
+
+
+def _sheet(items, rows, columns, width, words=0.0):
+    """Axes (rows, columns) for frames ``width`` inches across, with ``words`` inches under each and two legends."""
+    height, across = items[0]["image"].shape[1:]
+    return new_figure(width * columns, rows * (width * height / across + words) + 0.9, rows, columns, squeeze=False)
+
+
+def _class_legend(figure, classes, palette) -> None:
+    handles = [Line2D([], [], ls="", marker="s", ms=9, mfc=rgb, mec=GREY, mew=0.6, label=name)
+               for name, rgb in zip([*classes, "void"], _rgb(palette), strict=True)]  # fmt: skip
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=9,
+                  handletextpad=0.1, columnspacing=1.0)  # fmt: skip
