@@ -1,0 +1,192 @@
+"""3D boxes over an image, and a cloud from above, straight into pixels: milliseconds where matplotlib needs a second.
+
+Velodyne frame: x forward, y left, z up, metres. From above, forward is up and left is left. What an arm found is a
+dict of "boxes" (K, 7) LiDAR boxes, "scores" (K,) and "labels" (K,), indices into CLASSES; the truth needs no scores.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from matplotlib import colormaps
+from PIL import Image, ImageDraw, ImageFont
+
+from kdnb.datasets.kitti_boxes import EDGES, NEAR, corners
+from kdnb.datasets.kitti_calib import Calibration
+from kdnb.datasets.kitti_labels import CLASSES
+from kdnb.viz.points import COLOURS, DEPTHS
+from kdnb.viz.style import arm_colour, arm_label
+
+TRUTH = "ground truth"
+AHEAD, ASIDE = 50.0, 20.0  # metres that the view from above shows
+HEIGHTS = (-2.0, 1.0)  # metres above the sensor at which the colours of points end
+RAMP = (colormaps[COLOURS](np.arange(256))[:, :3] * 255).round().astype(np.uint8)
+OUTLINE, CROSS = np.array(EDGES), np.array([(0, 5), (1, 4)])  # pairs of corners; the cross is on the side that leads
+
+
+def sure(found: dict, threshold: float) -> dict:
+    """Those of the detections whose score is at least ``threshold``."""
+    kept = np.asarray(found["scores"]) >= threshold
+    return {key: np.asarray(found[key])[kept] for key in ("boxes", "scores", "labels")}
+
+
+def fitted(image: np.ndarray, width: int, height: int) -> np.ndarray:
+    """An image (H, W, 3) as large as ``width`` x ``height`` pixels allow, its shape kept."""
+    zoom = min(width / image.shape[1], height / image.shape[0])
+    size = tuple(max(1, round(zoom * side)) for side in image.shape[1::-1])
+    return image if size == image.shape[1::-1] else np.asarray(Image.fromarray(image).resize(size))
+
+
+# --- over the image ---------------------------------------------------------------------------------------------
+
+def draw_over(image: np.ndarray, found: dict[str, dict], calibration: Calibration, zoom: float = 1.0) -> np.ndarray:
+    """Every arm's boxes over an image, with a cross on the side that leads, class and score beside it.
+
+    Args:
+        image: uint8 (H, W, 3), ``zoom`` times as large as the one that the calibration is for.
+        found: arm, or "ground truth" → what it found.
+    """
+    picture = Image.fromarray(image)
+    draw, names = ImageDraw.Draw(picture), []
+    for arm, one in found.items():
+        colour = arm_colour(arm)
+        lines, crosses = (lines_of(one["boxes"], pairs, calibration, zoom) for pairs in (OUTLINE, CROSS))
+        for k, (outline, cross) in enumerate(zip(lines, crosses, strict=True)):
+            if arm == TRUTH:  # black alone is lost in shadows
+                _draw_lines(draw, outline, "white", 4)
+            _draw_lines(draw, cross, colour, 1)
+            _draw_lines(draw, outline, colour, 2)
+            if arm != TRUTH and len(outline):
+                names.append((outline, f"{CLASSES[int(one['labels'][k])]} {one['scores'][k]:.2f}", colour))
+    taken = []
+    for outline, text, colour in names:  # after all boxes, so that no line crosses a word
+        _write_beside(draw, outline, text, colour, taken)
+    return np.asarray(picture)
+
+
+def lines_of(boxes: np.ndarray, pairs: np.ndarray, calibration: Calibration, zoom: float = 1.0) -> list[np.ndarray]:
+    """For each box (K, 7) the lines between pairs (P, 2) of its corners, ends (at most P, 2, 2) in pixels. What is
+    behind the camera is left out; a line that comes from there is cut at the plane NEAR before the camera."""
+    each = calibration.lidar_to_rect(corners(boxes).reshape(-1, 3)).reshape(-1, 8, 3)[:, pairs]  # K, P, 2, 3
+    depth = each[..., 2]
+    ahead = depth >= NEAR
+    crosses = ahead != ahead[..., ::-1]
+    share = (NEAR - depth) / np.where(crosses, depth[..., ::-1] - depth, 1)
+    ends = np.where((crosses & ~ahead)[..., None], each + share[..., None] * (each[:, :, ::-1] - each), each)
+    uv = calibration.rect_to_image(ends.reshape(-1, 3)).reshape(*ends.shape[:-1], 2)
+    return [((of_box + 0.5) * zoom - 0.5)[seen.any(1)] for of_box, seen in zip(uv, ahead, strict=True)]
+
+
+def _draw_lines(draw, lines, colour, width):
+    for (x1, y1), (x2, y2) in lines.tolist():
+        draw.line([x1, y1, x2, y2], fill=colour, width=width)
+
+
+def _write_beside(draw, outline, text, colour, taken):
+    """Text above a box, higher where another text stands already; none where the box is out of the image."""
+    wide, (width, height) = round(draw.textlength(text, font(11))) + 4, draw.im.size
+    (left, top), (right, bottom) = outline.min((0, 1)), outline.max((0, 1))
+    if right < 0 or left >= width or bottom < 0 or top >= height:
+        return
+    x, y = int(np.clip(left, 0, max(0, width - wide))), int(np.clip(top - 13, 0, height - 13))
+    while y >= 0 and any(abs(y - b) < 13 and x < a + w and a < x + wide for a, b, w in taken):
+        y -= 1
+    if y >= 0:
+        taken.append((x, y, wide))
+        draw.rectangle([x, y, x + wide, y + 12], fill="white")
+        draw.rectangle([x, y, x + 2, y + 12], fill=colour)
+        draw.text((x + 4, y), text, fill="black", font=font(11))
+
+
+# --- from above -------------------------------------------------------------------------------------------------
+
+def draw_above(points: np.ndarray, found: dict[str, dict], height: int = 450) -> np.ndarray:
+    """A cloud (N, 3 or more) from above, coloured by height, with outlines of boxes and a line to the side that leads.
+
+    Returns:
+        uint8 (height, 2 ASIDE / AHEAD · height, 3).
+    """
+    scale = height / AHEAD
+    sheet = np.full((height, round(2 * ASIDE * scale), 3), 255, np.uint8)
+    x, y, z = np.asarray(points, np.float32)[:, :3].T
+    row, column = (height - x * scale).astype(int), ((ASIDE - y) * scale).astype(int)
+    inside = (x > 0) & (row >= 0) & (row < height - 1) & (column >= 0) & (column < sheet.shape[1] - 1)
+    row, column = row[inside], column[inside]
+    low, high = HEIGHTS
+    colour = RAMP[np.clip((z[inside] - low) / (high - low) * 255, 0, 255).astype(int)]
+    for down, right in ((0, 0), (0, 1), (1, 0), (1, 1)):  # a point is two pixels wide
+        sheet[row + down, column + right] = colour
+    picture = Image.fromarray(sheet)
+    draw = ImageDraw.Draw(picture)
+    for metres in range(10, round(AHEAD), 10):
+        draw.line([0, height - metres * scale, 6, height - metres * scale], fill="#666666")
+        draw.text((9, height - metres * scale - 7), f"{metres} m", fill="#444444", font=font(11), stroke_width=2,
+                  stroke_fill="white")  # fmt: skip
+    for arm, one in found.items():
+        _draw_outlines(draw, np.asarray(one["boxes"], float).reshape(-1, 7), arm_colour(arm), scale, height)
+    draw.rectangle([0, 0, picture.width - 1, height - 1], outline="#999999")
+    return np.asarray(picture)
+
+
+def _draw_outlines(draw, boxes, colour, scale, height):
+    for ground, box in zip(corners(boxes)[:, :4, :2], boxes, strict=True):
+        stops = [*ground, ground[0], box[:2], ground[:2].mean(0)]
+        place = [((ASIDE - y) * scale, height - x * scale) for x, y in stops]
+        draw.line(place[:5], fill=colour, width=2, joint="curve")
+        draw.line(place[5:], fill=colour, width=2)
+
+
+def beside(pictures: list[np.ndarray], gap: int = 6) -> np.ndarray:
+    """Pictures (H, W, 3) from left to right, on white."""
+    high = max(picture.shape[0] for picture in pictures)
+    return np.concatenate([np.pad(picture, ((0, high - picture.shape[0]), (0, gap * (k < len(pictures) - 1)), (0, 0)),
+                                  constant_values=255) for k, picture in enumerate(pictures)], 1)  # fmt: skip
+
+
+def below(pictures: list[np.ndarray], gap: int = 6) -> np.ndarray:
+    """Pictures (H, W, 3) from top to bottom, on white."""
+    return beside([picture.transpose(1, 0, 2) for picture in pictures], gap).transpose(1, 0, 2)
+
+
+# --- depth and legend -------------------------------------------------------------------------------------------
+
+def draw_depth(depth: np.ndarray, width: int, height: int) -> np.ndarray:
+    """A depth map (H, W), metres, in colours, logarithmic; as large as ``fitted`` makes an image."""
+    low, high = np.log(DEPTHS.vmin), np.log(DEPTHS.vmax)
+    share = (np.log(np.maximum(depth, 0.1)) - low) / (high - low)
+    return fitted(RAMP[np.clip(share * 255, 0, 255).astype(int)], width, height)
+
+
+def legend(rows: list[tuple[str, str]], width: int, depth: bool = False) -> np.ndarray:
+    """Arms with their colours and what there is to say about each; below, what the points' colours mean.
+
+    Args:
+        rows: (arm, text behind its name).
+        depth: explain the colours of a depth map too.
+    """
+    picture = Image.new("RGB", (width, 66 + 22 * len(rows) + 52 * depth), "white")
+    draw, y = ImageDraw.Draw(picture), 6
+    for arm, text in rows:
+        draw.rectangle([8, y + 2, 26, y + 12], fill=arm_colour(arm))
+        draw.text((34, y - 1), f"{arm_label(arm)}: {text}", fill="black", font=font(14))
+        y += 22
+    y += 6
+    _ramp(draw, y, "points: height above the sensor, m", [(f"{m:+g}", (m + 2) / 3) for m in (-2, -1, 0, 1)])
+    if depth:
+        low, high = np.log(DEPTHS.vmin), np.log(DEPTHS.vmax)
+        _ramp(draw, y + 52, "depth, m", [(str(m), (np.log(m) - low) / (high - low)) for m in (5, 10, 20, 40)])
+    return np.asarray(picture)
+
+
+def _ramp(draw, y, title, ticks, wide=200):
+    draw.text((8, y), title, fill="black", font=font(12))
+    for k in range(wide):
+        draw.line([8 + k, y + 18, 8 + k, y + 28], fill=tuple(RAMP[k * 255 // (wide - 1)].tolist()))
+    for text, share in ticks:
+        draw.text((8 + share * wide, y + 30), text, fill="black", font=font(11), anchor="ma")
+
+
+@lru_cache
+def font(size: int):
+    return ImageFont.load_default(size=size)

@@ -1,0 +1,180 @@
+"""Look at KITTI frames: which arm finds what, over the image and from above; and at an image of your own."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import ipywidgets as widgets
+import numpy as np
+from PIL import Image
+
+from kdnb.datasets.kitti import Frame
+from kdnb.datasets.kitti_boxes import boxes_in_lidar
+from kdnb.datasets.kitti_calib import Calibration, guessed_calibration
+from kdnb.datasets.kitti_labels import CLASSES
+from kdnb.datasets.kitti_views import to_find
+from kdnb.metrics.kitti_match import OVERLAPS
+from kdnb.metrics.rotated_iou import rotated_ious
+from kdnb.viz.boxes3d import TRUTH, below, beside, draw_above, draw_depth, draw_over, fitted, legend, sure
+from kdnb.viz.guard import guarded, read_upload
+from kdnb.viz.style import arm_label
+
+WIDE, HIGH, ABOVE, GAP = 828, 420, 520, 6  # pixels: of an image at most, of the view from above, between panels
+LONGEST = 1242  # pixels to which an uploaded image is shrunk
+KITTI_FOV = 81  # degrees
+GUESSED = """<i>The calibration is guessed from the field of view: a level camera without distortion, mounted as
+KITTI's. The depth of <code>tiny</code> is right only for the camera it was trained with (81 degrees across, 3.3 times
+as wide as high, drawn streets). Elsewhere distances are wrong, and boxes with them.</i>"""
+
+
+@dataclass
+class Shot:
+    """What is looked at: an image uint8 (H, W, 3), its clouds by name (N, 4), answers by arm; ``truth`` (boxes and
+    labels) and ``depth`` (H, W) where there are any."""
+
+    image: np.ndarray
+    calibration: Calibration
+    clouds: dict[str, np.ndarray]
+    answers: dict[str, dict]
+    truth: dict | None = None
+    depth: np.ndarray | None = None
+
+
+class KittiExplorer:
+    """Pick a frame, a score threshold, the arms to show and the cloud; or upload an image of your own.
+
+    Args:
+        frames: in the order in which they are offered.
+        found: arm → frame's name → "boxes" (K, 7), "scores" (K,), "labels" (K,).
+        ask: ``ask(arm, image, calibration, points)`` → the same, "points" (N, 4) and "depth" (H, W), for an image of
+            your own; ``points`` is None at first, then what the first arm looked at.
+        clouds: name → ``f(frame)`` → points (N, 4).
+        own: arms that need no LiDAR, asked about your own image.
+    """
+
+    def __init__(self, frames: Sequence[Frame], found: dict[str, dict[str, dict]], ask: Callable,
+                 clouds: dict[str, Callable[[Frame], np.ndarray]],
+                 own: Sequence[str] = ("baseline", "distilled")):  # fmt: skip
+        self.frames, self.found, self.ask, self.clouds = {f.name: f for f in frames}, found, ask, clouds
+        self.own, self.images, self._last = list(own), {}, (None, None)
+        options = [(f"{name}: {len(to_find(frame.labels))} objects", name) for name, frame in self.frames.items()]
+        wide = {"style": {"description_width": "90px"}, "layout": widgets.Layout(width="330px")}
+        self.picture = widgets.Dropdown(options=options, description="frame", **wide)
+        self.threshold = widgets.FloatSlider(0.3, min=0.05, max=0.95, step=0.05, description="threshold", **wide)
+        self.cloud = widgets.ToggleButtons(options=list(clouds), style={"button_width": "110px"})
+        box = {"indent": False, "layout": widgets.Layout(width="140px")}
+        self.arms = {name: widgets.Checkbox(True, description=arm_label(name), **box) for name in (TRUTH, *found)}
+        self.upload = widgets.FileUpload(accept="image/*", multiple=False, description="your image")
+        self.fov = widgets.IntSlider(KITTI_FOV, min=30, max=130, description="field of view, °",
+                                     continuous_update=False, style={"description_width": "110px"},
+                                     layout=widgets.Layout(width="360px"))  # fmt: skip
+        self.screen = widgets.Image(format="jpeg", layout=widgets.Layout(max_width="100%"))
+        self.message, self.notice = widgets.HTML(), widgets.HTML(GUESSED)
+        row = widgets.Layout(flex_flow="row wrap")
+        self.view = widgets.VBox([
+            widgets.HBox([self.picture, self.threshold], layout=row),
+            widgets.HBox([*self.arms.values(), self.cloud], layout=row),
+            widgets.HBox([self.upload, self.fov], layout=row),
+            self.notice,
+            self.message,
+            self.screen,
+        ])  # fmt: skip
+        for control in (self.picture, self.threshold, self.cloud, self.fov, *self.arms.values()):
+            control.observe(guarded(self.message, self._redraw), "value")
+        self.upload.observe(guarded(self.message, self._uploaded), "value")
+        guarded(self.message, self._redraw)(None)
+
+    def render(self) -> np.ndarray:
+        """The screen as (H, W, 3) uint8: the image with boxes, the depth of your own one, the cloud from above."""
+        shot = self._shot()
+        image = fitted(shot.image, WIDE, HIGH)
+        chosen = [name for name, box in self.arms.items() if box.value]
+        shown = {TRUTH: shot.truth} if TRUTH in chosen and shot.truth else {}
+        shown |= {name: sure(shot.answers[name], self.threshold.value) for name in chosen if name in shot.answers}
+        over = draw_over(image, shown, shot.calibration, image.shape[1] / shot.image.shape[1])
+        above = draw_above(shot.clouds.get(self.cloud.value, next(iter(shot.clouds.values()))), shown, ABOVE)
+        words = [(name, said(name, shown.get(name), shot.truth)) for name in chosen]
+        column = [legend(words, WIDE - above.shape[1] - GAP, shot.depth is not None)]
+        if shot.depth is not None:
+            column.insert(0, draw_depth(shot.depth, column[0].shape[1], ABOVE - GAP - column[0].shape[0]))
+        return below([over, beside([above, below(column, GAP)], GAP)], GAP)
+
+    def _redraw(self) -> None:
+        mine = self.picture.value in self.images
+        self.notice.layout.display = self.fov.layout.display = "" if mine else "none"
+        self.cloud.layout.display = "none" if mine else ""
+        buffer = io.BytesIO()  # JPEG: a third of a PNG's size, in a tenth of its time
+        Image.fromarray(self.render()).save(buffer, "jpeg", quality=90, subsampling=0)
+        self.screen.value = buffer.getvalue()
+
+    def _shot(self) -> Shot:
+        """What is chosen; a change of what is shown of it does not read or ask again."""
+        name = self.picture.value
+        key = name, self.fov.value if name in self.images else None
+        if self._last[0] != key:
+            shot = self._asked(self.images[name]) if name in self.images else self._read(self.frames[name])
+            self._last = key, shot
+        return self._last[1]
+
+    def _read(self, frame: Frame) -> Shot:
+        objects = to_find(frame.labels)
+        truth = {"boxes": boxes_in_lidar(objects, frame.calibration),
+                 "labels": np.array([CLASSES.index(label.type) for label in objects], int)}  # fmt: skip
+        return Shot(frame.image(), frame.calibration, {name: points(frame) for name, points in self.clouds.items()},
+                    {arm: found[frame.name] for arm, found in self.found.items()}, truth)  # fmt: skip
+
+    def _asked(self, image: np.ndarray) -> Shot:
+        calibration = guessed_calibration(image.shape[1::-1], self.fov.value)
+        answers, points, depth = {}, None, None
+        for arm in self.own:
+            answers[arm] = self.ask(arm, image, calibration, points)
+            if points is None:
+                points, depth = answers[arm]["points"], answers[arm]["depth"]
+        return Shot(image, calibration, {"pseudo-LiDAR": points}, answers, depth=depth)
+
+    def _uploaded(self) -> None:
+        if not self.upload.value:
+            return
+        file = self.upload.value[0]
+        name, content = f"your {file['name']}", bytes(file["content"])
+        self.upload.value = ()  # so that the same file can be chosen again
+        self.images[name] = read_upload(file["name"], content, LONGEST).permute(1, 2, 0).numpy()
+        self._last = None, None
+        self.picture.options = [(name, name), *(option for option in self.picture.options if option[1] != name)]
+        self.picture.value = name
+        self._redraw()
+
+
+def said(arm: str, found: dict | None, truth: dict | None) -> str:
+    """What the legend tells of an arm."""
+    if found is None:
+        return "nobody knows" if arm == TRUTH else "needs a LiDAR"
+    count = len(found["boxes"])
+    if arm == TRUTH:
+        return f"{count} object{'s' * (count != 1)}"
+    if truth is None:
+        return ", ".join(f"{int((found['labels'] == k).sum())} {name}" for k, name in enumerate(CLASSES))
+    right = hits(truth, found)
+    return f"{right} of {len(truth['boxes'])} found, {count - right} more where nothing is"
+
+
+def hits(truth: dict, found: dict) -> int:
+    """How many objects are found: by a box of their class that shares more of the volume with them than KITTI's loose
+    limit. A box finds one object, the surest box first."""
+    open_ones = list(range(len(truth["boxes"])))
+    for k in np.argsort(-np.asarray(found["scores"]), kind="stable"):
+        label = found["labels"][k]
+        candidates = [m for m in open_ones if truth["labels"][m] == label]
+        pairs = upright(truth["boxes"][candidates]), upright(found["boxes"][[k] * len(candidates)])
+        overlap = rotated_ious(*pairs)[1] if candidates else np.zeros(1)
+        if overlap.max() > OVERLAPS["loose"]["3d"][label]:
+            open_ones.remove(candidates[int(overlap.argmax())])
+    return len(truth["boxes"]) - len(open_ones)
+
+
+def upright(boxes: np.ndarray) -> np.ndarray:
+    """LiDAR boxes (K, 7) in the columns of ``rotated_ious``: x right, y down to the bottom, z ahead, sizes reversed."""
+    x, y, z, length, width, height, yaw = np.asarray(boxes, float).reshape(-1, 7).T
+    return np.stack([-y, height / 2 - z, x, height, width, length, -yaw - np.pi / 2], 1)
