@@ -1,0 +1,220 @@
+"""Networks that name every pixel: a small U-Net, a timm backbone with a light decoder, and one that reads prompts.
+
+All take uint8 pictures (N, 3, H, W) and answer {"logits": (N, K, H, W), "features": (N, C, h, w)}, the map that the
+logits are made from. Their ``feature_map`` gives that map alone, of ``channels`` channels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import timm
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kdnb.datasets.camvid import CLASSES, VOID
+from kdnb.errors import InputError
+from kdnb.models.clip import clipped_scale, normalised
+from kdnb.models.depth_net import Block, conv
+
+SMALLEST = 32  # pixels: below, the coarsest map would have no cell left
+MIDDLE = (0.5, 0.5, 0.5)  # mean and spread of pixels where nobody trained with others
+
+# --- networks ---------------------------------------------------------------------------------------------------
+
+
+class UNet(nn.Module):
+    """A small U-Net (Ronneberger et al. 2015, arXiv 1505.04597) from scratch, for small pictures on a CPU.
+
+    It sees and decodes at half the picture's size, and its logits are interpolated to the whole: the full-size layers
+    of the paper would take most of the time. Skip connections are added instead of stacked, for the same reason.
+
+    Args:
+        width: channels at stride 2; at strides 4, 8, 16 and 32 it has 2, 4, 6 and 8 times as many.
+        classes: of the logits.
+    """
+
+    def __init__(self, width: int, classes: int = len(CLASSES)):
+        super().__init__()
+        widths = [width * factor for factor in (1, 2, 4, 6, 8)]
+        self.channels = width
+        self.stem = conv(3, widths[0], 2, 5)
+        self.down = nn.ModuleList(Block(*pair) for pair in zip(widths[:-1], widths[1:], strict=True))
+        self.decode = Pyramid(widths, widths[:-1])
+        self.head = nn.Conv2d(width, classes, 1)
+        self.to(memory_format=torch.channels_last)  # a fifth faster on a CPU
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """uint8 (N, 3, H, W), H and W from 32 on → "logits" (N, classes, H, W), "features" (N, width, H/2, W/2)."""
+        features = self.feature_map(images)
+        return {"logits": resized(self.head(features), images.shape[2:]), "features": features}
+
+    def feature_map(self, images: Tensor) -> Tensor:
+        maps = [self.stem(pixels(images))]
+        for down in self.down:
+            maps.append(down(maps[-1]))
+        return self.decode(maps)
+
+
+class TimmSegmenter(nn.Module):
+    """A timm backbone and a light decoder over all of its maps, as a feature pyramid (Lin et al. 2017, 1612.03144).
+
+    Args:
+        name: of a timm backbone with several scales, such as "mobilenetv3_small_100" or "resnet50".
+        pretrained: timm's ImageNet weights.
+        classes: of the logits.
+        width: channels of the decoder.
+
+    Raises:
+        InputError: a name that timm does not have or that gives no maps at several scales; weights that cannot be had.
+    """
+
+    def __init__(self, name: str, pretrained: bool = False, classes: int = len(CLASSES), width: int = 64):
+        super().__init__()
+        if not timm.is_model(name):
+            raise InputError(f"backbone {name!r} is unknown to timm, expected one such as mobilenetv3_small_100")
+        try:
+            self.trunk = timm.create_model(name, pretrained, features_only=True)
+        except (RuntimeError, AttributeError, OSError, ValueError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise InputError(f"timm backbone {name!r}, pretrained={pretrained}: {reason}") from error
+        config = self.trunk.pretrained_cfg
+        self.mean, self.std = config.get("mean", MIDDLE), config.get("std", MIDDLE)
+        self.channels = width
+        self.decode = Pyramid(self.trunk.feature_info.channels(), width)
+        self.head = nn.Conv2d(width, classes, 1)
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """uint8 (N, 3, H, W), H and W from 32 on → "logits" (N, classes, H, W), "features" (N, width, h, w).
+
+        h and w are those of the backbone's finest map: H/2 for mobile networks and ResNets, H/4 for ConvNeXts.
+        """
+        features = self.feature_map(images)
+        return {"logits": resized(self.head(features), images.shape[2:]), "features": features}
+
+    def feature_map(self, images: Tensor) -> Tensor:
+        return self.decode(self.trunk(pixels(images, self.mean, self.std)))
+
+
+class Pyramid(nn.Module):
+    """From the coarsest map to the finest: project, enlarge, add to the next finer map, smooth.
+
+    Args:
+        channels: of the maps it gets, finest first.
+        widths: of its own maps, finest first, one less than ``channels``; each level adds the backbone's map of the
+            same place, projected where its channels differ. A single number stands for all levels.
+    """
+
+    def __init__(self, channels: Sequence[int], widths: Sequence[int] | int):
+        super().__init__()
+        widths = [widths] * (len(channels) - 1) if isinstance(widths, int) else list(widths)
+        above = [*widths[1:], channels[-1]]
+        self.lateral = nn.ModuleList(nn.Conv2d(a, w, 1) for a, w in zip(above, widths, strict=True))
+        self.skip = nn.ModuleList(nn.Identity() if c == w else nn.Conv2d(c, w, 1)
+                                  for c, w in zip(channels, widths, strict=False))  # fmt: skip
+        self.smooth = nn.ModuleList(conv(w, w) for w in widths)
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """Maps (N, C_l, h_l, w_l), finest first → (N, width, h_0, w_0)."""
+        x = maps[-1]
+        for k in reversed(range(len(self.smooth))):
+            enlarged = F.interpolate(self.lateral[k](x), maps[k].shape[2:], mode="nearest")
+            x = self.smooth[k](enlarged + self.skip[k](maps[k]))
+        return x
+
+
+class PromptSegmenter(nn.Module):
+    """Names a pixel by the prompt that its features are most similar to.
+
+    Features → 1x1 projection → unit vectors → cosine with one frozen text embedding per class, times a learned scale.
+    The logits hang on the text alone: other prompts give other answers without any training.
+
+    Args:
+        body: anything with ``feature_map(images) -> (N, dim, h, w)``: ``UNet``, ``TimmSegmenter``, ``DenseClip``. It
+            loses its own head, which would be a parameter without a gradient.
+        embeddings: (K, D), such as ``kdnb.models.prompts.class_embeddings`` gives; a buffer, saved with the weights.
+        dim: channels of the body's features, its ``channels``.
+    """
+
+    def __init__(self, body: nn.Module, embeddings: Tensor, dim: int):
+        super().__init__()
+        self.body = body
+        if getattr(body, "head", None) is not None:
+            body.head = None
+        self.channels = embeddings.shape[1]
+        self.project = nn.Conv2d(dim, self.channels, 1)
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))  # starts as CLIP's and is bounded as it
+        self.register_buffer("prompts", F.normalize(embeddings.detach().float(), dim=-1).clone())
+
+    def set_prompts(self, embeddings: Tensor) -> None:
+        """Replace the text embeddings (K, D) of the classes.
+
+        Raises:
+            InputError: another number of classes or another width.
+        """
+        if embeddings.shape != self.prompts.shape:
+            raise InputError(f"prompt embeddings are {tuple(embeddings.shape)}, expected {tuple(self.prompts.shape)} "
+                             "(classes, width) as the teacher was trained with")  # fmt: skip
+        self.prompts.copy_(F.normalize(embeddings.detach().float(), dim=-1))
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """uint8 (N, 3, H, W) → "logits" (N, K, H, W); "features" (N, D, h, w), unit vectors in the texts' space."""
+        features = self.feature_map(images)
+        with torch.autocast(features.device.type, enabled=False):  # a scale of 100 would make half precision coarse
+            logits = clipped_scale(self) * F.conv2d(features, self.prompts[:, :, None, None])
+        return {"logits": resized(logits, images.shape[2:]), "features": features}
+
+    def feature_map(self, images: Tensor) -> Tensor:
+        return F.normalize(self.project(self.body.feature_map(images)).float(), dim=1)
+
+
+def pixels(images: Tensor, mean: Sequence[float] = MIDDLE, std: Sequence[float] = MIDDLE) -> Tensor:
+    """uint8 (N, 3, H, W) → float, mean and spread (for pixels in 0..1) taken out. Raises InputError on other images."""
+    if min(images.shape[-2:]) < SMALLEST:
+        raise InputError(f"images of {tuple(images.shape[-2:])} pixels, expected at least {SMALLEST} x {SMALLEST}")
+    return normalised(images, mean, std)
+
+
+def resized(logits: Tensor, size: Sequence[int]) -> Tensor:
+    """(N, K, h, w) → (N, K, H, W) in float32, bilinear between the centres of cells."""
+    return F.interpolate(logits.float(), tuple(size), mode="bilinear", align_corners=False)
+
+
+# --- the task ---------------------------------------------------------------------------------------------------
+
+
+def segmentation_step(model: nn.Module, batch: dict, class_weights: Tensor | None = None) -> dict:
+    """One step's task for a ``Distiller``: cross-entropy, mean over the labelled pixels that are not void.
+
+    Args:
+        model: gives "logits" and "features", as all networks here.
+        batch: "images" uint8 (N, 3, H, W); "labels" (N, H, W) int64, ``VOID`` wherever nothing is known; "labelled"
+            (N,) bool; "indices", of the frames in their data set.
+        class_weights: (K,); the mean over pixels is weighted by the weights of their true classes.
+
+    Returns:
+        "loss", 0 for a batch without labelled frames; "logits", "features"; "labels" and "labelled" of the batch.
+
+    Raises:
+        InputError: there are labelled frames, but all of their pixels are void.
+    """
+    labels, labelled = batch["labels"], batch["labelled"]
+    known = (labels != VOID).flatten(1).any(1)
+    if labelled.any() and not known.any():
+        which = [int(index) for index, has in zip(batch["indices"], labelled, strict=True) if has]
+        raise InputError(f"the labelled frames {which} of this batch are void in every pixel, expected classes "
+                         f"0 to {len(CLASSES) - 1}")  # fmt: skip
+    seen = model(batch["images"])
+    loss = task_loss(seen["logits"][known], labels[known], class_weights)
+    return {**seen, "loss": loss, "labels": labels, "labelled": labelled}
+
+
+def task_loss(logits: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
+    """Cross-entropy of (N, K, H, W) and (N, H, W) without void; for N = 0 a zero that can be differentiated."""
+    if not len(logits):
+        return logits.sum()
+    weights = None if class_weights is None else class_weights.to(logits)
+    return F.cross_entropy(logits, labels, weights, ignore_index=VOID)
