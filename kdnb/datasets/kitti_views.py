@@ -16,6 +16,7 @@ from kdnb.datasets.kitti_augment import View, see_boxes, see_image, see_points, 
 from kdnb.datasets.kitti_boxes import boxes_in_lidar, points_in_boxes
 from kdnb.datasets.kitti_calib import Calibration, shown
 from kdnb.datasets.kitti_labels import CLASSES, KittiLabel
+from kdnb.datasets.light import relit
 from kdnb.errors import InputError
 
 PLAIN = {"plain": View()}
@@ -119,10 +120,13 @@ class KittiViews(Dataset):
         labelled: indices whose labels may be used; None means all.
         image: False shows a black image instead.
         teacher: give the LiDAR's points too, as "teacher_points".
+        relight: show every view in a light of its own, the same each time, but for the first: it stays as it is.
     """
 
     def __init__(self, prepared: PreparedFrames, points: str, views: dict[str, View] = PLAIN,
-                 labelled: Iterable[int] | None = None, image: bool = True, teacher: bool = False):  # fmt: skip
+                 labelled: Iterable[int] | None = None, image: bool = True, teacher: bool = False,
+                 relight: bool = False):  # fmt: skip
+        self.relight = relight
         self.prepared, self.points, self.views, self.image, self.teacher = prepared, points, views, image, teacher
         self.labelled = None if labelled is None else set(labelled)
 
@@ -136,7 +140,10 @@ class KittiViews(Dataset):
         view, still = self.views[name], self.prepared.still(index)
         labelled = self.labelled is None or index in self.labelled
         count = len(still["boxes"]) if labelled else 0
-        sample = as_sample(still["image"], still["projection"], self.prepared.cloud(index, self.points), view)
+        image, light = still["image"], list(self.views).index(name)
+        if self.relight and light:
+            image = relit(image, np.random.default_rng((index, light)))
+        sample = as_sample(image, still["projection"], self.prepared.cloud(index, self.points), view)
         sample["boxes"] = torch.from_numpy(see_boxes(still["boxes"][:count], view)).float()
         sample["labels"] = torch.from_numpy(still["labels"][:count])
         if not self.image:

@@ -6,18 +6,21 @@ import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from kdnb.datasets.kitti import Frame, KittiObject
+from kdnb.datasets.light import relit
 from kdnb.datasets.pseudo_lidar import keep_recipe, write_pseudo_lidar
 from kdnb.datasets.sparse_depth import sparse_depth
 from kdnb.errors import InputError
 from kdnb.metrics.depth import evaluate_depth
 from kdnb.models.depth import DepthModel, resized
 
-VIEWS = ("plain", "flip")
+LIGHTS = 8  # of each picture, beside its own
+VIEWS = tuple(f"{side}{light}" for side in ("plain", "flip") for light in ("", *range(1, LIGHTS)))
 POINTS = "pseudo"  # name of the clouds' folder
 
 
@@ -31,7 +34,7 @@ class DepthViews(Dataset):
 
     def __init__(self, frames: Sequence[Frame], size: tuple[int, int], keep: bool = False):
         self.frames, self.size, self.keep = frames, tuple(size), keep
-        self._kept: dict[int, tuple[Tensor, Tensor]] = {}
+        self._kept: dict[int, tuple[np.ndarray, Tensor]] = {}
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -41,18 +44,21 @@ class DepthViews(Dataset):
         if view not in VIEWS:
             raise InputError(f"unknown view {view!r}; expected one of {VIEWS}")
         image, depth = self._kept.get(index) or self._read(index)
-        if view == "flip":
-            image, depth = image.flip(-1), depth.flip(-1)
-        return {"image": image, "depth": depth}
+        if view not in ("plain", "flip"):
+            image = relit(image, np.random.default_rng((index, VIEWS.index(view))))
+        if view.startswith("flip"):
+            image, depth = image[:, ::-1], depth.flip(-1)
+        return {"image": torch.from_numpy(image.copy()).permute(2, 0, 1), "depth": depth}
 
-    def _read(self, index: int) -> tuple[Tensor, Tensor]:
+    def _read(self, index: int) -> tuple[np.ndarray, Tensor]:
         frame = self.frames[index]
         image = frame.image()
         depth = sparse_depth(frame.points(), frame.calibration, image.shape[:2], self.size)
         if not depth.any():
             raise InputError(f"{frame.points_path}: no point of it lies in the image, expected the cloud of frame "
                              f"{frame.name}")  # fmt: skip
-        pair = resized(torch.from_numpy(image).permute(2, 0, 1)[None], self.size)[0], torch.from_numpy(depth)
+        small = resized(torch.from_numpy(image).permute(2, 0, 1)[None], self.size)[0].permute(1, 2, 0).numpy()
+        pair = small, torch.from_numpy(depth)
         if self.keep:
             self._kept[index] = pair
         return pair

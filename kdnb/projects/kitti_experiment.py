@@ -181,7 +181,8 @@ class Experiment:
             labelled, pools = self.labelled, [(self.labelled, size)]
             if arm.terms:
                 pools = [(self.labelled, size // 2), (self.unlabelled, size - size // 2)]
-        views = KittiViews(self.prepared["train"], arm.points, PLAIN | self.views, labelled, arm.image, bool(arm.terms))
+        views = KittiViews(self.prepared["train"], arm.points, PLAIN | self.views, labelled, arm.image, bool(arm.terms),
+                           relight=True)  # fmt: skip
         return views, Plan(pools, tuple(self.views), self.run.seed)
 
     def _finish(self, name: str, model: Fusion3D, fitted: Fitted, validation: float) -> Result:
