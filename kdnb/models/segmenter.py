@@ -129,7 +129,7 @@ class Pyramid(nn.Module):
 class PromptSegmenter(nn.Module):
     """Names a pixel by the prompt that its features are most similar to.
 
-    Features → 1x1 projection → unit vectors → cosine with one frozen text embedding per class, times a learned scale.
+    Features → 1x1 projection → cosine with one frozen text embedding per class, times a learned scale.
     The logits hang on the text alone: other prompts give other answers without any training.
 
     Args:
@@ -161,14 +161,16 @@ class PromptSegmenter(nn.Module):
         self.prompts.copy_(F.normalize(embeddings.detach().float(), dim=-1))
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """uint8 (N, 3, H, W) → "logits" (N, K, H, W); "features" (N, D, h, w), unit vectors in the texts' space."""
+        """uint8 (N, 3, H, W) → "logits" (N, K, H, W); "features" (N, D, h, w), vectors in the space of the texts."""
         features = self.feature_map(images)
+        length = torch.linalg.vector_norm(features, dim=1, keepdim=True).clamp(min=1e-8)
         with torch.autocast(features.device.type, enabled=False):  # a scale of 100 would make half precision coarse
-            logits = clipped_scale(self) * F.conv2d(features, self.prompts[:, :, None, None])
-        return {"logits": resized(logits, images.shape[2:]), "features": features}
+            # the length is divided out of K maps, not out of D: half the time of the step's prompts
+            cosines = F.conv2d(features, self.prompts[:, :, None, None]) / length
+        return {"logits": resized(clipped_scale(self) * cosines, images.shape[2:]), "features": features}
 
     def feature_map(self, images: Tensor) -> Tensor:
-        return F.normalize(self.project(self.body.feature_map(images)).float(), dim=1)
+        return self.project(self.body.feature_map(images)).float()
 
 
 def pixels(images: Tensor, mean: Sequence[float] = MIDDLE, std: Sequence[float] = MIDDLE) -> Tensor:
