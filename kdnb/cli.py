@@ -141,6 +141,22 @@ def data_make_kitti(out, train, val, test, size, beams, sector, seed):
     click.echo(f"drawn: {export_kitti(out, train, val, test, size, beams, sector, seed)}")
 
 
+@data_make.command("camvid")
+@click.option("--out", required=True, metavar="DIR", help="A new folder; gets images, labels and the lists of splits.")
+@click.option("--train", type=click.IntRange(min=1), default=500, show_default=True, help="Frames in train.")
+@click.option("--val", type=click.IntRange(min=1), default=60, show_default=True, help="Frames in val.")
+@click.option("--test", type=click.IntRange(min=1), default=100, show_default=True, help="Frames in test.")
+@click.option("--size", default="160x120", show_default=True, metavar="WxH", callback=parse_size)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--layout", type=click.Choice(["segnet", "colour"]), default="segnet", show_default=True,
+              help="Ids of 11 classes as SegNet's release, or the original's colours of 32.")
+def data_make_camvid(out, train, val, test, size, seed, layout):
+    """Draw drives through a town as CamVid: images and a class for every pixel."""
+    from kdnb.world.export_camvid import export_camvid
+
+    click.echo(f"drawn: {export_camvid(out, train, val, test, size, seed, layout)}")
+
+
 @data.group("check")
 def data_check():
     """Read a data set and report counts and faults."""
@@ -190,6 +206,18 @@ def data_check_kitti(context, folder):
     from kdnb.datasets.kitti_check import check_kitti
 
     report = check_kitti(folder)
+    click.echo(report.summary())
+    context.exit(1 if report.faults else 0)
+
+
+@data_check.command("camvid")
+@click.argument("folder", metavar="DIR")
+@click.pass_context
+def data_check_camvid(context, folder):
+    """Count pixels and frames per class of a CamVid root (or KITTI semantic) and name every fault with its pixel."""
+    from kdnb.datasets.camvid import check_camvid
+
+    report = check_camvid(folder)
     click.echo(report.summary())
     context.exit(1 if report.faults else 0)
 
@@ -264,6 +292,17 @@ def eval_kitti(gt, pred, overlap, frames, json_out):
     from kdnb.metrics.kitti import kitti_main
 
     kitti_main(gt, pred, overlap, json_out, frames)
+
+
+@evaluate.command("camvid")
+@click.option("--gt", required=True, metavar="DIR", help="Labels, such as testannot: ids 0 to 10, 11 is void.")
+@click.option("--pred", required=True, metavar="DIR", help="Predictions: a PNG of ids 0 to 10 under each label's name.")
+@click.option("--json", "json_out", metavar="FILE", help="Also write the result here.")
+def eval_camvid(gt, pred, json_out):
+    """mIoU, pixel accuracy and IoU per class by one confusion matrix over all frames, in percent, without void."""
+    from kdnb.metrics.camvid_read import camvid_main
+
+    camvid_main(gt, pred, json_out)
 
 
 @main.command("report")

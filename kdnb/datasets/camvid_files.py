@@ -157,11 +157,11 @@ def read_label(path, layout: str = "segnet") -> np.ndarray:
     every pixel is void.
     """
     if layout == "colour":
-        ids = decode_colours(_pixels(path, "RGB"), path)
+        ids = decode_colours(np.array(_decoded(path).convert("RGB")), path)
     elif layout == "kitti":
-        ids = _from_cityscapes(_pixels(path), path)
+        ids = _from_cityscapes(read_ids(path), path)
     else:
-        ids = _pixels(path)
+        ids = read_ids(path)
         require_ids(ids, VOID, path)
     if (ids == VOID).all():
         raise InputError(f"{path}: every pixel is void, expected at least one of the {len(CLASSES)} classes")
@@ -200,32 +200,32 @@ def _from_cityscapes(ids, path):
     return table[ids]
 
 
-def _pixels(path, mode=None):
-    """Pixels of a PNG: uint8 (H, W, 3) for mode "RGB", else its 8-bit ids uint8 (H, W)."""
+def read_ids(path) -> np.ndarray:
+    """8-bit ids of a PNG, uint8 (H, W). Raises InputError for a file that cannot be decoded or has other pixels.
+
+    A palette of greys holds the ids itself, its rows being in any order (as tools that compress SegNet's files write
+    them); a palette with colours only paints ids that are its rows.
+    """
+    image = _decoded(path)
+    if image.mode not in ("L", "P"):
+        raise InputError(f"{path}: pixels are {image.mode}, expected 8-bit ids (L or P)")
+    ids = np.array(image)
+    if image.mode == "L":
+        return ids
+    palette = np.zeros((256, 3), np.uint8)
+    given = np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
+    palette[: len(given)] = given
+    return palette[ids, 0] if (palette == palette[:, :1]).all() else ids
+
+
+def _decoded(path):
     ImageFile.LOAD_TRUNCATED_IMAGES = False  # some libraries switch it on; what is cut off would come back as id 0
     try:
         with Image.open(path) as image:
-            image.load()
-            if mode:
-                return np.array(image.convert(mode))
-            if image.mode == "P":
-                return _palette_ids(image)
-            if image.mode == "L":
-                return np.array(image)
-            found = image.mode
+            return image.copy()
     except FileNotFoundError:
         raise InputError(f"{path}: no such label, expected a PNG file") from None
     except UnidentifiedImageError:
         raise InputError(f"{path}: not an image, expected a PNG file") from None
     except (OSError, SyntaxError, ValueError) as error:
         raise InputError(f"{path}: cannot be decoded ({error}), expected a whole PNG file") from None
-    raise InputError(f"{path}: pixels are {found}, expected 8-bit ids (L or P)")
-
-
-def _palette_ids(image):
-    """A palette of greys holds the ids, in any order; one with colours only paints them, and the ids are its rows."""
-    palette = np.zeros((256, 3), np.uint8)
-    given = np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
-    palette[: len(given)] = given
-    grey = (palette == palette[:, :1]).all()
-    return palette[np.array(image), 0] if grey else np.array(image)

@@ -1,0 +1,93 @@
+"""Frames with a class per pixel on their way into training: one size, a few fixed views, labelled or not, batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as tv
+
+from kdnb.errors import InputError
+from kdnb.world.camvid_classes import VOID
+
+# left and top edge of a crop, and its side, as shares of the picture's: fixed, so that a teacher's answers can be kept
+CROPS = {"crop0": (0.0, 0.15, 0.75), "crop1": (0.25, 0.15, 0.75), "crop2": (0.1, 0.3, 0.6), "crop3": (0.3, 0.3, 0.6)}
+VIEWS = ("plain", "flip", *CROPS)
+
+
+class SegmentationViews(Dataset):
+    """``views[(index, view)]`` → one frame as it is, flipped left to right, or a crop of it, always ``size`` large.
+
+    A sample is {"id": str, "view": str, "image": uint8 (3, h, w), "label": int64 (h, w), "labelled": bool, "index":
+    int}. Images are resized bilinearly with antialiasing, labels to the class that is nearest to the middle of a pixel.
+
+    Args:
+        dataset: items hold "image" uint8 (3, H, W), "label" (H, W) int64 and "name"; sizes may differ.
+        size: (height, width) in pixels.
+        labelled: indices whose labels may be used, None means all; the labels of the others are all ``VOID``.
+        keep: keep what was resized (4 bytes a pixel) for the next epoch.
+
+    Raises:
+        InputError: a size that is not positive, an index that is not in the set, an unknown view.
+    """
+
+    def __init__(self, dataset, size: tuple[int, int], labelled: Iterable[int] | None = None, keep: bool = True):
+        self.dataset, self.size, self.keep = dataset, tuple(size), keep
+        self.labelled = None if labelled is None else {int(index) for index in labelled}
+        if len(self.size) != 2 or min(self.size) < 1:
+            raise InputError(f"size is {self.size}, expected (height, width) in pixels")
+        outside = sorted(index for index in self.labelled or () if not 0 <= index < len(dataset))
+        if outside:
+            raise InputError(f"labelled frame {outside[0]} is not in the set, expected 0 to {len(dataset) - 1}")
+        self._kept = {}
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, key: tuple[int, str]) -> dict:
+        index, view = key
+        if view not in VIEWS:
+            raise InputError(f"unknown view {view!r}, expected one of {', '.join(VIEWS)}")
+        name, image, label = self._resized(index, "plain" if view == "flip" else view)
+        image, label = (image.flip(-1), label.flip(-1)) if view == "flip" else (image.clone(), label)
+        known = self.labelled is None or index in self.labelled
+        label = label.long() if known else torch.full(self.size, VOID)
+        return {"id": name, "view": view, "image": image, "label": label, "labelled": known, "index": index}
+
+    def _resized(self, index: int, view: str) -> tuple[str, Tensor, Tensor]:
+        """Name, image and uint8 label of a frame or of a crop of it."""
+        if (index, view) in self._kept:
+            return self._kept[index, view]
+        item = self.dataset[index]
+        image, label = (cut(item[key], view) for key in ("image", "label"))
+        image = tv.resize(image, list(self.size), InterpolationMode.BILINEAR, antialias=True)
+        # "nearest" takes the pixel left above the middle: half a pixel beside the image
+        label = tv.resize(label[None].to(torch.uint8), list(self.size), InterpolationMode.NEAREST_EXACT)[0]
+        made = (item["name"], image, label)
+        if self.keep:
+            self._kept[index, view] = made
+        return made
+
+
+def cut(picture: Tensor, view: str) -> Tensor:
+    """The part of a picture (..., H, W) that a view shows, as a tensor of its own."""
+    left, top, side = CROPS.get(view, (0.0, 0.0, 1.0))
+    height, width = picture.shape[-2:]
+    y, x = round(top * height), round(left * width)
+    return picture[..., y : y + round(side * height), x : x + round(side * width)].contiguous()
+
+
+def collate(samples: list[dict]) -> dict:
+    """A batch: lists "ids" and "views"; "images" uint8 (N, 3, h, w), "labels" int64 (N, h, w), "labelled" bool (N,),
+    "indices" int64 (N,)."""
+    return {
+        "ids": [sample["id"] for sample in samples],
+        "views": [sample["view"] for sample in samples],
+        "images": torch.stack([sample["image"] for sample in samples]),
+        "labels": torch.stack([sample["label"] for sample in samples]),
+        "labelled": torch.tensor([sample["labelled"] for sample in samples]),
+        "indices": torch.tensor([sample["index"] for sample in samples]),
+    }
