@@ -58,10 +58,10 @@ def draw_over(image: np.ndarray, found: dict[str, dict], calibration: Calibratio
             _draw_lines(draw, cross, colour, 1)
             _draw_lines(draw, outline, colour, 2)
             if arm != TRUTH and len(outline):
-                names.append((outline, f"{CLASSES[int(one['labels'][k])]} {one['scores'][k]:.2f}", colour))
-    taken = []
-    for outline, text, colour in names:  # after all boxes, so that no line crosses a word
-        _write_beside(draw, outline, text, colour, taken)
+                names.append((one["scores"][k], CLASSES[int(one["labels"][k])], outline, colour))
+    taken = []  # names come after all boxes, so that no line crosses a word; the surest have the first choice of places
+    for score, name, outline, colour in sorted(names, key=lambda n: -n[0]):
+        _write_above(draw, outline, f"{name} {score:.2f}", colour, taken)
     return np.asarray(picture)
 
 
@@ -83,16 +83,16 @@ def _draw_lines(draw, lines, colour, width):
         draw.line([x1, y1, x2, y2], fill=colour, width=width)
 
 
-def _write_beside(draw, outline, text, colour, taken):
-    """Text above a box, higher where another text stands already; none where the box is out of the image."""
+def _write_above(draw, outline, text, colour, taken):
+    """Text above a box, or up to three lines higher where others stand; none without room, or out of the image."""
     wide, (width, height) = round(draw.textlength(text, font(11))) + 4, draw.im.size
     (left, top), (right, bottom) = outline.min((0, 1)), outline.max((0, 1))
     if right < 0 or left >= width or bottom < 0 or top >= height:
         return
-    x, y = int(np.clip(left, 0, max(0, width - wide))), int(np.clip(top - 13, 0, height - 13))
-    while y >= 0 and any(abs(y - b) < 13 and x < a + w and a < x + wide for a, b, w in taken):
-        y -= 1
-    if y >= 0:
+    x, lowest = int(np.clip(left, 0, max(0, width - wide))), int(np.clip(top - 13, 0, height - 13))
+    near = [b for a, b, w in taken if x < a + w and a < x + wide]
+    y = next((y for y in range(lowest, max(-1, lowest - 40), -1) if all(abs(y - b) >= 13 for b in near)), None)
+    if y is not None:
         taken.append((x, y, wide))
         draw.rectangle([x, y, x + wide, y + 12], fill="white")
         draw.rectangle([x, y, x + 2, y + 12], fill=colour)
@@ -172,17 +172,18 @@ def legend(rows: list[tuple[str, str]], width: int, depth: bool = False) -> np.n
         draw.text((34, y - 1), f"{arm_label(arm)}: {text}", fill="black", font=font(14))
         y += 22
     y += 6
-    _ramp(draw, y, "points: height above the sensor, m", [(f"{m:+g}", (m + 2) / 3) for m in (-2, -1, 0, 1)])
+    low, high = HEIGHTS
+    _ramp(draw, y, "points: height above the sensor, m", [(f"{m}", (m - low) / (high - low)) for m in (-2, -1, 0, 1)])
     if depth:
         low, high = np.log(DEPTHS.vmin), np.log(DEPTHS.vmax)
-        _ramp(draw, y + 52, "depth, m", [(str(m), (np.log(m) - low) / (high - low)) for m in (5, 10, 20, 40)])
+        _ramp(draw, y + 52, "depth, m", [(f"{m}", (np.log(m) - low) / (high - low)) for m in (5, 10, 20, 40)])
     return np.asarray(picture)
 
 
 def _ramp(draw, y, title, ticks, wide=200):
     draw.text((8, y), title, fill="black", font=font(12))
-    for k in range(wide):
-        draw.line([8 + k, y + 18, 8 + k, y + 28], fill=tuple(RAMP[k * 255 // (wide - 1)].tolist()))
+    for k, colour in enumerate(RAMP[np.linspace(0, 255, wide).astype(int)].tolist()):
+        draw.line([8 + k, y + 18, 8 + k, y + 28], fill=tuple(colour))
     for text, share in ticks:
         draw.text((8 + share * wide, y + 30), text, fill="black", font=font(11), anchor="ma")
 

@@ -70,7 +70,7 @@ class KittiExplorer:
         self.fov = widgets.IntSlider(KITTI_FOV, min=30, max=130, description="field of view, °",
                                      continuous_update=False, style={"description_width": "110px"},
                                      layout=widgets.Layout(width="360px"))  # fmt: skip
-        self.screen = widgets.Image(format="jpeg", layout=widgets.Layout(max_width="100%"))
+        self.screen = widgets.Image(format="jpeg", layout=widgets.Layout(max_width="100%", align_self="flex-start"))
         self.message, self.notice = widgets.HTML(), widgets.HTML(GUESSED)
         row = widgets.Layout(flex_flow="row wrap")
         self.view = widgets.VBox([
@@ -123,7 +123,8 @@ class KittiExplorer:
         truth = {"boxes": boxes_in_lidar(objects, frame.calibration),
                  "labels": np.array([CLASSES.index(label.type) for label in objects], int)}  # fmt: skip
         return Shot(frame.image(), frame.calibration, {name: points(frame) for name, points in self.clouds.items()},
-                    {arm: found[frame.name] for arm, found in self.found.items()}, truth)  # fmt: skip
+                    {arm: found[frame.name] for arm, found in self.found.items()},
+                    None if frame.labels is None else truth)  # fmt: skip
 
     def _asked(self, image: np.ndarray) -> Shot:
         calibration = guessed_calibration(image.shape[1::-1], self.fov.value)
@@ -163,15 +164,17 @@ def said(arm: str, found: dict | None, truth: dict | None) -> str:
 def hits(truth: dict, found: dict) -> int:
     """How many objects are found: by a box of their class that shares more of the volume with them than KITTI's loose
     limit. A box finds one object, the surest box first."""
-    open_ones = list(range(len(truth["boxes"])))
-    for k in np.argsort(-np.asarray(found["scores"]), kind="stable"):
-        label = found["labels"][k]
-        candidates = [m for m in open_ones if truth["labels"][m] == label]
-        pairs = upright(truth["boxes"][candidates]), upright(found["boxes"][[k] * len(candidates)])
-        overlap = rotated_ious(*pairs)[1] if candidates else np.zeros(1)
-        if overlap.max() > OVERLAPS["loose"]["3d"][label]:
-            open_ones.remove(candidates[int(overlap.argmax())])
-    return len(truth["boxes"]) - len(open_ones)
+    limits = np.array(OVERLAPS["loose"]["3d"])[found["labels"]]
+    m, k = np.nonzero(truth["labels"][:, None] == found["labels"])  # the pairs of one class
+    overlap, count = np.zeros((len(truth["labels"]), len(limits))), 0
+    overlap[m, k] = rotated_ious(upright(truth["boxes"][m]), upright(found["boxes"][k]))[1]
+    overlap[overlap <= limits] = 0
+    for box in np.argsort(-found["scores"], kind="stable"):
+        if overlap[:, box].any():
+            overlap[overlap[:, box].argmax()] = 0  # it is taken
+            count += 1
+    return count
+
 
 
 def upright(boxes: np.ndarray) -> np.ndarray:

@@ -71,7 +71,7 @@ class VideoPanel:
         self.bar, self.state = widgets.IntProgress(0, min=0, max=1), widgets.Label()
         self.message = widgets.HTML()
         self.screen = widgets.Video(autoplay=False, loop=False,
-                                    layout=widgets.Layout(max_width="100%", display="none"))  # fmt: skip
+                                    layout=widgets.Layout(max_width="100%", align_self="flex-start", display="none"))
         row = widgets.Layout(flex_flow="row wrap")
         self.view = widgets.VBox([
             widgets.HBox([self.upload, self.path], layout=row),

@@ -53,13 +53,13 @@ def test_what_is_behind_the_camera_or_beside_the_image_leaves_no_trace():
 
 @pytest.mark.parametrize(("zoom", "count"), [(1, 2), (2, 3)])
 def test_names_do_not_cover_each_other_and_go_where_there_is_no_room(zoom, count, monkeypatch):
-    write, taken = boxes3d._write_beside, []
+    write, taken = boxes3d._write_above, []
 
     def spy(*arguments):
         write(*arguments)
         taken[:] = arguments[-1]
 
-    monkeypatch.setattr(boxes3d, "_write_beside", spy)
+    monkeypatch.setattr(boxes3d, "_write_above", spy)
     image = grey().repeat(zoom, 0).repeat(zoom, 1)
     draw_over(image, {arm: found(AHEAD) for arm in ("teacher", "baseline", "distilled")}, CALIBRATION, zoom)
     rows = sorted(y for _, y, _ in taken)

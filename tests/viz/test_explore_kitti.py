@@ -133,6 +133,13 @@ def test_an_arm_that_fails_says_so_and_the_frames_stay(explorer):
     assert screen(explorer).shape[1] == 828
 
 
+def test_a_frame_without_annotation_is_shown_too():
+    unknown = frame("u", 2)
+    unknown.labels = None
+    explorer = KittiExplorer([unknown], {"distilled": {"u": answer()}}, Ask(), {"LiDAR": lambda f: f.points()})
+    assert screen(explorer).shape == (252 + 6 + 520, 828, 3) and explorer._shot().truth is None
+
+
 def test_the_legend_counts():
     truth = {"boxes": BOXES, "labels": LABELS}
     assert said("baseline", answer(2.0), truth) == "0 of 3 found, 3 more where nothing is"
