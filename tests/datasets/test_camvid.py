@@ -161,6 +161,14 @@ def test_ids_in_every_kind_of_8_bit_png(tmp_path):
     assert "pixels are I;16, expected 8-bit ids" in error_of(read_ids, tmp_path / "deep.png")
 
 
+def test_the_command_draws_what_it_is_told(monkeypatch):
+    calls = []
+    monkeypatch.setattr("kdnb.world.export_camvid.export_camvid", lambda *arguments: calls.append(arguments))
+    told = ["data", "make", "camvid", "--out", "o", "--train", "9", "--size", "200x150", "--layout", "colour"]
+    assert CliRunner().invoke(main, told).exit_code == 0
+    assert calls == [("o", 9, 60, 100, (200, 150), 0, "colour")]
+
+
 # --- the other layouts ------------------------------------------------------------------------------------------
 
 def test_the_original_is_split_by_its_drives(original):
