@@ -8,3 +8,7 @@ class InputError(ValueError):
     expected, e.g. ``Annotations/000012.xml:14: <xmax> is 'abc', expected a number``. The command line prints it
     without a traceback and exits with status 1.
     """
+
+    def __init__(self, message: str = ""):
+        # a DataLoader's worker hands its error on as a whole traceback, with the message at its end
+        super().__init__(str(message).rpartition("InputError: ")[2].strip())

@@ -198,3 +198,17 @@ def test_two_processes_see_the_same_global_batches(tmp_path):
     (two, weights_two), (one, weights_one) = (json.loads((tmp_path / f).read_text()) for f in ("two.json", "one.json"))
     assert np.allclose(one, two, atol=1e-5)
     assert all(np.allclose(weights_one[k], weights_two[k], atol=1e-4) for k in weights_one)
+
+
+class Broken(torch.utils.data.Dataset):
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        raise InputError("training/image_2/000001.png: cannot be read, expected a PNG")
+
+
+def test_an_input_error_of_a_worker_is_one_line():
+    with pytest.raises(InputError) as caught:
+        next(iter(torch.utils.data.DataLoader(Broken(), num_workers=1)))
+    assert str(caught.value) == "training/image_2/000001.png: cannot be read, expected a PNG"

@@ -27,10 +27,11 @@ class DepthModel:
     Args:
         name: says in a word where the depth comes from; differs between networks of different weights.
         predict: (image uint8 (H, W, 3), frame's name) → array (H, W).
+        parameters: how many its network has; 0 for files.
     """
 
-    def __init__(self, name: str, predict: Callable):
-        self.name, self.predict = name, predict
+    def __init__(self, name: str, predict: Callable, parameters: int = 0):
+        self.name, self.predict, self.parameters = name, predict, parameters
 
     def __call__(self, image: np.ndarray, frame: str = "") -> np.ndarray:
         """Depth of one image. Raises InputError when the backend gives another size or a negative depth."""
@@ -80,7 +81,7 @@ def tiny_depth(net: TinyDepth) -> DepthModel:
     digest = hashlib.sha256()
     for value in net.state_dict().values():
         digest.update(value.detach().cpu().numpy().tobytes())
-    return DepthModel(f"tiny-{digest.hexdigest()[:8]}", predict)
+    return DepthModel(f"tiny-{digest.hexdigest()[:8]}", predict, sum(p.numel() for p in net.parameters()))
 
 
 def resized(images: Tensor, size: tuple[int, int]) -> Tensor:
@@ -138,7 +139,7 @@ def hf_depth(model_id: str, max_depth: int = KITTI_MAX, factor: float = 1.0) -> 
         with torch.inference_mode():
             return factor * fitted(model(**inputs).predicted_depth[0], image.shape[:2])
 
-    return DepthModel(f"hf-{model_id}-{limit * factor:g}m", predict)
+    return DepthModel(f"hf-{model_id}-{limit * factor:g}m", predict, sum(p.numel() for p in model.parameters()))
 
 
 def import_transformers():

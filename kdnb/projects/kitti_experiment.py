@@ -220,7 +220,7 @@ class Experiment:
                   for split in ("test", "train")}  # fmt: skip
         kept = ("delta1.25", "AbsRel", "RMSE", "MAE")
         numbers = {**{key: errors["test"][key] for key in kept}, "AbsRel_train": errors["train"]["AbsRel"],
-                   "params": count_parameters(net), "size_mb": state_dict_mb(net),
+                   "params": model.parameters, "size_mb": state_dict_mb(net),
                    "train_s": training_seconds(fitted, self.acc), "steps": fitted.steps}  # fmt: skip
         by_distance = {split: one["by_distance"] for split, one in errors.items()}
         result = self._keep("depth", Result(net, by_distance, numbers, validation, fitted))
@@ -303,7 +303,7 @@ class Experiment:
         arm, model = self.arm(name), self.train(name).model.eval()
         depth = None
         if points is None:
-            depth = self.depth(image)
+            depth = self.depth(image) * self.lens(image, calibration)
             points = pseudo_points(depth, image, calibration, **self.how_sampled())
         size = image.shape[1::-1]
         seen = crop(points, calibration, size, model.grid.range)
@@ -311,6 +311,16 @@ class Experiment:
         batch = collate([as_sample(small, scale @ calibration.projection(), seen)])
         answer = self._answers(model, batch)[0]
         return {**{key: value.numpy() for key, value in answer.items()}, "points": points, "depth": depth}
+
+    def lens(self, image: np.ndarray, calibration: Calibration) -> float:
+        """What to multiply ``tiny``'s depth by for another camera: a longer lens makes things look larger, and so
+        nearer, by the ratio of the focal lengths as shares of the picture's width (as Yin et al. 2023, Metric3D, arXiv
+        2307.10984, section 3.1, do in training)."""
+        if self.settings.depth != "tiny":
+            return 1.0
+        known = self.data.train[0]
+        longer = calibration.P2[0, 0] / image.shape[1]
+        return longer / (known.calibration.P2[0, 0] / known.image_size[0])
 
     # --- evidence -----------------------------------------------------------------------------------------------
 

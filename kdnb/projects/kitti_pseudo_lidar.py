@@ -82,7 +82,7 @@ class KittiPseudoLidarSettings(Settings):
     allow_weaker_teacher: bool = False
     # answers
     score_threshold: float = 0.05
-    distances: list[tuple[int, int]] = [(0, 15), (15, 30), (30, 45)]  # metres ahead, for the AP by distance
+    distances: list[tuple[int, int]] = [(0, 10), (10, 20), (20, 30)]  # metres ahead, for the AP by distance
 
     @property
     def grid(self) -> Grid:
@@ -232,6 +232,12 @@ def count_objects(data: Data) -> pd.DataFrame:
                       **{f"{c} {d}": sum(label.type == c and counts_as(label, d) for label in labels)
                          for c in CLASSES for d in DIFFICULTIES}}  # fmt: skip
     return pd.DataFrame(rows).T
+
+
+def count_by_distance(frames: list[Frame], distances: list[tuple[int, int]], name: str = "Car") -> dict[str, int]:
+    """How many objects of a class count at difficulty moderate, by metres ahead: {"0_10m": 12, ...}."""
+    labels = [label for frame in frames for label in frame.labels if label.type == name and counts_as(label, "moderate")]
+    return {f"{near}_{far}m": sum(near <= label.location[2] < far for label in labels) for near, far in distances}
 
 
 # --- networks ---------------------------------------------------------------------------------------------------

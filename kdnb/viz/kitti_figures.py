@@ -1,0 +1,109 @@
+"""Pictures of 04: frames with their boxes, what each arm sees and finds, scores by class and by distance."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+import PIL.Image
+from IPython.display import Image
+from matplotlib.figure import Figure
+
+from kdnb.datasets.kitti import Frame
+from kdnb.datasets.kitti_boxes import boxes_in_lidar
+from kdnb.datasets.kitti_labels import CLASSES
+from kdnb.datasets.kitti_views import to_find
+from kdnb.viz.boxes3d import TRUTH, draw_over, sure
+from kdnb.viz.figures import new_figure
+from kdnb.viz.points import draw_birds_eye
+from kdnb.viz.style import arm_colour, arm_label, arm_marker
+
+
+def truth_of(frame: Frame) -> dict[str, np.ndarray]:
+    """The objects to find of a frame: "boxes" (M, 7), velodyne frame, "scores" (M,) of 1, "labels" (M,)."""
+    objects = to_find(frame.labels)
+    labels = np.array([CLASSES.index(label.type) for label in objects], int)
+    return {"boxes": boxes_in_lidar(objects, frame.calibration), "scores": np.ones(len(objects)), "labels": labels}
+
+
+def frames_with_boxes(frames: Sequence[Frame], titles: Sequence[str], columns: int = 2) -> Figure:
+    """Images with the ground truth's 3D boxes."""
+    rows = -(-len(frames) // columns)
+    share = max(frame.image_size[1] / frame.image_size[0] for frame in frames)
+    figure, axes = new_figure(5.5 * columns, rows * (5.5 * share + 0.3), rows, columns, squeeze=False)
+    for ax in axes.flat:
+        ax.axis("off")
+    for ax, frame, title in zip(axes.flat, frames, titles, strict=False):
+        ax.imshow(draw_over(frame.image(), {TRUTH: truth_of(frame)}, frame.calibration))
+        ax.set_title(title, fontsize=10)
+    return figure
+
+
+def disagreement(frame: Frame, first: dict, second: dict, threshold: float, near: float = 2.0) -> int:
+    """How many objects of a frame one of two arms finds and the other does not.
+
+    An object is found when a box of its class with a score of at least ``threshold`` has its centre less than
+    ``near`` metres from the object's, seen from above.
+    """
+    truth = truth_of(frame)
+    return int((reached(truth, first, threshold, near) != reached(truth, second, threshold, near)).sum())
+
+
+def reached(truth: dict, found: dict, threshold: float, near: float) -> np.ndarray:
+    """bool (M,): which of the objects have a detection of their class close by."""
+    found = sure(found, threshold)
+    apart = np.linalg.norm(truth["boxes"][:, None, :2] - found["boxes"].reshape(-1, 7)[None, :, :2], axis=-1)
+    return ((apart < near) & (truth["labels"][:, None] == found["labels"])).any(1)
+
+
+def what_arms_find(frame: Frame, clouds: dict[str, np.ndarray], found: dict[str, dict], threshold: float = 0.3,
+                   ahead: float = 45.0, aside: float = 18.0) -> Figure:  # fmt: skip
+    """A column for each arm: its boxes over the image, and from above on the cloud that it sees; truth in black.
+
+    Args:
+        clouds: arm → (N, 4), what it is fed.
+        found: arm → its detections in this frame.
+        threshold: least score of a box that is shown.
+    """
+    width, share = 4.4, frame.image_size[1] / frame.image_size[0]
+    above, below = width * share, width * ahead / (2 * aside)
+    figure, axes = new_figure(width * len(found) + 1.4, above + below + 0.8, 2, len(found), squeeze=False,
+                              height_ratios=[above, below])  # fmt: skip
+    truth = truth_of(frame)
+    for k, (name, one) in enumerate(found.items()):
+        shown = sure(one, threshold)
+        axes[0, k].imshow(draw_over(frame.image(), {TRUTH: truth, name: shown}, frame.calibration))
+        axes[0, k].axis("off")
+        hits = int(reached(truth, one, threshold, 2.0).sum())
+        axes[0, k].set_title(f"{arm_label(name)}: {hits} of {len(truth['boxes'])} within 2 m")
+        points = draw_birds_eye(axes[1, k], clouds[name], {TRUTH: truth["boxes"], name: shown["boxes"]}, ahead, aside)
+        axes[1, k].legend(loc="lower right", fontsize=8)
+    figure.colorbar(points, ax=axes[1], label="height above the sensor, m", shrink=0.7, extend="both")
+    return figure
+
+
+def ladder(scores: dict[str, dict[str, float]], counts: dict[str, int], metric: str) -> Figure:
+    """Scores of arms over groups such as distances, in their order: one line for each arm.
+
+    Args:
+        scores: arm → group → percent. counts: group → number of test objects.
+    """
+    figure, ax = new_figure(7, 3.8)
+    places = np.arange(len(counts))
+    for name, of_arm in scores.items():
+        ax.plot(places, [of_arm[group] for group in counts], color=arm_colour(name), marker=arm_marker(name),
+                ls="--" if name == "teacher_swapped" else "-", label=arm_label(name))  # fmt: skip
+    ax.set_xticks(places, [f"{group}\n{count} objects" for group, count in counts.items()])
+    ax.set_ylabel(f"{metric}, %")
+    ax.set_ylim(-2, 102)
+    ax.grid(alpha=0.3)
+    ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return figure
+
+
+def still(image: np.ndarray, alt: str) -> Image:
+    """An image uint8 (H, W, 3) for a notebook's output, as JPEG with a description."""
+    buffer = io.BytesIO()
+    PIL.Image.fromarray(image).save(buffer, "jpeg", quality=88)
+    return Image(buffer.getvalue(), alt=alt)
