@@ -1,0 +1,79 @@
+"""05's teachers: one body, and on it a head that knows the classes' words, or a linear one that knows none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from kdnb.datasets.camvid import CLASSES
+from kdnb.errors import InputError
+from kdnb.models.clip import build_tokenizer, full_teacher
+from kdnb.models.dense_clip import DenseClip
+from kdnb.models.prompts import PromptSet, class_embeddings, clip_texts, hashed_words
+from kdnb.models.segmenter import PromptSegmenter, resized
+from kdnb.projects.aligned import aligned, folder_of, how_to_get, kept
+from kdnb.projects.camvid_prompt_kd import PROMPT_TEACHERS, CamVidPromptKdSettings, build
+from kdnb.projects.coco_alignment import CocoAlignmentSettings
+from kdnb.run import load_settings
+
+Encoder = Callable[[list[str]], Tensor]
+
+
+def text_encoder(settings: CamVidPromptKdSettings, root: str | Path = "data") -> Encoder:
+    """What the settings name: texts → unit vectors (N, D).
+
+    "hashed" is the default because it is the same on every machine; "aligned", 01's text tower, must lie below ``root``
+    already: nothing is trained here.
+
+    Raises:
+        InputError: 01 has not left a tower there; open_clip's model or weights cannot be had.
+    """
+    if settings.text == "hashed":
+        return hashed_words(settings.text_width)
+    if settings.text == "aligned":
+        of_01 = load_settings(CocoAlignmentSettings, "coco_alignment", "lite")
+        if kept(folder_of(of_01, 0, None, root), ("teacher",)) is None:
+            raise InputError(how_to_get("lite", 0, None, root, ("teacher",)))
+        tower = aligned("lite", 0, root, students=())
+        return clip_texts(tower.teacher, tower.tokenizer)
+    model = full_teacher(settings.clip_model, settings.clip_weights).eval().requires_grad_(False)
+    return clip_texts(model, build_tokenizer(model, settings.clip_model))
+
+
+class LinearSegmenter(nn.Module):
+    """The image-only teacher: the body of the others under a 1x1 convolution, as segmenters commonly have it."""
+
+    def __init__(self, body: nn.Module, dim: int, classes: int = len(CLASSES)):
+        super().__init__()
+        self.body, self.channels = body, dim
+        if getattr(body, "head", None) is not None:
+            body.head = None
+        self.head = nn.Conv2d(dim, classes, 1)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """uint8 (N, 3, H, W) → "logits" (N, classes, H, W), "features" (N, dim, h, w)."""
+        features = self.body.feature_map(images)
+        return {"logits": resized(self.head(features), images.shape[2:]), "features": features}
+
+
+def build_teacher(name: str, settings: CamVidPromptKdSettings, prompts: PromptSet, encode: Encoder, seed: int,
+                  body: dict[str, Tensor] | None = None) -> nn.Module:  # fmt: skip
+    """The teacher of this name with a fresh head.
+
+    Args:
+        name: "image_only", or one of PROMPT_TEACHERS.
+        body: weights of a trained one; its own head's are left out.
+    """
+    if settings.teacher == "clip":
+        trunk = DenseClip(settings.clip_model, settings.clip_weights)
+    else:
+        trunk = build(settings.teacher_body, seed)
+        if body is not None:
+            trunk.load_state_dict(body)
+    torch.manual_seed(seed)
+    if name == "image_only":
+        return LinearSegmenter(trunk, trunk.channels)
+    return PromptSegmenter(trunk, class_embeddings(prompts, PROMPT_TEACHERS[name], encode), trunk.channels)
