@@ -9,7 +9,7 @@ from html import escape
 import ipywidgets as widgets
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
+from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from kdnb.errors import InputError
@@ -38,10 +38,16 @@ def png(pixels: np.ndarray) -> bytes:
 
 
 def read_upload(name: str, content: bytes, longest: int = 640) -> Tensor:
-    """An uploaded picture as (3, H, W) uint8, at most ``longest`` pixels on its longer side."""
+    """An uploaded picture as (3, H, W) uint8, upright, at most ``longest`` pixels on its longer side.
+
+    Raises InputError with the upload's ``name`` for what is no picture or only half of one.
+    """
     try:
-        picture = Image.open(io.BytesIO(content)).convert("RGB")
-    except (UnidentifiedImageError, OSError) as error:
+        # a telephone stores what its sensor saw and notes in the EXIF part how to turn it
+        picture = ImageOps.exif_transpose(Image.open(io.BytesIO(content))).convert("RGB")
+    except UnidentifiedImageError:  # its message knows no name, only where in memory the upload lies
+        raise InputError(f"{name}: not a readable picture, expected a JPEG or PNG") from None
+    except Exception as error:  # of a damaged file Pillow raises almost anything
         raise InputError(f"{name}: not a readable picture ({error}), expected a JPEG or PNG") from None
     picture.thumbnail((longest, longest))
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
