@@ -204,19 +204,13 @@ def segmentation_step(model: nn.Module, batch: dict, class_weights: Tensor | Non
         InputError: there are labelled frames, but all of their pixels are void.
     """
     labels, labelled = batch["labels"], batch["labelled"]
-    known = (labels != VOID).flatten(1).any(1)
-    if labelled.any() and not known.any():
+    known = bool((labels != VOID).any())
+    if labelled.any() and not known:
         which = [int(index) for index, has in zip(batch["indices"], labelled, strict=True) if has]
         raise InputError(f"the labelled frames {which} of this batch are void in every pixel, expected classes "
                          f"0 to {len(CLASSES) - 1}")  # fmt: skip
     seen = model(batch["images"])
-    loss = task_loss(seen["logits"][known], labels[known], class_weights)
+    weights = None if class_weights is None else class_weights.to(seen["logits"])
+    # without labels the mean over no pixels would be NaN; a zero of the logits can be differentiated
+    loss = F.cross_entropy(seen["logits"], labels, weights, ignore_index=VOID) if known else 0 * seen["logits"].sum()
     return {**seen, "loss": loss, "labels": labels, "labelled": labelled}
-
-
-def task_loss(logits: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
-    """Cross-entropy of (N, K, H, W) and (N, H, W) without void; for N = 0 a zero that can be differentiated."""
-    if not len(logits):
-        return logits.sum()
-    weights = None if class_weights is None else class_weights.to(logits)
-    return F.cross_entropy(logits, labels, weights, ignore_index=VOID)
