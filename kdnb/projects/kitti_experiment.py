@@ -105,8 +105,7 @@ class Experiment:
         self.train_together("distilled", "baseline_matched", *ARMS, *(ABLATION_ARMS if ablations else []))
 
     def learns_from_teacher(self, name: str) -> bool:
-        arm = (ARMS | ABLATION_ARMS).get(name, Arm())
-        return bool(arm.terms) or arm.inherit
+        return bool((ARMS | ABLATION_ARMS).get(name, Arm()).terms)
 
     def needs(self, name: str) -> list[str]:
         """The arms that must be finished before this one."""
@@ -118,7 +117,9 @@ class Experiment:
         needed = ["depth"] if arm.points == "pseudo" else []
         if self.learns_from_teacher(name):
             return [*needed, "teacher", "baseline"]  # the baseline says whether this teacher is worth learning from
-        return [*needed, arm.of] if arm.of else needed
+        if arm.of:
+            return [*needed, arm.of]
+        return needed if arm.scratch else [*needed, "teacher"]
 
     def _command(self, names: list[str], claims: str) -> list[str]:
         return stage_command("kdnb.projects.kitti_pseudo_lidar", self.run, self.root, names, claims)
@@ -159,8 +160,8 @@ class Experiment:
         # every student starts from the same weights: what differs between arms is only what the arm says
         is_teacher = arm.points == "velodyne"
         model = build(settings, self.run.seed + 1000 * is_teacher)
-        teacher = self.train("teacher").model if arm.terms or arm.inherit else None
-        if arm.inherit:
+        teacher = self.train("teacher").model if arm.terms or not arm.scratch else None
+        if not arm.scratch:
             model.load_state_dict(teacher.state_dict())
         steps = settings.teacher_steps if is_teacher else round(settings.student_steps * arm.longer)
         distiller = build_distiller(model, teacher, arm.terms, settings)

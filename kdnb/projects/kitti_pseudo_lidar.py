@@ -101,7 +101,7 @@ class Arm:
         of: an arm whose finished network it is, fed something else; nothing is trained.
         longer: factor on the number of steps.
         few_labels: only ``settings.few_labels`` frames have boxes; all have their clouds.
-        inherit: start from the teacher's weights.
+        scratch: start from random weights; otherwise from the teacher's, which the student's shape allows.
     """
 
     terms: tuple[str, ...] = ()
@@ -110,19 +110,19 @@ class Arm:
     of: str = ""
     longer: float = 1.0
     few_labels: bool = False
-    inherit: bool = False
+    scratch: bool = False
 
 
 KD = ("kd_bev", "kd_logit", "kd_box")
 ARMS = {
-    "teacher": Arm(points="velodyne"),
+    "teacher": Arm(points="velodyne", scratch=True),
     "teacher_swapped": Arm(of="teacher"),
     "baseline": Arm(),
     "distilled": Arm(KD),
     "few_labels_baseline": Arm(few_labels=True),
     "few_labels_distilled": Arm(KD, few_labels=True),
-    "baseline_from_teacher": Arm(inherit=True),
-    "distilled_from_teacher": Arm(KD, inherit=True),
+    "baseline_from_scratch": Arm(scratch=True),
+    "distilled_from_scratch": Arm(KD, scratch=True),
     "image_blanked": Arm(image=False, of="baseline"),
     "teacher_image_blanked": Arm(points="velodyne", image=False, of="teacher"),
 }
@@ -138,11 +138,10 @@ COMPARISONS = [
     ("distilled", "baseline"),
     ("distilled", "baseline_matched"),
     ("few_labels_distilled", "few_labels_baseline"),
-    ("distilled_from_teacher", "baseline_from_teacher"),
-    ("distilled_from_teacher", "distilled"),
+    ("distilled_from_scratch", "baseline_from_scratch"),
+    ("baseline", "baseline_from_scratch"),
     ("teacher", "distilled"),
     ("distilled", "teacher_swapped"),
-    ("teacher_swapped", "teacher"),
     ("image_blanked", "baseline"),
     ("teacher_image_blanked", "teacher"),
     ("without_image", "baseline"),
@@ -237,7 +236,7 @@ def count_objects(data: Data) -> pd.DataFrame:
 def count_by_distance(frames: list[Frame], distances: list[tuple[int, int]], name: str = "Car") -> dict[str, int]:
     """How many objects of a class count at difficulty moderate, by metres ahead: {"0_10m": 12, ...}."""
     labels = [label for frame in frames for label in frame.labels if label.type == name and counts_as(label, "moderate")]
-    return {f"{near}_{far}m": sum(near <= label.location[2] < far for label in labels) for near, far in distances}
+    return {f"{near}_{far}m": sum(near <= label.z < far for label in labels) for near, far in distances}
 
 
 # --- networks ---------------------------------------------------------------------------------------------------

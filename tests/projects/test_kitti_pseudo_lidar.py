@@ -21,7 +21,7 @@ from kdnb.projects.kitti_clouds import DepthViews, cloud_path
 from kdnb.projects.kitti_experiment import Experiment, main
 from kdnb.run import Run, load_settings
 
-FINISHED = ("teacher", "teacher_swapped", "baseline", "distilled", "few_labels_distilled", "distilled_from_teacher",
+FINISHED = ("teacher", "teacher_swapped", "baseline", "distilled", "few_labels_distilled", "distilled_from_scratch",
             "image_blanked", "baseline_matched")  # fmt: skip
 
 
@@ -108,7 +108,8 @@ def test_sets_that_teach_nothing_are_refused(tmp_path, data):
 def test_every_view_shows_the_same_street(experiment):
     """The corners of a frame's boxes stay on their pixels of the mirrored image, its points in their boxes."""
     views, _ = experiment._batches(project.Arm(points="velodyne"))
-    index = experiment.known[0]
+    assert views.relight
+    views.relight, index = False, experiment.known[0]
     plain, width = views[index, "plain"], experiment.prepared["train"].still(index)["image"].shape[1]
     before, inside = on_image(corners(plain["boxes"].numpy()), plain), in_boxes(plain)
     for name, view in experiment.views.items():
@@ -121,6 +122,15 @@ def test_every_view_shows_the_same_street(experiment):
         assert np.abs(in_boxes(seen) - inside).max() <= 1  # one on an edge may go astray
     with pytest.raises(InputError, match="unknown view 'crop'"):
         views[index, "crop"]
+
+
+def test_every_view_has_a_light_of_its_own_but_for_the_first(experiment):
+    views, _ = experiment._batches(project.Arm())
+    index, names = experiment.known[0], list(experiment.views)
+    assert torch.equal(views[index, "plain"]["image"], torch.from_numpy(views.prepared.still(index)["image"].copy())
+                       .permute(2, 0, 1))  # fmt: skip
+    first, other = (views[index, name]["image"] for name in names[:2])
+    assert torch.equal(first, views[index, names[0]]["image"]) and not torch.equal(first, other)
 
 
 def on_image(points, sample):
@@ -221,14 +231,15 @@ def test_distilling_adds_three_parts_and_moves_the_student(experiment):
     assert any(not torch.equal(one, other) for one, other in pairs)
 
 
-def test_a_student_may_start_at_the_teachers_weights(tmp_path, data, drawn, experiment):
+def test_students_start_at_the_teachers_weights_but_for_those_from_scratch(tmp_path, data, drawn, experiment):
     settings = settings_of(lr=0.0)
     other = Experiment(Run.start(project.PROJECT, "smoke", 0, tmp_path, settings), settings, data, drawn)
-    for name in ("depth", "teacher", "baseline"):
+    for name in ("depth", "teacher"):
         other.arms.keep(name, experiment.train(name))
-    started = dict(other.train("baseline_from_teacher").model.named_parameters())
-    for name, value in experiment.train("teacher").model.named_parameters():
-        assert torch.equal(value, started[name])
+    teacher = dict(experiment.train("teacher").model.named_parameters())
+    for arm, same in (("baseline", True), ("distilled", True), ("baseline_from_scratch", False)):
+        started = dict(other.train(arm).model.named_parameters())
+        assert all(torch.equal(value, started[name]) for name, value in teacher.items()) == same
 
 
 def test_swapped_and_blanked_arms_are_not_trained(experiment):
