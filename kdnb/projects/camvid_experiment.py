@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 from collections.abc import Iterator
 from functools import cached_property
@@ -14,10 +15,13 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as tv
 
-from kdnb.datasets.camvid import VOID, CamVid
+from kdnb.datasets.camvid import CamVid
+from kdnb.datasets.relit_views import RelitViews, in_lights
 from kdnb.datasets.segmentation import SegmentationViews, collate
-from kdnb.distill.distiller import require_stronger_teacher
-from kdnb.engine import Fitted, Plan, accelerator, fit
+from kdnb.distill.cache import TeacherCache, spent
+from kdnb.distill.distiller import LiveTeacher, require_stronger_teacher
+from kdnb.distill.segmentation import teacher_step
+from kdnb.engine import Fitted, Plan, accelerator, fit, move
 from kdnb.errors import InputError
 from kdnb.evidence import Comparison
 from kdnb.metrics.cost import count_parameters, state_dict_mb
@@ -28,8 +32,9 @@ from kdnb.metrics.segmentation import (
     confusion,
     scores_from,
 )
+from kdnb.models.diffusion import diffusion_step
 from kdnb.models.prompts import read_prompts
-from kdnb.models.segmenter import resized
+from kdnb.models.segmenter import resized, segmentation_step
 from kdnb.projects.arms import Arms, Result, add_costs, compare_arms, how_to_train, training_seconds
 from kdnb.projects.camvid_prompt_kd import (
     ABLATION_ARMS,
@@ -52,7 +57,7 @@ from kdnb.projects.camvid_prompt_kd import (
 from kdnb.projects.camvid_teachers import build_teacher, text_encoder
 from kdnb.projects.headless import headless, stage_command
 from kdnb.projects.step_cost import cost_of_distilling
-from kdnb.run import Run
+from kdnb.run import Run, atomic_write
 
 
 class Experiment:
@@ -159,23 +164,26 @@ class Experiment:
             model, steps, lr = build(settings.student, seed), round(settings.student_steps * arm.longer), settings.lr
         views, plan, weights = self._batches(arm)
         teacher = self.train(arm.teacher).model if arm.terms else None
-        distiller = build_distiller(model, teacher, arm.terms, settings, weights)
+        task = diffusion_step if name in TEACHERS and settings.teacher == "diffusion" else segmentation_step
+        cache = self._cache_for(arm)
+        distiller = build_distiller(model, teacher, arm.terms, settings, weights, cache, task)
         torch.manual_seed(seed)
         fitted = fit(distiller, views, plan, how_to_train(settings, steps, lr), collate=collate, name=name,
                      checkpoint=self.run.folder / "checkpoints" / f"{name}.pt" if settings.checkpoint_every else None,
                      validate=lambda _: self._validation_score(model))  # fmt: skip
-        return self._finish(name, model, fitted)
+        return self._finish(name, model, fitted, cpu_seconds(cache) if cache else 0.0)
 
     def _fresh_teacher(self, name: str) -> nn.Module:
         body = self.train("body").model.state_dict() if self.settings.teacher == "body" else None
-        return build_teacher(name, self.settings, self.prompts, self.encode, 1000 + self.run.seed, body)
+        folder = self.run.folder / "cache" if self.settings.keep_features else None
+        return build_teacher(name, self.settings, self.prompts, self.encode, 1000 + self.run.seed, body, folder)
 
     def labelled(self, few: int) -> list[int]:
         """The training frames whose labels an arm may use: so many times ``few_labels``; 0: all of them. More labels
         always hold the fewer."""
         return sorted(self.order[: few * self.settings.few_labels] if few else self.order)
 
-    def _batches(self, arm: Arm) -> tuple[SegmentationViews, Plan, Tensor | None]:
+    def _batches(self, arm: Arm) -> tuple[RelitViews, Plan, Tensor | None]:
         """The arm's data, batches and class weights: with few labels, a distilled student fills half of each batch
         without labels."""
         settings, size = self.settings, self.settings.batch
@@ -184,33 +192,35 @@ class Experiment:
         pools = [(labelled, size)]
         if arm.terms and others:
             pools = [(labelled, size // 2), (others, size - size // 2)]
-        views = SegmentationViews(self.data.train, settings.size[::-1], labelled, keep=self.data.drawn)
-        counts = count_pixels(views, [(i, "plain") for i in labelled])
-        for i, known in zip(labelled, counts[:, :VOID].sum(1).tolist(), strict=True):
-            if not known:
-                raise InputError(f"{self.data.train.frames[i].label}: every pixel is void, expected classes to learn")
-        weights = class_weights(counts) if arm.weighted or settings.class_weights else None
-        return views, Plan(pools, tuple(settings.views), self.run.seed), weights
+        views = SegmentationViews(self.data.train, settings.size[::-1], labelled, keep=not settings.workers)
+        weights = None
+        if arm.weighted or settings.class_weights:
+            weights = class_weights(count_pixels(views, [(i, "plain") for i in labelled]))
+        plan = Plan(pools, in_lights(settings.views, settings.lights), self.run.seed)
+        return RelitViews(views), plan, weights
 
     def cost_of_distilling(self) -> float:
         """How many times longer than the baseline ``distilled`` trains for; see ``step_cost``."""
         arm, teacher = self.arm(self.train("distilled").numbers["of"]), self.train("teacher").model
         views, plan, weights = self._batches(arm)
 
+        cache = self._cache_for(arm)
+
         def fresh(terms):
             student = build(self.settings.student, self.run.seed)
-            return lambda: build_distiller(student, teacher, terms, self.settings, weights)
+            return lambda: build_distiller(student, teacher, terms, self.settings, weights, cache)
 
         return cost_of_distilling(
             self.run, self.acc, fresh(()), fresh(arm.terms),
             lambda: [collate([views[key] for key in plan.batch(step)]) for step in range(12)],
-            how_to_train(self.settings, self.settings.student_steps, self.settings.lr), lambda: 0.0)  # fmt: skip
+            how_to_train(self.settings, self.settings.student_steps, self.settings.lr),
+            lambda: cpu_seconds(cache) if cache else 0.0)  # fmt: skip
 
-    def _finish(self, name: str, model: nn.Module, fitted: Fitted) -> Result:
+    def _finish(self, name: str, model: nn.Module, fitted: Fitted, extra_seconds: float) -> Result:
         confusions, scores = self._test(model)
         body = self.train("body").numbers if name in TEACHERS and self.settings.teacher == "body" else {}
         numbers = {**scores, "params": count_parameters(model), "size_mb": state_dict_mb(model),
-                   "train_s": training_seconds(fitted, self.acc) + body.get("train_s", 0.0),
+                   "train_s": training_seconds(fitted, self.acc) + extra_seconds + body.get("train_s", 0.0),
                    "steps": fitted.steps + body.get("steps", 0)}  # fmt: skip
         validation = max((score for _, score in fitted.scores), default=float("nan"))
         return self._keep(name, Result(model, {"confusions": confusions.tolist()}, numbers, validation, fitted))
@@ -222,13 +232,31 @@ class Experiment:
         return result
 
     def _build(self, name: str) -> nn.Module:
+        settings = self.settings.offline()
         if name in TEACHERS or name == "teacher":
-            kind = "image_only" if name == "image_only" else TEACHERS[-1]  # the words are in the weights
-            model = build_teacher(kind, self.settings.offline(), self.prompts, self.encode, 0)
+            name = self.is_also(name) or name
+            model = build_teacher(name, settings, self.prompts, self.encode, 0)
         else:
-            settings = self.settings.offline()
             model = build(settings.teacher_body if name == "body" else settings.student, 0)
         return model.to(self.acc.device)
+
+    def _cache_for(self, arm: Arm) -> TeacherCache | None:
+        """The logits of the arm's teacher for every training frame in every view, computed once for all arms."""
+        if not self.settings.cache_teacher or not arm.terms or "kd_features" in arm.terms:
+            return None
+        views, plan, _ = self._batches(Arm())
+        live = LiveTeacher(self.train(arm.teacher).model, teacher_step)
+        key = f"{self.data.train.root.resolve().name}-{len(views)}-{self.settings.size}"
+        cache = TeacherCache(live, self.run.folder / "cache", key, plan.views, ["logits"], dtype=torch.float16)
+        file = cache.folder / "cpu_seconds.json"
+        if self.acc.is_main_process and not file.exists():
+            clock = spent(self.acc.device)
+            keys = [(i, view) for view in plan.views for i in range(len(views))]
+            for start in range(0, len(keys), 16):
+                cache.fill([move(collate([views[key] for key in keys[start : start + 16]]), self.acc.device)])
+            atomic_write(file, json.dumps(spent(self.acc.device) - clock))
+        self.acc.wait_for_everyone()
+        return cache
 
     # --- answers ------------------------------------------------------------------------------------------------
 
@@ -312,6 +340,11 @@ class Experiment:
         arms = {name: result.numbers for name, result in self.results.items()}
         self.run.save_metrics(PRIMARY, True, arms, comparisons, self.acc.device)
         return comparisons
+
+
+def cpu_seconds(cache: TeacherCache) -> float:
+    """What filling a cache took: it counts in full towards every arm that reads it."""
+    return json.loads((cache.folder / "cpu_seconds.json").read_text())
 
 
 def network_of(name: str) -> str:

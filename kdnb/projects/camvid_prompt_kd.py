@@ -6,6 +6,7 @@ What the notebook and ``python -m kdnb.projects.camvid_prompt_kd`` share: settin
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -46,15 +47,21 @@ class CamVidPromptKdSettings(Settings):
     size: tuple[int, int] = (160, 120)  # width, height that every network gets frames in
     few_labels: int = 8
     views: list[str] = ["plain", "flip"]  # of training frames; see ``SegmentationViews``
+    lights: int = 0  # that each view is shown in beside its own
     # text
     prompts: str | None = None  # a YAML file; None for settings/prompts_camvid.yaml
     text: Literal["hashed", "aligned", "clip"] = "hashed"  # hashed words, 01's text tower, one of open_clip's
     text_width: int = 64  # of hashed words
-    clip_model: str = "ViT-B-32"
-    clip_weights: str | None = None  # one of open_clip's, such as "openai"; None draws random ones
+    clip_model: str = "ViT-B-32"  # one of open_clip's, for text or teacher "clip"
+    clip_weights: str | None = None  # such as "openai"; None draws random ones
     # networks
-    teacher: Literal["body", "clip"] = "body"  # where the teacher's features come from
-    teacher_body: Network = Network(width=16)
+    teacher: Literal["body", "clip", "diffusion"] = "body"  # where the teachers' features come from
+    teacher_body: Network = Network(width=16)  # with "diffusion", its width is that of the decoder
+    diffusion_model: str = "stable-diffusion-v1-5/stable-diffusion-v1-5"  # id or folder; "tiny" has random weights
+    diffusion_step: int = 100
+    diffusion_side: int | None = None  # pixels that a picture's shorter side is scaled to; None: as it is
+    keep_features: bool = False  # on disk, below the run's folder
+    mask_steps: bool = False  # the original's: feeds the truth to the teacher while it trains
     student: Network = Network()
     # training
     batch: int = 8
@@ -80,6 +87,7 @@ class CamVidPromptKdSettings(Settings):
     mse_weight: float = 1.0
     channel_weight: float = 1.0
     features_weight: float = 1.0
+    cache_teacher: bool = False  # its logits, on disk: where a pass of it costs more than reading them
     allow_weaker_teacher: bool = False
 
     def offline(self) -> CamVidPromptKdSettings:
@@ -120,7 +128,8 @@ ARMS = {
 }
 # Arms that are the best of these on validation (the first of equals), under a name of their own: nothing is trained.
 # All labels, for as many steps as the few-labels pair, is what the baseline has.
-CHOSEN = {"teacher": tuple(PROMPT_TEACHERS), "distilled": ("distilled_kl", "distilled_mse"), "all_labels": ("baseline",)}
+CHOSEN = {"teacher": tuple(PROMPT_TEACHERS), "distilled": ("distilled_kl", "distilled_mse"),
+          "all_labels": ("baseline",)}  # fmt: skip
 MORE_LABELS = (2, 5, 16)  # times few_labels
 ABLATION_ARMS = {
     "long_few_labels_baseline": Arm(few=1, longer=2),
@@ -157,16 +166,11 @@ COMPARISONS = [
 
 @dataclass
 class Data:
-    """The three splits of a CamVid root.
-
-    Attributes:
-        drawn: small enough to be kept in memory.
-    """
+    """The three splits of a CamVid root."""
 
     train: CamVid
     validation: CamVid
     test: CamVid
-    drawn: bool
 
 
 def open_data(settings: CamVidPromptKdSettings, data: str | Path | None = None, root: str | Path = "data") -> Data:
@@ -179,7 +183,7 @@ def open_data(settings: CamVidPromptKdSettings, data: str | Path | None = None, 
     place = Path(data) if data is not None else drawn_camvid(
         root, train=settings.train_frames, val=settings.val_frames, test=settings.test_frames,
         size=settings.size)  # fmt: skip
-    return Data(*(CamVid(place, split) for split in ("train", "val", "test")), drawn=data is None)
+    return Data(*(CamVid(place, split) for split in ("train", "val", "test")))
 
 
 def count_pixels(dataset, keys=None) -> Tensor:
@@ -242,16 +246,22 @@ def build_terms(names: tuple[str, ...], settings: CamVidPromptKdSettings, channe
 
 
 def build_distiller(student: nn.Module, teacher: nn.Module | None, names: tuple[str, ...],
-                    settings: CamVidPromptKdSettings, weights: Tensor | None = None) -> Distiller:  # fmt: skip
-    """The student with its terms; without names it learns from labels alone, as the teachers do."""
+                    settings: CamVidPromptKdSettings, weights: Tensor | None = None, cache=None,
+                    task: Callable = segmentation_step) -> Distiller:  # fmt: skip
+    """The student with its terms; without names it learns from labels alone, as the teachers do.
+
+    Args:
+        cache: answers in the teacher's place.
+        task: the step whose loss is that of the labels.
+    """
 
     def step(model, batch):
-        return segmentation_step(model, batch, weights)
+        return task(model, batch, weights)
 
     if not names:
         return Distiller(student, student_step=step)
     terms = build_terms(names, settings, (student.channels, teacher.channels), weights)
-    return Distiller(student, LiveTeacher(teacher, teacher_step), terms, step)
+    return Distiller(student, cache or LiveTeacher(teacher, teacher_step), terms, step)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -12,8 +13,10 @@ from kdnb.datasets.camvid import CLASSES
 from kdnb.errors import InputError
 from kdnb.models.clip import build_tokenizer, full_teacher
 from kdnb.models.dense_clip import DenseClip
+from kdnb.models.diffusion import DiffusionFeatures, DiffusionSegmenter
 from kdnb.models.prompts import PromptSet, class_embeddings, clip_texts, hashed_words
 from kdnb.models.segmenter import PromptSegmenter, resized
+from kdnb.models.stable_diffusion import Diffusion, stable_diffusion, tiny_diffusion
 from kdnb.projects.aligned import aligned, folder_of, how_to_get, kept
 from kdnb.projects.camvid_prompt_kd import PROMPT_TEACHERS, CamVidPromptKdSettings, build
 from kdnb.projects.coco_alignment import CocoAlignmentSettings
@@ -60,20 +63,38 @@ class LinearSegmenter(nn.Module):
 
 
 def build_teacher(name: str, settings: CamVidPromptKdSettings, prompts: PromptSet, encode: Encoder, seed: int,
-                  body: dict[str, Tensor] | None = None) -> nn.Module:  # fmt: skip
+                  body: dict[str, Tensor] | None = None, folder: Path | None = None) -> nn.Module:  # fmt: skip
     """The teacher of this name with a fresh head.
+
+    A diffusion model is told the prompts too, as in DIFF; the image-only teacher's is told nothing.
 
     Args:
         name: "image_only", or one of PROMPT_TEACHERS.
         body: weights of a trained one; its own head's are left out.
+        folder: where diffusion features are kept; None computes them each time.
     """
+    kind = PROMPT_TEACHERS.get(name)
     if settings.teacher == "clip":
         trunk = DenseClip(settings.clip_model, settings.clip_weights)
+    elif settings.teacher == "diffusion":
+        texts = None if kind is None else prompts.texts(kind)
+        features = DiffusionFeatures(diffusion(settings.diffusion_model), texts, settings.diffusion_step,
+                                     short_side=settings.diffusion_side, folder=folder,
+                                     mask_steps=settings.mask_steps)  # fmt: skip
+        torch.manual_seed(seed)
+        trunk = DiffusionSegmenter(features, width=settings.teacher_body.width)
     else:
         trunk = build(settings.teacher_body, seed)
         if body is not None:
             trunk.load_state_dict(body)
     torch.manual_seed(seed)
-    if name == "image_only":
+    if kind is None:
         return LinearSegmenter(trunk, trunk.channels)
-    return PromptSegmenter(trunk, class_embeddings(prompts, PROMPT_TEACHERS[name], encode), trunk.channels)
+    return PromptSegmenter(trunk, class_embeddings(prompts, kind, encode), trunk.channels)
+
+
+@cache
+def diffusion(model: str) -> Diffusion:
+    """Loaded once: the teachers share it."""
+    torch.manual_seed(0)
+    return tiny_diffusion() if model == "tiny" else stable_diffusion(model)
