@@ -28,20 +28,21 @@ from kdnb.world.export_kitti import drawn_kitti
 
 PROJECT = "04_kitti_pseudo_lidar"
 PRIMARY = "AP3D_R40_50"  # cars, moderate, in 3D at an overlap of 0.5 (the loose one), mean over 40 recalls
+DRIVES = 1  # the drawn drives; settings were chosen on those of 0, so that no test frame had a say
 
 
 class KittiPseudoLidarSettings(Settings):
     """Settings of this project; ``settings/kitti_pseudo_lidar.yaml`` has a block of them for each profile."""
 
     # data
-    train_frames: int = 300  # drawn, when no DATA is given
+    train_frames: int = 150  # drawn, when no DATA is given
     val_frames: int = 40
-    test_frames: int = 60
+    test_frames: int = 100
     size: tuple[int, int] = (828, 250)  # width, height
     beams: int = 32
     sector: int = 45  # degrees to either side that the LiDAR sees
     validation: float = 0.1  # held out of train, where DATA shows no labels of its test frames and val is what we test
-    few_labels: int = 30
+    few_labels: int = 20
     least_points: int = 3  # objects that the LiDAR hit less often are not learnt
     image_width: int = 0  # pixels that a detector sees images wide; 0: as they are
     turns: list[float] = [-5.0, 0.0, 5.0]  # degrees and factors of the views in training, beside the mirrored ones
@@ -72,13 +73,13 @@ class KittiPseudoLidarSettings(Settings):
     precision: str = "auto"
     workers: int = 0
     checkpoint_every: int = 0
-    curve_points: int = 2  # how often each arm is scored on validation while training
+    curve_points: int = 1  # how often each arm is scored on validation while training; the best weights are kept
     processes: int = 1  # arms that train side by side, one core each
     # distillation: factors on the original's weights in two phases, see ``bev_terms``
-    bev_scale: float = 1.0
+    bev_scale: float = 10.0
     logit_scale: float = 20.0
     box_scale: float = 1.0
-    switch: float = 0.5  # when the second phase begins
+    switch: float = 1.0  # when the second phase begins, as a share of training; 0.5 in the original
     allow_weaker_teacher: bool = False
     # answers
     score_threshold: float = 0.05
@@ -121,12 +122,12 @@ ARMS = {
     "distilled": Arm(KD),
     "few_labels_baseline": Arm(few_labels=True),
     "few_labels_distilled": Arm(KD, few_labels=True),
-    "baseline_from_scratch": Arm(scratch=True),
-    "distilled_from_scratch": Arm(KD, scratch=True),
     "image_blanked": Arm(image=False, of="baseline"),
     "teacher_image_blanked": Arm(points="velodyne", image=False, of="teacher"),
 }
 ABLATION_ARMS = {
+    "baseline_from_scratch": Arm(scratch=True),
+    "distilled_from_scratch": Arm(KD, scratch=True),
     "bev_only": Arm(("kd_bev",)),
     "logit_only": Arm(("kd_logit",)),
     "box_only": Arm(("kd_box",)),
@@ -184,7 +185,7 @@ def open_data(settings: KittiPseudoLidarSettings, data: str | Path | None = None
     """
     place = Path(data) if data is not None else drawn_kitti(
         root, train=settings.train_frames, val=settings.val_frames, test=settings.test_frames, size=settings.size,
-        beams=settings.beams, sector=settings.sector)  # fmt: skip
+        beams=settings.beams, sector=settings.sector, seed=DRIVES)  # fmt: skip
     sources, parts = split_frames(place, settings.validation)
     opened = Data(place, sources, *parts, drawn=data is None)
     for name, frames in zip(("training", "validation", "test"), parts, strict=True):
@@ -234,9 +235,9 @@ def count_objects(data: Data) -> pd.DataFrame:
 
 
 def count_by_distance(frames: list[Frame], distances: list[tuple[int, int]], name: str = "Car") -> dict[str, int]:
-    """How many objects of a class count at difficulty moderate, by metres ahead: {"0_10m": 12, ...}."""
+    """How many objects of a class count at difficulty moderate, by metres ahead: {"0 to 10 m": 12, ...}."""
     labels = [label for frame in frames for label in frame.labels if label.type == name and counts_as(label, "moderate")]
-    return {f"{near}_{far}m": sum(near <= label.z < far for label in labels) for near, far in distances}
+    return {f"{near} to {far} m": sum(near <= label.z < far for label in labels) for near, far in distances}
 
 
 # --- networks ---------------------------------------------------------------------------------------------------

@@ -58,7 +58,7 @@ def reached(truth: dict, found: dict, threshold: float, near: float) -> np.ndarr
 
 
 def what_arms_find(frame: Frame, clouds: dict[str, np.ndarray], found: dict[str, dict], threshold: float = 0.3,
-                   ahead: float = 45.0, aside: float = 18.0) -> Figure:  # fmt: skip
+                   ahead: float = 40.0, aside: float = 15.0) -> Figure:  # fmt: skip
     """A column for each arm: its boxes over the image, and from above on the cloud that it sees; truth in black.
 
     Args:
@@ -66,7 +66,7 @@ def what_arms_find(frame: Frame, clouds: dict[str, np.ndarray], found: dict[str,
         found: arm → its detections in this frame.
         threshold: least score of a box that is shown.
     """
-    width, share = 4.4, frame.image_size[1] / frame.image_size[0]
+    width, share = 5.0, frame.image_size[1] / frame.image_size[0]
     above, below = width * share, width * ahead / (2 * aside)
     figure, axes = new_figure(width * len(found) + 1.4, above + below + 0.8, 2, len(found), squeeze=False,
                               height_ratios=[above, below])  # fmt: skip

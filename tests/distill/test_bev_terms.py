@@ -41,8 +41,8 @@ def test_values_against_a_loop():
     for y in range(6):
         for x in range(5):
             h = heat[0, :, y, x].max()
-            features += (0.1 + h) * (s["bev"] - t["bev"])[0, :, y, x].pow(2).mean()
-            weights += 0.1 + h
+            features += (0.01 + h) * (s["bev"] - t["bev"])[0, :, y, x].pow(2).mean()
+            weights += 0.01 + h
             if h > 0.3:
                 difference = (s["boxes"] - t["boxes"])[0, :, y, x]
                 boxes += h * (difference[:6].abs().sum() + 2 * difference[6:8].pow(2).sum())
