@@ -41,6 +41,7 @@ from kdnb.projects.camvid_prompt_kd import (
     ARMS,
     CHOSEN,
     COMPARISONS,
+    MORE_LABELS,
     PRIMARY,
     PROJECT,
     PROMPT_TEACHERS,
@@ -311,6 +312,18 @@ class Experiment:
         for frame, classes in self.predictions(name).items():
             Image.fromarray(classes.numpy()).save(folder / files[frame])
         return folder
+
+    def scores_by_labels(self, who: str) -> dict[int, list[float]]:
+        """Number of labelled frames → [mIoU] of the arms that are finished, for the figure ``labels_curve``.
+
+        Args:
+            who: "baseline", which ends at all labels, or "distilled".
+        """
+        arms = {len(self.labelled(1)): f"few_labels_{who}"}
+        arms |= {len(self.labelled(n)): f"few_labels_x{n}_{who}" for n in MORE_LABELS}
+        if who == "baseline":
+            arms[len(self.order)] = "all_labels"
+        return {count: [self.results[name].numbers[PRIMARY]] for count, name in arms.items() if name in self.results}
 
     # --- evidence -----------------------------------------------------------------------------------------------
 
