@@ -34,6 +34,7 @@ from kdnb.projects.kitti_pseudo_lidar import (
     ABLATION_ARMS,
     ARMS,
     COMPARISONS,
+    HEADLINES,
     KD,
     PRIMARY,
     PROJECT,
@@ -191,7 +192,8 @@ class Experiment:
     def _finish(self, name: str, model: Fusion3D, fitted: Fitted, validation: float) -> Result:
         found = self.detect(model, "test", self.arm(name))
         scores = kitti_scores(self.truth["test"], found_labels(found, self.data.test), self.settings.distances)
-        numbers = {**scores, "params": count_parameters(model), "size_mb": state_dict_mb(model),
+        shown = {key: value for key, value in scores.items() if key in HEADLINES or key.startswith(f"{PRIMARY}_")}
+        numbers = {**shown, "kitti": scores, "params": count_parameters(model), "size_mb": state_dict_mb(model),
                    "train_s": training_seconds(fitted, self.acc), "steps": fitted.steps}  # fmt: skip
         answers = {frame: {key: value.tolist() for key, value in one.items()} for frame, one in found.items()}
         return self._keep(name, Result(model, answers, numbers, validation, fitted))

@@ -125,7 +125,7 @@ def test_every_view_shows_the_same_street(experiment):
 
 
 def test_every_view_has_a_light_of_its_own_but_for_the_first(experiment):
-    views, _ = experiment._batches(project.Arm())
+    views, _ = experiment._batches(project.Arm(points="velodyne"))
     index, names = experiment.known[0], list(experiment.views)
     assert torch.equal(views[index, "plain"]["image"], torch.from_numpy(views.prepared.still(index)["image"].copy())
                        .permute(2, 0, 1))  # fmt: skip
