@@ -29,7 +29,9 @@ NOTEBOOK = "window.jupyterapp.shell.currentWidget"
 IDLE = f"() => {NOTEBOOK}?.sessionContext?.session?.kernel?.status === 'idle'"
 ALL_RUN = f"""() => [...{NOTEBOOK}.content.model.cells].every(cell => cell.type !== 'code'
     || !cell.sharedModel.source.trim() || cell.executionCount) && ({IDLE})()"""
-FAULTS = '[data-mime-type="application/vnd.jupyter.error"], [data-mime-type="application/vnd.jupyter.stderr"]'
+ERROR = '[data-mime-type="application/vnd.jupyter.error"]'
+FAULTS = f'{ERROR}, [data-mime-type="application/vnd.jupyter.stderr"]'
+STOPPED = f"() => ({ALL_RUN})() || (({IDLE})() && document.querySelector('{ERROR}') !== null)"
 
 
 @contextmanager
@@ -92,18 +94,19 @@ def browser_page(base: str):
 
 
 def open_and_run(page, base: str, token: str, name: str, seconds: float) -> None:
-    """Open a notebook alone in the page and run all of its cells."""
+    """Open a notebook alone in the page and run all of its cells, or those up to the first that raises."""
     page.goto(f"{base}/doc/tree/{name}?reset&token={token}")
     page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=60_000)
     page.wait_for_selector("#jupyterlab-splash", state="detached", timeout=60_000)
     page.wait_for_function(IDLE, timeout=60_000)
     page.evaluate("() => window.jupyterapp.commands.execute('notebook:run-all-cells')")
-    page.wait_for_function(ALL_RUN, timeout=1000 * seconds)
+    page.wait_for_function(STOPPED, timeout=1000 * seconds)
 
 
 def faults(page) -> list[str]:
-    """Every error and every line on stderr that the page shows now, progress bars left out."""
-    return [text for text in page.locator(FAULTS).all_inner_texts() if "it/s" not in text and "image/s" not in text]
+    """Every error and every line on stderr that the page shows now; progress bars, also wiped ones, left out."""
+    return [text for text in page.locator(FAULTS).all_inner_texts()
+            if text.strip() and "it/s" not in text and "image/s" not in text]  # fmt: skip
 
 
 def with_parameters(notebook: dict, **values) -> dict:
