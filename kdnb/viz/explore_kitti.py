@@ -25,8 +25,8 @@ WIDE, HIGH, ABOVE, GAP = 828, 420, 520, 6  # pixels: of an image at most, of the
 LONGEST = 1242  # pixels to which an uploaded image is shrunk
 KITTI_FOV = 81  # degrees
 GUESSED = """<i>The calibration is guessed from the field of view: a level camera without distortion, mounted as
-KITTI's. The depth of <code>tiny</code> is right only for the camera it was trained with (81 degrees across, 3.3 times
-as wide as high, drawn streets). Elsewhere distances are wrong, and boxes with them.</i>"""
+KITTI's. The depth of <code>tiny</code> comes from a network that has seen one camera (81 degrees across, 3.3 times as wide
+as high) and drawn streets; it is scaled with the focal length. Elsewhere distances may be wrong, and boxes with them.</i>"""
 
 
 @dataclass
@@ -63,7 +63,7 @@ class KittiExplorer:
         wide = {"style": {"description_width": "90px"}, "layout": widgets.Layout(width="330px")}
         self.picture = widgets.Dropdown(options=options, description="frame", **wide)
         self.threshold = widgets.FloatSlider(0.3, min=0.05, max=0.95, step=0.05, description="threshold", **wide)
-        self.cloud = widgets.ToggleButtons(options=list(clouds), style={"button_width": "110px"})
+        self.cloud = widgets.ToggleButtons(options=list(clouds), style={"button_width": "130px"})
         box = {"indent": False, "layout": widgets.Layout(width="140px")}
         self.arms = {name: widgets.Checkbox(True, description=arm_label(name), **box) for name in (TRUTH, *found)}
         self.upload = widgets.FileUpload(accept="image/*", multiple=False, description="your image")
