@@ -137,9 +137,10 @@ class PromptSegmenter(nn.Module):
             loses its own head, which would be a parameter without a gradient.
         embeddings: (K, D), such as ``kdnb.models.prompts.class_embeddings`` gives; a buffer, saved with the weights.
         dim: channels of the body's features, its ``channels``.
+        learned: ``embeddings`` are only where training starts from: the class vectors then mean no text.
     """
 
-    def __init__(self, body: nn.Module, embeddings: Tensor, dim: int):
+    def __init__(self, body: nn.Module, embeddings: Tensor, dim: int, learned: bool = False):
         super().__init__()
         self.body = body
         if getattr(body, "head", None) is not None:
@@ -147,7 +148,11 @@ class PromptSegmenter(nn.Module):
         self.channels = embeddings.shape[1]
         self.project = nn.Conv2d(dim, self.channels, 1)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))  # starts as CLIP's and is bounded as it
-        self.register_buffer("prompts", F.normalize(embeddings.detach().float(), dim=-1).clone())
+        vectors = F.normalize(embeddings.detach().float(), dim=-1).clone()
+        if learned:
+            self.prompts = nn.Parameter(vectors)
+        else:
+            self.register_buffer("prompts", vectors)
 
     def set_prompts(self, embeddings: Tensor) -> None:
         """Replace the text embeddings (K, D) of the classes.
@@ -158,7 +163,7 @@ class PromptSegmenter(nn.Module):
         if embeddings.shape != self.prompts.shape:
             raise InputError(f"prompt embeddings are {tuple(embeddings.shape)}, expected {tuple(self.prompts.shape)} "
                              "(classes, width) as the teacher was trained with")  # fmt: skip
-        self.prompts.copy_(F.normalize(embeddings.detach().float(), dim=-1))
+        self.prompts.data.copy_(F.normalize(embeddings.detach().float(), dim=-1))
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """uint8 (N, 3, H, W) → "logits" (N, K, H, W); "features" (N, D, h, w), vectors in the space of the texts."""
@@ -166,7 +171,8 @@ class PromptSegmenter(nn.Module):
         length = torch.linalg.vector_norm(features, dim=1, keepdim=True).clamp(min=1e-8)
         with torch.autocast(features.device.type, enabled=False):  # a scale of 100 would make half precision coarse
             # the length is divided out of K maps, not out of D: half the time of the step's prompts
-            cosines = F.conv2d(features, self.prompts[:, :, None, None]) / length
+            prompts = F.normalize(self.prompts, dim=-1)  # those that are learned may leave the sphere
+            cosines = F.conv2d(features, prompts[:, :, None, None]) / length
         return {"logits": resized(clipped_scale(self) * cosines, images.shape[2:]), "features": features}
 
     def feature_map(self, images: Tensor) -> Tensor:

@@ -113,8 +113,9 @@ class Experiment:
         self.train("all_labels")
 
     def learns_from_teacher(self, name: str) -> bool:
-        of = self.is_also(name) if name == "distilled" else name
-        return bool((ARMS | ABLATION_ARMS).get(of, Arm()).terms)
+        if name in ("distilled", "baseline_matched"):  # the latter asks what the former costs
+            return True
+        return bool((ARMS | ABLATION_ARMS).get(name, Arm()).terms)
 
     def needs(self, name: str) -> list[str]:
         """The arms that must be finished before this one."""
@@ -164,15 +165,23 @@ class Experiment:
             arm = self.arm(name)
             model, steps, lr = build(settings.student, seed), round(settings.student_steps * arm.longer), settings.lr
         views, plan, weights = self._batches(arm)
-        teacher = self.train(arm.teacher).model if arm.terms else None
         task = diffusion_step if name in TEACHERS and settings.teacher == "diffusion" else segmentation_step
+        teacher, teachers_weights = self._teacher_of(arm)
         cache = self._cache_for(arm)
-        distiller = build_distiller(model, teacher, arm.terms, settings, weights, cache, task)
+        distiller = build_distiller(model, teacher, arm.terms, settings, weights, teachers_weights, cache, task)
         torch.manual_seed(seed)
         fitted = fit(distiller, views, plan, how_to_train(settings, steps, lr), collate=collate, name=name,
                      checkpoint=self.run.folder / "checkpoints" / f"{name}.pt" if settings.checkpoint_every else None,
                      validate=lambda _: self._validation_score(model))  # fmt: skip
-        return self._finish(name, model, fitted, cpu_seconds(cache) if cache else 0.0)
+        return self._finish(name, model, fitted, weights, cpu_seconds(cache) if cache else 0.0)
+
+    def _teacher_of(self, arm: Arm) -> tuple[nn.Module | None, Tensor | None]:
+        """The network that an arm learns from, and the class weights which that one was trained with."""
+        if not arm.terms:
+            return None, None
+        teacher = self.train(arm.teacher)
+        weights = teacher.answers["class_weights"]
+        return teacher.model, None if weights is None else torch.tensor(weights)
 
     def _fresh_teacher(self, name: str) -> nn.Module:
         body = self.train("body").model.state_dict() if self.settings.teacher == "body" else None
@@ -195,21 +204,20 @@ class Experiment:
             pools = [(labelled, size // 2), (others, size - size // 2)]
         views = SegmentationViews(self.data.train, settings.size[::-1], labelled, keep=not settings.workers)
         weights = None
-        if arm.weighted or settings.class_weights:
+        if settings.class_weights if arm.weighted is None else arm.weighted:
             weights = class_weights(count_pixels(views, [(i, "plain") for i in labelled]))
         plan = Plan(pools, in_lights(settings.views, settings.lights), self.run.seed)
         return RelitViews(views), plan, weights
 
     def cost_of_distilling(self) -> float:
         """How many times longer than the baseline ``distilled`` trains for; see ``step_cost``."""
-        arm, teacher = self.arm(self.train("distilled").numbers["of"]), self.train("teacher").model
+        arm = self.arm(self.train("distilled").numbers["of"])
+        (teacher, teachers_weights), cache = self._teacher_of(arm), self._cache_for(arm)
         views, plan, weights = self._batches(arm)
-
-        cache = self._cache_for(arm)
 
         def fresh(terms):
             student = build(self.settings.student, self.run.seed)
-            return lambda: build_distiller(student, teacher, terms, self.settings, weights, cache)
+            return lambda: build_distiller(student, teacher, terms, self.settings, weights, teachers_weights, cache)
 
         return cost_of_distilling(
             self.run, self.acc, fresh(()), fresh(arm.terms),
@@ -217,14 +225,16 @@ class Experiment:
             how_to_train(self.settings, self.settings.student_steps, self.settings.lr),
             lambda: cpu_seconds(cache) if cache else 0.0)  # fmt: skip
 
-    def _finish(self, name: str, model: nn.Module, fitted: Fitted, extra_seconds: float) -> Result:
+    def _finish(self, name: str, model: nn.Module, fitted: Fitted, weights: Tensor | None,
+                extra_seconds: float) -> Result:  # fmt: skip
         confusions, scores = self._test(model)
         body = self.train("body").numbers if name in TEACHERS and self.settings.teacher == "body" else {}
         numbers = {**scores, "params": count_parameters(model), "size_mb": state_dict_mb(model),
                    "train_s": training_seconds(fitted, self.acc) + extra_seconds + body.get("train_s", 0.0),
                    "steps": fitted.steps + body.get("steps", 0)}  # fmt: skip
         validation = max((score for _, score in fitted.scores), default=float("nan"))
-        return self._keep(name, Result(model, {"confusions": confusions.tolist()}, numbers, validation, fitted))
+        answers = {"confusions": confusions.tolist(), "class_weights": None if weights is None else weights.tolist()}
+        return self._keep(name, Result(model, answers, numbers, validation, fitted))
 
     def _keep(self, name: str, result: Result) -> Result:
         if self.acc.is_main_process:

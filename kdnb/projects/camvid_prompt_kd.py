@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from kdnb.datasets.camvid import CLASSES, VOID, CamVid
 from kdnb.distill.distiller import Distiller, LiveTeacher
-from kdnb.distill.segmentation import feature_terms, response_terms, teacher_step
+from kdnb.distill.segmentation import feature_terms, response_terms, taught_pixels, teacher_step
 from kdnb.distill.terms import Term
 from kdnb.errors import InputError
 from kdnb.models.prompts import KINDS
@@ -75,7 +75,7 @@ class CamVidPromptKdSettings(Settings):
     schedule: str = "onecycle"
     milestones: list[float] = [0.75, 0.92]  # of schedule "step", as fractions of training
     clip: float = 1.0
-    class_weights: bool = False  # in every arm, the teachers included
+    class_weights: bool = True  # rare classes weigh more in every loss, the teachers' included; see ``class_weights``
     precision: str = "auto"
     workers: int = 0
     checkpoint_every: int = 0
@@ -83,6 +83,7 @@ class CamVidPromptKdSettings(Settings):
     processes: int = 1  # arms that train side by side, one core each
     # distillation
     temperature: float = 1.0
+    kd_every: int = 2  # pixels down and across that one is compared of: the networks answer at half size, then enlarge
     kl_weight: float = 1.0
     mse_weight: float = 1.0
     channel_weight: float = 1.0
@@ -106,14 +107,14 @@ class Arm:
         teacher: the arm that it learns from.
         few: only so many times ``settings.few_labels`` frames have labels; 0: all have.
         longer: factor on the number of steps.
-        weighted: classes weigh more in the loss the rarer they are; see ``class_weights``.
+        weighted: whether rare classes weigh more in its loss; None: as the settings say.
     """
 
     terms: tuple[str, ...] = ()
     teacher: str = "teacher"
     few: int = 0
     longer: float = 1.0
-    weighted: bool = False
+    weighted: bool | None = None
 
 
 KL = ("kd_kl",)
@@ -141,8 +142,8 @@ ABLATION_ARMS = {
     "few_labels_mse": Arm(("kd_mse",), few=1),
     "few_labels_channel": Arm(("kd_channel",), few=1),
     "few_labels_features": Arm(("kd_features",), few=1),
-    "few_labels_weighted_baseline": Arm(few=1, weighted=True),
-    "few_labels_weighted_distilled": Arm(KL, few=1, weighted=True),
+    "few_labels_unweighted_baseline": Arm(few=1, weighted=False),
+    "few_labels_unweighted_distilled": Arm(KL, few=1, weighted=False),
 }  # fmt: skip
 COMPARISONS = [
     ("distilled", "baseline"),
@@ -157,8 +158,8 @@ COMPARISONS = [
     *((f"few_labels_from_{kind}", "few_labels_from_image_only") for kind in KINDS),
     *((f"few_labels_x{n}_distilled", f"few_labels_x{n}_baseline") for n in MORE_LABELS),
     *((f"few_labels_{kind}", "few_labels_distilled") for kind in ("mse", "channel", "features")),
-    ("few_labels_weighted_distilled", "few_labels_weighted_baseline"),
-    ("few_labels_weighted_baseline", "few_labels_baseline"),
+    ("few_labels_unweighted_distilled", "few_labels_unweighted_baseline"),
+    ("few_labels_unweighted_baseline", "few_labels_baseline"),
 ]
 
 
@@ -221,23 +222,35 @@ def build(network: Network, seed: int) -> nn.Module:
 # --- distillation -----------------------------------------------------------------------------------------------
 
 def build_terms(names: tuple[str, ...], settings: CamVidPromptKdSettings, channels: tuple[int, int],
-                weights: Tensor | None = None) -> list[Term]:  # fmt: skip
-    """The terms with these names. A teacher that was trained without class weights is told of them: see
-    ``kdnb.distill.segmentation.pixel_weights``.
+                weights: Tensor | None = None, teachers_weights: Tensor | None = None) -> list[Term]:  # fmt: skip
+    """The terms with these names.
+
+    Who learns with class weights w says r ∝ w·q where q is the truth. Where student and teacher have learned with
+    other weights, the teacher's answer is turned into the student's first: see ``pixel_weights`` of
+    ``kdnb.distill.segmentation``.
 
     Args:
         channels: of the student's and of the teacher's "features".
-        weights: (11,) of the classes, in the student's task loss; None counts all pixels alike.
+        weights: (11,) of the classes in the student's task loss; None: all alike.
+        teachers_weights: likewise, when the teacher was trained.
     """
+    every, none = settings.kd_every, torch.ones(len(CLASSES))
+    ratio = (none if weights is None else weights) / (none if teachers_weights is None else teachers_weights)
+
+    def of_student(seen):
+        return seen["logits"][..., ::every, ::every]
+
+    def of_teacher(seen, student_seen):
+        logits = seen["logits"][..., ::every, ::every]
+        return logits + ratio.log().to(logits)[:, None, None]
+
+    def taught(seen):
+        return taught_pixels(seen)[..., ::every, ::every]
+
     one_each = {"kl": settings.kl_weight, "mse": settings.mse_weight, "channel": settings.channel_weight}
-    terms = [term for kind, weight in one_each.items()
+    terms = [dataclasses.replace(term, student=of_student, teacher=of_teacher, mask=taught)
+             for kind, weight in one_each.items()
              for term in response_terms(kind, settings.temperature, weight, weights)]  # fmt: skip
-    if weights is not None and not settings.class_weights:
-
-        def told(teacher_seen, student_seen):
-            return teacher_seen["logits"] + weights.log().to(teacher_seen["logits"])[:, None, None]
-
-        terms = [dataclasses.replace(term, teacher=told) for term in terms]
     terms += feature_terms(channels, weight=settings.features_weight)
     unknown = sorted(set(names) - {term.name for term in terms})
     if unknown:
@@ -246,11 +259,13 @@ def build_terms(names: tuple[str, ...], settings: CamVidPromptKdSettings, channe
 
 
 def build_distiller(student: nn.Module, teacher: nn.Module | None, names: tuple[str, ...],
-                    settings: CamVidPromptKdSettings, weights: Tensor | None = None, cache=None,
+                    settings: CamVidPromptKdSettings, weights: Tensor | None = None,
+                    teachers_weights: Tensor | None = None, cache=None,
                     task: Callable = segmentation_step) -> Distiller:  # fmt: skip
     """The student with its terms; without names it learns from labels alone, as the teachers do.
 
     Args:
+        weights, teachers_weights: see ``build_terms``.
         cache: answers in the teacher's place.
         task: the step whose loss is that of the labels.
     """
@@ -260,7 +275,7 @@ def build_distiller(student: nn.Module, teacher: nn.Module | None, names: tuple[
 
     if not names:
         return Distiller(student, student_step=step)
-    terms = build_terms(names, settings, (student.channels, teacher.channels), weights)
+    terms = build_terms(names, settings, (student.channels, teacher.channels), weights, teachers_weights)
     return Distiller(student, cache or LiveTeacher(teacher, teacher_step), terms, step)
 
 

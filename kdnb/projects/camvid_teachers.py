@@ -1,4 +1,4 @@
-"""05's teachers: one body, and on it a head that knows the classes' words, or a linear one that knows none."""
+"""05's teachers: one body, and on it a head that knows the classes' words, or learns its class vectors itself."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kdnb.models.clip import build_tokenizer, full_teacher
 from kdnb.models.dense_clip import DenseClip
 from kdnb.models.diffusion import DiffusionFeatures, DiffusionSegmenter
 from kdnb.models.prompts import PromptSet, class_embeddings, clip_texts, hashed_words
-from kdnb.models.segmenter import PromptSegmenter, resized
+from kdnb.models.segmenter import PromptSegmenter
 from kdnb.models.stable_diffusion import Diffusion, stable_diffusion, tiny_diffusion
 from kdnb.projects.aligned import aligned, folder_of, how_to_get, kept
 from kdnb.projects.camvid_prompt_kd import PROMPT_TEACHERS, CamVidPromptKdSettings, build
@@ -46,27 +46,12 @@ def text_encoder(settings: CamVidPromptKdSettings, root: str | Path = "data") ->
     return clip_texts(model, build_tokenizer(model, settings.clip_model))
 
 
-class LinearSegmenter(nn.Module):
-    """The image-only teacher: the body of the others under a 1x1 convolution, as segmenters commonly have it."""
-
-    def __init__(self, body: nn.Module, dim: int, classes: int = len(CLASSES)):
-        super().__init__()
-        self.body, self.channels = body, dim
-        if getattr(body, "head", None) is not None:
-            body.head = None
-        self.head = nn.Conv2d(dim, classes, 1)
-
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """uint8 (N, 3, H, W) → "logits" (N, classes, H, W), "features" (N, dim, h, w)."""
-        features = self.body.feature_map(images)
-        return {"logits": resized(self.head(features), images.shape[2:]), "features": features}
-
-
 def build_teacher(name: str, settings: CamVidPromptKdSettings, prompts: PromptSet, encode: Encoder, seed: int,
                   body: dict[str, Tensor] | None = None, folder: Path | None = None) -> nn.Module:  # fmt: skip
     """The teacher of this name with a fresh head.
 
-    A diffusion model is told the prompts too, as in DIFF; the image-only teacher's is told nothing.
+    The image-only teacher has the same head as the others, but its class vectors start at random and are learned. A
+    diffusion model is told the prompts too, as in DIFF; the image-only teacher's is told nothing.
 
     Args:
         name: "image_only", or one of PROMPT_TEACHERS.
@@ -89,7 +74,8 @@ def build_teacher(name: str, settings: CamVidPromptKdSettings, prompts: PromptSe
             trunk.load_state_dict(body)
     torch.manual_seed(seed)
     if kind is None:
-        return LinearSegmenter(trunk, trunk.channels)
+        vectors = torch.randn(len(CLASSES), encode(["anything"]).shape[1])
+        return PromptSegmenter(trunk, vectors, trunk.channels, learned=True)
     return PromptSegmenter(trunk, class_embeddings(prompts, kind, encode), trunk.channels)
 
 
