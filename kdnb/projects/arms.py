@@ -118,7 +118,7 @@ class Arms:
         saved = json.loads(self._record(name).read_text())["numbers"]
         key = self.primary if self.primary in saved else next(iter(saved))  # a network kept beside the arms has another
         score = float("nan") if saved[key] is None else saved[key]
-        return f"{name:28s} {key} {score:5.1f}   {saved['steps']} steps   {saved['train_s']:.0f} s"
+        return f"{name:28s} {key} {score:6.2f}   {saved['steps']} steps   {saved['train_s']:.0f} s"
 
     def _record(self, name: str) -> Path:
         return self.run.folder / "arms" / f"{name}.json"
@@ -145,13 +145,13 @@ def training_seconds(fitted: Fitted, acc) -> float:
 
 
 def compare_arms(results: dict, pairs: Iterable[tuple[str, str]], metric: Callable[[str], Callable],
-                 items: int) -> dict[str, Comparison]:  # fmt: skip
+                 items: int, higher_is_better: bool = True) -> dict[str, Comparison]:  # fmt: skip
     """"b_vs_a" → paired bootstrap over test items, for every pair (b, a) whose two arms are there.
 
     ``metric(name)`` is an arm's score as a function of how often each item was drawn; see ``paired_bootstrap``.
     """
-    return {f"{b}_vs_{a}": paired_bootstrap(metric(a), metric(b), items) for b, a in pairs
-            if a in results and b in results}  # fmt: skip
+    return {f"{b}_vs_{a}": paired_bootstrap(metric(a), metric(b), items, higher_is_better=higher_is_better)
+            for b, a in pairs if a in results and b in results}  # fmt: skip
 
 
 def add_costs(results: dict[str, Result], calls: dict[str, Callable], who: Callable[[str], str]) -> None:

@@ -78,7 +78,7 @@ def carry_out(experiment, stages: Sequence[str], ablations: bool, claims: str | 
     if {"all", "test"} & set(stages) and acc.is_main_process:
         for name, comparison in experiment.save().items():
             low, high = comparison.ci95
-            run.log(f"{name}: {comparison.delta:+.1f} [{low:+.1f}, {high:+.1f}] {comparison.verdict}")
+            run.log(f"{name}: {comparison.delta:+.2f} [{low:+.2f}, {high:+.2f}] {comparison.verdict}")
     if acc.is_main_process:
         print(f"results: {run.folder}", flush=True)
 

@@ -82,18 +82,20 @@ def cost_against_score(arms: dict[str, dict], metric: str) -> Figure:
 
 
 def forest(comparisons: dict, metric: str) -> Figure:
-    """Every comparison's gain with its 95 % interval; the verdict in words beside it."""
+    """Every comparison's difference with its 95 % interval; the verdict in words beside it."""
     figure, axes = new_figure(7.5, 0.9 + 0.42 * len(comparisons))
     names = list(comparisons)[::-1]
+    rates = all(c.higher_is_better for c in comparisons.values())  # in percent; what should be low is a loss
+    unit, decimals = (", points", 1) if rates else ("", 2)
     for row, c in enumerate(comparisons[name] for name in names):
         colour = {"BEATS": arm_colour("distilled"), "LOSES": arm_colour("baseline_matched")}.get(c.verdict, GREY)
         axes.plot(c.ci95, [row, row], color=colour, lw=2.5, solid_capstyle="butt")
         axes.plot(c.delta, row, "o", color=colour)
-        axes.annotate(f" {c.delta:+.1f}  {c.verdict}", (c.ci95[1], row), va="center", fontsize=9, xytext=(4, 0),
-                      textcoords="offset points")  # fmt: skip
+        axes.annotate(f" {c.delta:+.{decimals}f}  {c.verdict}", (c.ci95[1], row), va="center", fontsize=9,
+                      xytext=(4, 0), textcoords="offset points")  # fmt: skip
     axes.axvline(0, color="black", lw=1)
     axes.set_yticks(range(len(names)), [arm_label(name).replace(" vs ", "\nvs ") for name in names], fontsize=8)
-    axes.set_xlabel(f"difference in test {metric}, points, with 95 % interval (paired bootstrap)")
+    axes.set_xlabel(f"difference in test {metric}{unit}, with 95 % interval (paired bootstrap)")
     axes.margins(x=0.3)
     axes.set_ylim(-0.6, len(names) - 0.4)
     axes.grid(alpha=0.3, axis="x")
