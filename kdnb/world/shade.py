@@ -2,12 +2,15 @@
 
 import numpy as np
 
+from kdnb.world.car_paint import CAR_PAINT
 from kdnb.world.raycast import faces, into_frame, meet
 from kdnb.world.solids import SEMANTIC
-from kdnb.world.textures import PAINT, Patch, noise, smooth_noise
+from kdnb.world.textures import PAINT as STREET_PAINT
+from kdnb.world.textures import Patch, noise, smooth_noise
 
 GROUND_COLOURS = {"road": (0.36, 0.36, 0.375), "lane mark": (0.86, 0.86, 0.83), "pavement": (0.60, 0.58, 0.55),
                   "grass": (0.30, 0.43, 0.18)}
+PAINT = {**STREET_PAINT, **CAR_PAINT}
 FAR = 400.0  # metres; ground beyond is lost in the haze
 
 

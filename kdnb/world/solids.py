@@ -10,7 +10,7 @@ BOX, CYLINDER_Y, CYLINDER_Z, ELLIPSOID, RING = range(5)
 
 # Texture of a solid: what shade.py paints on its faces.
 (PLAIN, CAR_BODY, CABIN, VAN_BODY, BUS_BODY, TRAM_BODY, CARGO, WHEEL, HEAD, SHIRT, LEAVES, FACADE, ROOF, SIGN, SIGNAL,
- WOOD, FLOWERS, HELMET, LAMP) = range(19)
+ WOOD, FLOWERS, HELMET, LAMP, MODEL_BODY, MODEL_CABIN, RIM) = range(22)
 
 SEMANTICS = ("void", "sky", "road", "lane mark", "pavement", "grass", "building", "fence", "pole", "traffic sign",
              "tree", "car", "van", "truck", "bus", "tram", "person", "rider", "bicycle", "motorbike", "dog",

@@ -1,0 +1,61 @@
+"""One car close by: a bit of the street around it, and a loose cut-out whose shape follows the car's."""
+
+import numpy as np
+
+from kdnb.world import palette
+from kdnb.world.camera import Camera
+from kdnb.world.car_models import Model, model_car
+from kdnb.world.layout import Placer, draw_street
+from kdnb.world.scene import SPLITS, Scene, Stage, add_scenery, build, generator
+from kdnb.world.solids import solids
+
+OTHERS = ("car", "car", "van", "person", "bicycle", "truck", "motorbike")  # what else may stand about, farther away
+MARGIN = (0.03, 0.22)  # share of the car's width or height that is left free on each side
+WHOLE_LOOKS = ("train", "train", "test")  # one competition: light and facades of both kinds, in training and in test
+
+
+def _generator(seed, split, index, purpose):
+    generator(seed, split, index)  # refuses what it does not know
+    return np.random.Generator(np.random.PCG64([seed, SPLITS.index(split), index, purpose]))
+
+
+def make_close_up(seed: int, split: str, index: int, model: Model) -> tuple[Scene, dict]:
+    """Car ``index`` of a split, of a model: it stands 5.5 to 10 metres away, turned any way, in any light.
+
+    Returns the scene, whose first thing is the car, and the car's attributes.
+    """
+    rng = _generator(seed, split, index, 6)
+    kind = WHOLE_LOOKS[int(rng.integers(len(WHOLE_LOOKS)))]
+    look, street = palette.draw_look(rng, kind), draw_street(rng)
+    stage, placer = Stage(), Placer(rng, street, half_view=0.6, hidden=0.8)
+    kit, attributes = model_car(rng, model)
+    distance = rng.uniform(5.5, 10.0)
+    stage.thing("car", kit, attributes, distance, rng.uniform(-0.8, 0.8), rng.uniform(0, 2 * np.pi), "")
+    placer.claim_ego(stage.things[0])
+    for _ in range(int(rng.integers(0, 4))):
+        name = OTHERS[int(rng.integers(len(OTHERS)))]
+        parts = build(name, rng)
+        spot = placer.find(name, parts, (distance + 3, 30), near=True)
+        if spot:
+            stage.add(parts, *spot)
+    add_scenery(rng, stage, street, placer, kind)
+    height, pitch = round(rng.uniform(1.1, 2.4), 3), round(rng.uniform(0.0, 0.10), 4)
+    return Scene(solids(stage.placed), stage.things, street, look, height, pitch, 1.0, (seed, split, index)), attributes
+
+
+def cut_out(scene: Scene, size: tuple[int, int]) -> Camera:
+    """A camera that sees the scene's first thing and little else, at most ``size`` = (width, height) in pixels.
+
+    The margins are drawn, and so is how much of ``size`` the picture uses (70 to 100 %).
+    """
+    rng = _generator(*scene.seed, 7)
+    unit = Camera(1, 1, 1.0, 1.0, 0.0, 0.0, scene.camera_height, scene.camera_pitch)
+    own = scene.solids.take(scene.solids.instance == 1)
+    x1, y1, x2, y2 = unit.bounds(own.corners).T
+    left, top, right, bottom = x1.min(), y1.min(), x2.max(), y2.max()
+    wide, high = right - left, bottom - top
+    free = rng.uniform(*MARGIN, 4) * (wide, high, wide, high)
+    left, top, right, bottom = left - free[0], top - free[1], right + free[2], bottom + free[3]
+    focal = min(size[0] / (right - left), size[1] / (bottom - top)) * rng.uniform(0.7, 1.0)
+    width, height = (max(round(focal * side), 16) for side in (right - left, bottom - top))
+    return Camera(width, height, focal, focal, -focal * left, -focal * top, scene.camera_height, scene.camera_pitch)

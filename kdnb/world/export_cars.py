@@ -1,0 +1,90 @@
+"""The street's cars as a competition on car models: a folder of JPEGs per class, unlabelled test images, CSV files.
+
+The layout is that of Dacon 236493 ("HAI", classification of used cars): https://dacon.io/competitions/official/236493.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from kdnb.errors import InputError
+from kdnb.world.camera import render
+from kdnb.world.car_models import MODELS
+from kdnb.world.close_up import cut_out, make_close_up
+from kdnb.world.export import built_beside, draw_all, drawn
+
+QUALITY = 90  # of the JPEGs
+
+
+def _draw(job):
+    """Draw and write one car."""
+    path, model, seed, split, index, size = job
+    scene, _ = make_close_up(seed, split, index, MODELS[model])
+    Image.fromarray(render(scene, camera=cut_out(scene, size)).image).save(path, quality=QUALITY)
+
+
+def labels_of_test(count: int, seed: int) -> list[int]:
+    """Classes of the test cars: every model equally often (but for a remainder), in an order of the seed's."""
+    order = np.random.Generator(np.random.PCG64([seed, 8])).permutation(count)
+    return (order % len(MODELS)).tolist()
+
+
+def export_cars(out, train_per_class: int = 50, test: int = 1000, size: tuple[int, int] = (128, 96), seed: int = 0,
+                workers: int | None = None) -> Path:
+    """Write a competition's folder into the new folder ``out`` and return its path.
+
+    It is built beside its place and moved there whole: ``train/<class>/*.jpg``, ``test/TEST_00000.jpg``, ``test.csv``
+    (ID, img_path), ``sample_submission.csv`` (ID and a column of zeros per class) and, as an addition of ours,
+    ``solution.csv`` (ID, label). Training and test cars are drawn alike (same models, colours, lights, streets) and
+    independently: one competition set, no shift between its parts.
+
+    Args:
+        train_per_class: images of each of the 24 models.
+        test: images in test, spread evenly over the models.
+        size: largest (width, height) in pixels; the images are cut out loosely around the car, so that sizes and
+            aspect ratios differ and tell something of the car's length and of how it is turned.
+        workers: processes, by default one per usable core; the result does not depend on it.
+
+    Raises:
+        InputError: fewer than 5 images a class (five folds need one each), no test image, a size below 32 pixels, a
+            negative seed, or a folder that is there.
+    """
+    if train_per_class < 5 or test < 1 or min(size) < 32 or seed < 0:
+        raise InputError(f"export_cars: train_per_class={train_per_class}, test={test}, size={tuple(size)}, "
+                         f"seed={seed}, expected at least 5 and 1 images, 32 pixels and a seed from 0")
+    with built_beside(Path(out)) as build:
+        _fill(build, train_per_class, test, tuple(size), seed, workers)
+    return Path(out)
+
+
+def _fill(root: Path, per_class, test, size, seed, workers):
+    names = [model.name for model in MODELS]
+    jobs = []
+    for k, name in enumerate(names):
+        folder = root / "train" / name
+        folder.mkdir(parents=True)
+        jobs += [(folder / f"{name}_{n:04d}.jpg", k, seed, "train", k * per_class + n, size) for n in range(per_class)]
+    (root / "test").mkdir()
+    labels, ids = labels_of_test(test, seed), [f"TEST_{n:05d}" for n in range(test)]
+    jobs += [(root / "test" / f"{ids[n]}.jpg", labels[n], seed, "test", n, size) for n in range(test)]
+    draw_all(_draw, jobs, workers)
+    columns = ["ID", *sorted(names)]
+    _write_csv(root / "test.csv", ["ID,img_path", *(f"{name},./test/{name}.jpg" for name in ids)])
+    _write_csv(root / "sample_submission.csv", [",".join(columns), *(name + ",0" * len(names) for name in ids)])
+    _write_csv(root / "solution.csv", ["ID,label", *(f"{i},{names[k]}" for i, k in zip(ids, labels, strict=True))])
+
+
+def _write_csv(path, lines):
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def drawn_cars(root, **settings) -> Path:
+    """The folder for these settings of export_cars, drawn only when ``root`` does not hold it yet.
+
+    Of two processes that draw the same set at once, the slower one uses what the other has moved into place.
+
+    Raises InputError as export_cars does, and for an unknown setting.
+    """
+    known = {"train_per_class": 50, "test": 1000, "size": (128, 96), "seed": 0}
+    return drawn(root, "cars", export_cars, known, settings)
