@@ -1,0 +1,139 @@
+"""Cars by model, photographs of the competition or drawn ones: what lies in its folder, and images as tensors."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from kdnb.datasets.cars_files import (
+    DUPLICATES,
+    class_folders,
+    class_names,
+    find_root,
+    listed_images,
+    merged,
+    read_solution,
+    too_small,
+)
+from kdnb.datasets.voc import read_image
+from kdnb.errors import InputError
+
+__all__ = ["DUPLICATES", "Cars", "CarsReport", "check_cars", "describe", "merged", "open_cars", "read_car"]
+
+
+class Cars:
+    """The lists of a competition's folder; no image is decoded here.
+
+    - ``classes``: names (NFC), in the order of sample_submission.csv; ``merged``: for each the id it counts as
+    - ``train``: list of (path, class id), by class
+    - ``test_ids``, ``test_paths``: as in test.csv
+    - ``solution``: {ID: class id}, or None: only drawn sets have a solution.csv
+
+    Raises InputError, naming the file, for every departure from the layout, and for a class with fewer than five
+    images.
+    """
+
+    def __init__(self, root):
+        self.root = find_root(root)
+        folders = class_folders(self.root)
+        self.classes = class_names(self.root, folders)
+        faults = too_small(self.root, folders)
+        if faults:
+            raise InputError(faults[0])
+        self.merged = merged(self.classes)
+        self.train = [(path, k) for k, name in enumerate(self.classes) for path in folders[name]]
+        images = listed_images(self.root)
+        self.test_ids, self.test_paths = list(images), list(images.values())
+        solution = self.root / "solution.csv"
+        self.solution = read_solution(solution, self.classes, self.test_ids) if solution.is_file() else None
+
+
+def open_cars(place) -> Cars:
+    """The competition's folder, or its ``open.zip``, which is unpacked once, into a folder of its name beside it.
+
+    Raises InputError as Cars does, and for an archive that is cut short or would write outside its folder.
+    """
+    return Cars(place)
+
+
+def read_car(path) -> tuple[torch.Tensor, dict]:
+    """An image as uint8 (3, H, W), RGB, and what ``describe`` says of it; a grey image gets three equal channels.
+
+    Raises InputError, naming the file, when it is missing or cannot be decoded.
+    """
+    image = torch.from_numpy(read_image(path)).permute(2, 0, 1).contiguous()
+    return image, describe(image)
+
+
+def describe(image: torch.Tensor) -> dict:
+    """``{"aspect": W / H, "colour": (r, g, b)}``, the mean colour in 0..1, of an image uint8 (3, H, W).
+
+    Give it the original image: a square resize has no aspect ratio left, and the colour of a resized copy depends on
+    how it was resized.
+    """
+    mean = image.flatten(1).to(torch.float32).mean(1) / 255
+    return {"aspect": image.shape[2] / image.shape[1], "colour": tuple(mean.tolist())}
+
+
+# --- checker ----------------------------------------------------------------------------------------------------
+
+@dataclass
+class CarsReport:
+    """What :func:`check_cars` found: images per class, how many are grey, and ``faults``, one line each."""
+
+    root: Path
+    images: dict = field(default_factory=dict)
+    test: int = 0
+    grey: int = 0
+    pairs: int = 0
+    has_solution: bool = False
+    faults: list = field(default_factory=list)
+
+    def summary(self):
+        """Counts, then every fault on a line of its own."""
+        counts = list(self.images.values()) or [0]
+        lines = [str(self.root), f"{'classes':<14}{len(self.images):>8}   of which {self.pairs} pairs count as one",
+                 f"{'train images':<14}{sum(counts):>8}   {min(counts)} to {max(counts)} a class",
+                 f"{'test images':<14}{self.test:>8}   {'with' if self.has_solution else 'without'} solution.csv",
+                 f"{'grey':<14}{self.grey:>8}"]  # fmt: skip
+        return "\n".join([*lines, *self.faults, f"{len(self.faults)} faults"])
+
+
+def check_cars(root) -> CarsReport:
+    """Read a whole competition, every image included. Raises InputError only when there is nothing to read."""
+    root = find_root(root)
+    folders = class_folders(root)
+    report = CarsReport(root, {name: len(paths) for name, paths in folders.items()}, faults=too_small(root, folders))
+    images, classes = {}, list(folders)
+    try:
+        classes = class_names(root, folders)
+    except InputError as error:
+        report.faults.append(str(error))
+    try:
+        images = listed_images(root)
+        report.has_solution = (root / "solution.csv").is_file()
+        if report.has_solution:
+            read_solution(root / "solution.csv", classes, list(images))
+    except InputError as error:
+        report.faults.append(str(error))
+    report.pairs = sum(k != own for k, own in enumerate(merged(classes)))
+    report.test = len(images)
+    _read_all(report, [*(path for paths in folders.values() for path in paths), *images.values()])
+    return report
+
+
+def _read_all(report, paths):
+    with ThreadPoolExecutor() as pool:
+        for fault, grey in tqdm(pool.map(_read_one, paths), total=len(paths), desc="reading", mininterval=0.5):
+            report.grey += grey
+            report.faults += fault
+
+
+def _read_one(path):
+    try:
+        image, _ = read_car(path)
+    except InputError as error:
+        return [str(error)], 0
+    return [], int((image[0] == image[1]).all() and (image[1] == image[2]).all())

@@ -1,0 +1,223 @@
+"""The car competition's files, without torch: class folders, CSV tables, and classes that count as one.
+
+Layout (Dacon 236493, "HAI", used cars by model): ``train/<class>/*.jpg``, ``test/TEST_00000.jpg``, ``test.csv``
+(ID, img_path), ``sample_submission.csv`` (ID and a column per class); drawn sets add ``solution.csv`` (ID, label).
+"""
+
+import csv
+import unicodedata
+from dataclasses import dataclass
+from pathlib import Path
+
+from kdnb.datasets.download import unpack
+from kdnb.errors import InputError
+from kdnb.world.export import built_beside
+
+IMAGES = (".jpg", ".jpeg", ".png")
+FEWEST = 5  # images a class: five folds need one each
+# Pairs of names that count as one class in the competition's score, as its organisers announced on its talk board
+# (https://dacon.io/competitions/official/236493/talkboard/413868; the page itself was not read here, but several
+# published solutions quote the same five pairs).
+DUPLICATES = (
+    ("K5_3세대_하이브리드_2020_2022", "K5_하이브리드_3세대_2020_2023"),
+    ("디_올뉴니로_2022_2025", "디_올_뉴_니로_2022_2025"),
+    ("718_박스터_2017_2024", "박스터_718_2017_2024"),
+    ("RAV4_2016_2018", "라브4_4세대_2013_2018"),
+    ("RAV4_5세대_2019_2024", "라브4_5세대_2019_2024"),
+)
+
+
+def normal(name: str) -> str:
+    """A name with composed letters (NFC), without spaces around it: macOS stores Korean folder names decomposed."""
+    return unicodedata.normalize("NFC", name).strip()
+
+
+def merged(classes) -> list[int]:
+    """For each class the id of the class it counts as: of a pair of DUPLICATES the smaller id, else its own."""
+    place = {normal(name): k for k, name in enumerate(classes)}
+    ids = list(range(len(place)))
+    for pair in DUPLICATES:
+        both = sorted(place[normal(name)] for name in pair if normal(name) in place)
+        if len(both) == 2:
+            ids[both[1]] = both[0]
+    return ids
+
+
+def some(names, most: int = 5) -> str:
+    """The first names of a list, and how many more there are."""
+    names = [str(name) for name in names]
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+# --- roots ------------------------------------------------------------------------------------------------------
+
+def find_root(place) -> Path:
+    """The folder with train/, given itself, a folder that holds it as ``open/``, or the competition's ``open.zip``.
+
+    An archive is unpacked once, into a folder of its name beside it; when that is there, it is used.
+
+    Raises InputError when there is none, and for an archive that is cut short or would write outside its folder.
+    """
+    place = Path(place)
+    if place.is_file():
+        place = _unpacked(place)
+    inside = [path for path in place.iterdir() if path.is_dir()] if place.is_dir() else []
+    roots = [place, place / "open", *(inside if len(inside) == 1 else [])]  # an archive may hold one folder with it all
+    for root in roots:
+        if (root / "train").is_dir():
+            return root
+    found = "a folder" if place.is_dir() else "nothing"
+    raise InputError(f"{place}: found {found}, expected the competition's folder with train/ in it, or its open.zip")
+
+
+def _unpacked(archive: Path) -> Path:
+    folder = archive.with_suffix("")
+    if archive.suffix == "":
+        raise InputError(f"{archive}: found a file, expected the competition's folder or its open.zip")
+    if folder.is_dir() and any(folder.iterdir()):
+        return folder
+    try:
+        with built_beside(folder) as build:
+            unpack(archive, build)
+    except PermissionError as error:
+        raise InputError(f"{folder}: cannot be written ({error.strerror}), expected it beside {archive.name}") from None
+    return folder
+
+
+# --- CSV --------------------------------------------------------------------------------------------------------
+
+@dataclass
+class Table:
+    """A CSV file: ``header`` (NFC) and ``rows``, each a list of as many texts; ``lines``: the rows' line numbers."""
+
+    path: Path
+    header: list[str]
+    rows: list[list[str]]
+    lines: list[int]
+
+    def column(self, name: str) -> list[str]:
+        """The texts of a column, without spaces around them. Raises InputError when there is no such column."""
+        if name not in self.header:
+            raise InputError(f"{self.path}:1: columns {some(self.header)}, expected a column {name!r}")
+        place = self.header.index(name)
+        return [row[place].strip() for row in self.rows]
+
+
+def read_table(path) -> Table:
+    """A CSV file with a header. Raises InputError: no file, no text, no header, a line with other columns."""
+    path = Path(path)
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            header = [normal(name) for name in next(reader, [])]
+            rows, lines = [], []
+            for row in reader:
+                if row and len(row) != len(header):
+                    raise InputError(f"{path}:{reader.line_num}: {len(row)} values, expected {len(header)} as in the "
+                                     "header")
+                if row:
+                    rows.append(row)
+                    lines.append(reader.line_num)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file, expected a CSV table") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: cannot be read as CSV ({error})") from None
+    if not header:
+        raise InputError(f"{path}: is empty, expected a CSV table with a header")
+    return Table(path, header, rows, lines)
+
+
+def require_once(path, what, names, expected=None):
+    """Raise InputError that lists names which occur twice, are missing of ``expected``, or are not expected."""
+    seen, doubled = set(), []
+    for name in names:
+        if name in seen:
+            doubled.append(name)
+        seen.add(name)
+    if doubled:
+        raise InputError(f"{path}: {what} {some(dict.fromkeys(doubled))} more than once, expected each once")
+    if expected is None:
+        return
+    missing = [name for name in expected if name not in seen]
+    if missing:
+        raise InputError(f"{path}: {what} {some(missing)} missing, expected {len(expected)}")
+    allowed = set(expected)
+    unknown = [name for name in names if name not in allowed]
+    if unknown:
+        raise InputError(f"{path}: unknown {what} {some(unknown)}, expected {len(expected)} others")
+
+
+# --- the parts of a root ----------------------------------------------------------------------------------------
+
+def class_folders(root: Path) -> dict[str, list[Path]]:
+    """{class name: its images, sorted}; folders whose names differ in their Unicode form alone are one class.
+
+    Raises InputError when train/ holds no class.
+    """
+    found = {}
+    for folder in sorted(path for path in (root / "train").iterdir() if path.is_dir()):
+        if not folder.name.startswith("."):
+            images = [path for path in folder.iterdir() if path.suffix.lower() in IMAGES and path.name[0] != "."]
+            found.setdefault(normal(folder.name), []).extend(images)
+    if not found:
+        raise InputError(f"{root / 'train'}: no folders, expected one per class")
+    return {name: sorted(found[name]) for name in sorted(found)}
+
+
+def class_names(root: Path, folders: dict) -> list[str]:
+    """Classes in the order of sample_submission.csv, or, without one, of their names.
+
+    Raises InputError when its columns are doubled or differ from the folders of train/.
+    """
+    sample = root / "sample_submission.csv"
+    if not sample.is_file():
+        return list(folders)
+    names = read_table(sample).header
+    if names[0] != "ID":
+        raise InputError(f"{sample}:1: first column {names[0]!r}, expected ID")
+    require_once(sample, "columns", names)
+    require_once(root / "train", "classes (folders)", list(folders), names[1:])
+    return names[1:]
+
+
+def too_small(root: Path, folders: dict) -> list[str]:
+    """A fault for each class with fewer than FEWEST images."""
+    return [f"{root / 'train' / name}: {len(paths)} images, expected at least {FEWEST}"
+            for name, paths in folders.items() if len(paths) < FEWEST]  # fmt: skip
+
+
+def listed_images(root: Path) -> dict[str, Path]:
+    """{ID: path} as test.csv lists them; ``./test/x.jpg`` counts from the root.
+
+    Raises InputError: no table, no rows, doubled IDs, IDs that are not those of sample_submission.csv, missing images.
+    """
+    table = read_table(root / "test.csv")
+    ids, paths = table.column("ID"), table.column("img_path")
+    if not ids:
+        raise InputError(f"{table.path}: no rows, expected an ID and an img_path per test image")
+    require_once(table.path, "IDs", ids)
+    sample = root / "sample_submission.csv"
+    if sample.is_file():
+        require_once(sample, "IDs", read_table(sample).column("ID"), ids)
+    images = {name: root / path for name, path in zip(ids, paths, strict=True)}
+    there = {path.name for path in (root / "test").iterdir()} if (root / "test").is_dir() else set()
+    for line, path in zip(table.lines, images.values(), strict=True):
+        if not (path.parent == root / "test" and path.name in there) and not path.is_file():
+            raise InputError(f"{path}: no such image, expected one for line {line} of {table.path}")
+    return images
+
+
+def read_solution(path, classes, ids=None) -> dict[str, int]:
+    """{ID: class id} of a solution (ID, label).
+
+    Raises InputError: doubled IDs, IDs that are not ``ids`` (when given), unknown classes.
+    """
+    table = read_table(path)
+    names, labels = table.column("ID"), [normal(label) for label in table.column("label")]
+    require_once(table.path, "IDs", names, ids)
+    place = {name: k for k, name in enumerate(classes)}
+    for line, label in zip(table.lines, labels, strict=True):
+        if label not in place:
+            raise InputError(f"{table.path}:{line}: label {label!r}, expected one of the {len(place)} classes")
+    return {name: place[label] for name, label in zip(names, labels, strict=True)}
