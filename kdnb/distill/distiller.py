@@ -89,7 +89,7 @@ class Distiller(nn.Module):
         taps = [term.student for term in active if isinstance(term.student, str)]
         with Taps(self.student, module_paths(self.student, taps)) as seen:
             output = self.student_step(self.student, batch)
-        student_seen = {**output, **seen}
+        student_seen = {"progress": progress, **output, **seen}
         parts = {"task": output["loss"], **output.get("parts", {})}
         total = output["loss"]
         if active:

@@ -19,7 +19,7 @@ class Term:
         name: under which the part is logged.
         loss: ``loss(student_value, teacher_value)``, or ``loss(student_value, teacher_value, mask)`` with a mask.
         student: what to read of the student: the path of a module ("backbone.fpn"), a key of the step's output
-            ("class_logits"), or a function ``f(student_seen)`` of all that was read.
+            ("class_logits"), or a function ``f(student_seen)`` of all that was read; "progress" is there too.
         teacher: likewise for the teacher. A function gets ``f(teacher_seen, student_seen)``, because a teacher is
             often asked about what the student looked at, such as its proposals.
         adapter: module applied to the student's value. It trains with the student and is thrown away afterwards.

@@ -1,0 +1,186 @@
+"""Networks that name a car from one picture of it, and from what a square picture of it no longer shows.
+
+All take uint8 pictures (N, 3, h, w) and numbers about them (N, M), and answer {"logits": (N, C)}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import timm
+import torch
+import torch.nn.functional as F
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torch import Tensor, nn
+
+from kdnb.errors import InputError
+from kdnb.models.clip import normalised
+
+UNKNOWN = -1  # the label of a picture whose class may not be used
+
+# --- networks ---------------------------------------------------------------------------------------------------
+
+
+class CarClassifier(nn.Module):
+    """A timm backbone and, over its pooled features and the numbers, Linear-BN-ReLU-Dropout-Linear.
+
+    ``CarClassifier("efficientnet_b5", classes, meta)`` at 384 pixels is the original's; ``"test_efficientnet"`` at 64
+    is one for a CPU, and ``channel_multiplier=0.5`` makes a smaller one of the same family. BatchNorm wants batches of
+    at least two in training, and of some sixteen to be worth its name.
+
+    Args:
+        backbone: the name of a timm model.
+        classes: C, of the logits.
+        meta: M, how many numbers come with each picture; 0 for none.
+        hidden: width of the head's one hidden layer. In a small network most parameters would otherwise lie here.
+        dropout: of the head.
+        pretrained: timm's ImageNet weights.
+        timm_kwargs: what else the timm model takes, such as ``channel_multiplier`` or ``drop_path_rate``.
+
+    Raises:
+        InputError: a name that timm does not have, an argument that the model does not take, weights that cannot be
+            had.
+    """
+
+    def __init__(self, backbone: str, classes: int, meta: int = 0, hidden: int = 512, dropout: float = 0.3,
+                 pretrained: bool = False, **timm_kwargs):  # fmt: skip
+        super().__init__()
+        self.backbone = timm_backbone(backbone, pretrained, **timm_kwargs)
+        self.meta = meta
+        config = self.backbone.pretrained_cfg
+        self.mean = config.get("mean") or IMAGENET_DEFAULT_MEAN
+        self.std = config.get("std") or IMAGENET_DEFAULT_STD
+        # some timm models widen the pooled features once more
+        self.features = getattr(self.backbone, "head_hidden_size", None) or self.backbone.num_features
+        self.head = nn.Sequential(nn.Linear(self.features + meta, hidden), nn.BatchNorm1d(hidden), nn.ReLU(),
+                                  nn.Dropout(dropout), nn.Linear(hidden, classes))  # fmt: skip
+        self.to(memory_format=torch.channels_last)  # nearly twice as fast on a CPU
+
+    def forward(self, images: Tensor, meta: Tensor | None = None) -> dict[str, Tensor]:
+        """uint8 (N, 3, h, w) and float (N, M) → "logits" (N, C), "features" (N, F), pooled and without the numbers.
+
+        Raises:
+            InputError: pictures that are not uint8 (N, 3, h, w); another number of numbers than the network has; a
+                batch of one in training, of which BatchNorm can take no variance.
+        """
+        given = 0 if meta is None else meta.shape[1]
+        if given != self.meta:
+            raise InputError(f"each picture comes with {given} numbers, expected {self.meta} as the network has")
+        if self.training and len(images) < 2:
+            raise InputError("a batch of one picture, expected two or more: BatchNorm would see no variance")
+        pixels = normalised(images.contiguous(memory_format=torch.channels_last), self.mean, self.std)
+        features = self.backbone(pixels)
+        seen = torch.cat([features, meta.to(features)], 1) if self.meta else features
+        return {"logits": self.head(seen).float(), "features": features}
+
+
+def timm_backbone(name: str, pretrained: bool, **kwargs) -> nn.Module:
+    """A timm model without its classifier: pictures → pooled features. Raises InputError where timm cannot make it."""
+    if not timm.is_model(name):
+        raise InputError(f"backbone {name!r} is unknown to timm, expected one such as test_efficientnet")
+    try:
+        return timm.create_model(name, pretrained, num_classes=0, **kwargs)
+    except (RuntimeError, TypeError, AttributeError, OSError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        given = f"timm backbone {name!r}, pretrained={pretrained}"
+        raise InputError(f"{given}, {kwargs}: {reason}") from error
+
+
+# --- several networks as one ------------------------------------------------------------------------------------
+
+
+class Ensemble(nn.Module):
+    """Several classifiers that answer as one: with the mean of their probabilities.
+
+    The mean of the *logits* is a mean on another scale: there one network that is very sure outvotes all others.
+
+    Args:
+        models: take the same pictures and numbers, name the same classes.
+        average: "probabilities", or "logits" to see the difference.
+    """
+
+    def __init__(self, models: Sequence[nn.Module], average: str = "probabilities"):
+        super().__init__()
+        if average not in ("probabilities", "logits"):
+            raise InputError(f"average is {average!r}, expected 'probabilities' or 'logits'")
+        if not models:
+            raise InputError("an ensemble of no models, expected at least one")
+        self.models, self.average = nn.ModuleList(models), average
+
+    def forward(self, images: Tensor, meta: Tensor | None = None) -> dict[str, Tensor]:
+        """uint8 (N, 3, h, w), float (N, M) → "logits" (N, C): the log of the mean probabilities."""
+        answers = torch.stack([model(images, meta)["logits"] for model in self.models])
+        return {"logits": answers.mean(0) if self.average == "logits" else mean_probabilities(answers)}
+
+
+class OutOfFold(nn.Module):
+    """Each training picture is answered by the one model that was not trained on it.
+
+    On its own training pictures a model says little more than the label; what it says of a picture it never saw is
+    what it will say of the test pictures. Pictures in no fold are new to all models: they get the ensemble's answer.
+
+    Args:
+        models: one per fold; model f was trained on all folds but f.
+        fold_of: (number of pictures,) the fold that each picture was left out with, -1 for one in no fold.
+    """
+
+    def __init__(self, models: Sequence[nn.Module], fold_of: Sequence[int] | Tensor):
+        super().__init__()
+        self.models = nn.ModuleList(models)
+        self.register_buffer("fold_of", torch.as_tensor(fold_of).long())
+        outside = (self.fold_of < -1) | (self.fold_of >= len(self.models))
+        if outside.any():
+            first = int(outside.nonzero()[0])
+            raise InputError(f"picture {first} is in fold {int(self.fold_of[first])}, expected -1 to {len(models) - 1}")
+
+    def forward(self, images: Tensor, meta: Tensor | None, indices: Tensor) -> dict[str, Tensor]:
+        """uint8 (N, 3, h, w), float (N, M), int64 (N,) places in ``fold_of`` → "logits" (N, C), log probabilities."""
+        folds = self.fold_of[indices.to(self.fold_of.device)]
+        logits = None
+        for fold in folds.unique().tolist():
+            rows = (folds == fold).nonzero()[:, 0]
+            asked = self.models if fold == -1 else [self.models[fold]]
+            numbers = None if meta is None else meta[rows]
+            answer = mean_probabilities(torch.stack([model(images[rows], numbers)["logits"] for model in asked]))
+            logits = answer.new_empty(len(folds), answer.shape[1]) if logits is None else logits
+            logits[rows] = answer
+        return {"logits": logits}
+
+
+def mean_probabilities(logits: Tensor) -> Tensor:
+    """(models, N, C) → (N, C): the log of the mean of their softmaxes, taken without leaving the logarithm."""
+    return torch.logsumexp(F.log_softmax(logits.float(), 2), 0) - torch.tensor(float(len(logits))).log()
+
+
+# --- the task ---------------------------------------------------------------------------------------------------
+
+
+def classifier_step(model: nn.Module, batch: dict, label_smoothing: float = 0.0) -> dict:
+    """One step's task for a ``Distiller``: cross-entropy, mean over the labelled pictures.
+
+    Args:
+        model: gives "logits", as all networks here.
+        batch: "images" uint8 (N, 3, h, w); "meta" float (N, M), M may be 0; "labels" int64 (N,), -1 where
+            unknown; "labelled" bool (N,); "indices" (N,), of the pictures in their data set.
+        label_smoothing: the share of each label that is spread over all classes.
+
+    Returns:
+        "loss", 0 for a batch without labelled pictures; "logits", "features"; "labels" and "labelled" of the batch.
+
+    Raises:
+        InputError: a label that is none of the classes.
+    """
+    seen = model(batch["images"], batch["meta"])
+    labels, labelled = batch["labels"], batch["labelled"]
+    classes = seen["logits"].shape[1]
+    wrong = labelled & ((labels < 0) | (labels >= classes))
+    if wrong.any():
+        which = int(wrong.nonzero()[0])
+        raise InputError(f"picture {int(batch['indices'][which])} has label {int(labels[which])}, expected 0 to "
+                         f"{classes - 1}")  # fmt: skip
+    if labelled.any():
+        known = torch.where(labelled, labels, UNKNOWN)
+        loss = F.cross_entropy(seen["logits"], known, ignore_index=UNKNOWN, label_smoothing=label_smoothing)
+    else:  # the mean over no pictures would be NaN; a zero of the logits can be differentiated
+        loss = 0 * seen["logits"].sum()
+    return {**seen, "loss": loss, "labels": labels, "labelled": labelled}
