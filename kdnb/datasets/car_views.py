@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from kdnb.datasets.cars import describe, read_car
+from kdnb.datasets.cars import read_car
 from kdnb.errors import InputError
 
 META = {"A": [], "B": [0], "C": [1, 2, 3], "D": [0, 1, 2, 3]}  # of (aspect, red, green, blue), what each experiment has
@@ -90,8 +90,8 @@ class CarViews(Dataset):
         """The picture as it is kept, and (aspect, red, green, blue) of the original."""
         if index in self._kept:
             return self._kept[index]
-        image, _ = read_car(self.items[index][0])
-        made = shrunk(image, self.size), described(image)
+        image, facts = read_car(self.items[index][0])
+        made = shrunk(image, self.size), as_numbers(facts)
         if self.keep:
             self._kept[index] = made
         return made
@@ -101,10 +101,9 @@ class CarViews(Dataset):
         return torch.tensor([(numbers[column] - mean) / spread for column, mean, spread in self._scale])
 
 
-def described(image: Tensor) -> list[float]:
-    """Width over height, and mean red, green and blue in 0..1, of an original picture uint8 (3, H, W)."""
-    facts = describe(image)
-    return [float(facts["aspect"]), *map(float, facts["colour"])]
+def as_numbers(facts: dict) -> list[float]:
+    """What ``describe`` says of an original picture, as (aspect, red, green, blue)."""
+    return [facts["aspect"], *facts["colour"]]
 
 
 def meta_constants(items: Sequence[tuple[Path | str, int | None]], most: int = 2000) -> tuple[Tensor, Tensor]:
@@ -115,7 +114,7 @@ def meta_constants(items: Sequence[tuple[Path | str, int | None]], most: int = 2
     if not items:
         raise InputError("no training picture to take the constants of aspect and colour from")
     chosen = np.linspace(0, len(items) - 1, min(most, len(items))).round().astype(int)
-    numbers = torch.tensor([described(read_car(items[index][0])[0]) for index in chosen])
+    numbers = torch.tensor([as_numbers(read_car(items[index][0])[1]) for index in chosen])
     spread = numbers.std(0, unbiased=False)
     return numbers.mean(0), torch.where(spread > 1e-3, spread, 1.0)  # where all agree, one that differs must not burst
 

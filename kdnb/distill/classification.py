@@ -1,7 +1,7 @@
 """Soft labels: what a teacher says of all classes of a picture, for a student to agree with.
 
-Networks give "logits" (N, C). A teacher may be one network, an ``Ensemble``, or ``OutOfFold``, run at every step
-(``LiveTeacher``) or asked once about every picture in every view (``TeacherTable``).
+Networks give "logits" (N, C). A teacher may be one network or an ``Ensemble``, run at every step (``LiveTeacher``), or
+answers that were stored: all of its knowledge is in C numbers a picture.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def soft_label_term(temperature: float | Callable[[float], float] = 1.0,
     """The term "kd_kl": T² · KL(teacher ‖ student) at temperature T, mean over all pictures, labelled or not.
 
     Args:
-        temperature: a number, or a function of progress in [0, 1], such as ``cooling`` gives.
+        temperature: a number, or a function of progress in [0, 1], see ``temperature_at``.
         weight: likewise.
 
     Raises:
@@ -49,20 +49,10 @@ def checked(temperature: float) -> float:
 
 
 def temperature_at(epoch: int, start: float = 2.0, stop: float = 1.0, factor: float = 0.95) -> float:
-    """start · factor^epoch (epochs count from 0), but never beyond ``stop``: the original's schedule."""
+    """start · factor^epoch (epochs count from 0), but never below ``stop``: the original's schedule."""
     return max(stop, start * factor**epoch)
 
 
-def cooling(epochs: int, start: float = 2.0, stop: float = 1.0, factor: float = 0.95) -> Callable[[float], float]:
-    """``temperature_at`` as a function of progress: training from 0 to 1 has ``epochs`` epochs."""
-    return lambda progress: temperature_at(int(progress * epochs), start, stop, factor)
-
-
 def teacher_step(teacher: nn.Module, batch: dict, student_seen: dict | None) -> dict:
-    """The teacher on the pixels and numbers that the student sees: {"logits"}. For a network or an ``Ensemble``."""
+    """The teacher on the pixels and numbers that the student sees: {"logits"}."""
     return {"logits": teacher(batch["images"], batch["meta"])["logits"]}
-
-
-def out_of_fold_step(teacher: nn.Module, batch: dict, student_seen: dict | None) -> dict:
-    """The same for ``OutOfFold``, which must know which pictures these are."""
-    return {"logits": teacher(batch["images"], batch["meta"], batch["indices"])["logits"]}

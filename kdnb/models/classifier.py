@@ -5,6 +5,7 @@ All take uint8 pictures (N, 3, h, w) and numbers about them (N, M), and answer {
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import timm
@@ -113,43 +114,9 @@ class Ensemble(nn.Module):
         return {"logits": answers.mean(0) if self.average == "logits" else mean_probabilities(answers)}
 
 
-class OutOfFold(nn.Module):
-    """Each training picture is answered by the one model that was not trained on it.
-
-    On its own training pictures a model says little more than the label; what it says of a picture it never saw is
-    what it will say of the test pictures. Pictures in no fold are new to all models: they get the ensemble's answer.
-
-    Args:
-        models: one per fold; model f was trained on all folds but f.
-        fold_of: (number of pictures,) the fold that each picture was left out with, -1 for one in no fold.
-    """
-
-    def __init__(self, models: Sequence[nn.Module], fold_of: Sequence[int] | Tensor):
-        super().__init__()
-        self.models = nn.ModuleList(models)
-        self.register_buffer("fold_of", torch.as_tensor(fold_of).long())
-        outside = (self.fold_of < -1) | (self.fold_of >= len(self.models))
-        if outside.any():
-            first = int(outside.nonzero()[0])
-            raise InputError(f"picture {first} is in fold {int(self.fold_of[first])}, expected -1 to {len(models) - 1}")
-
-    def forward(self, images: Tensor, meta: Tensor | None, indices: Tensor) -> dict[str, Tensor]:
-        """uint8 (N, 3, h, w), float (N, M), int64 (N,) places in ``fold_of`` → "logits" (N, C), log probabilities."""
-        folds = self.fold_of[indices.to(self.fold_of.device)]
-        logits = None
-        for fold in folds.unique().tolist():
-            rows = (folds == fold).nonzero()[:, 0]
-            asked = self.models if fold == -1 else [self.models[fold]]
-            numbers = None if meta is None else meta[rows]
-            answer = mean_probabilities(torch.stack([model(images[rows], numbers)["logits"] for model in asked]))
-            logits = answer.new_empty(len(folds), answer.shape[1]) if logits is None else logits
-            logits[rows] = answer
-        return {"logits": logits}
-
-
 def mean_probabilities(logits: Tensor) -> Tensor:
-    """(models, N, C) → (N, C): the log of the mean of their softmaxes, taken without leaving the logarithm."""
-    return torch.logsumexp(F.log_softmax(logits.float(), 2), 0) - torch.tensor(float(len(logits))).log()
+    """(models, ..., C) → (..., C): the log of the mean of their softmaxes, taken without leaving the logarithm."""
+    return F.log_softmax(logits.float(), -1).logsumexp(0) - math.log(len(logits))
 
 
 # --- the task ---------------------------------------------------------------------------------------------------
