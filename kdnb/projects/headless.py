@@ -17,16 +17,18 @@ from kdnb.run import PROFILES, Run, check_parameters, load_settings, set_threads
 
 
 def headless(project: str, model: type, open_data: Callable, experiment: Callable,
-             arms: Sequence[str]) -> click.Command:  # fmt: skip
+             arms: Sequence[str], settings: str | None = None) -> click.Command:  # fmt: skip
     """The command line of a project.
 
     Args:
-        project: its number and name, "03_voc_defeat"; the settings lie in ``settings/voc_defeat.yaml``.
+        project: its number and name, "03_voc_defeat".
         model: its subclass of ``Settings``.
         open_data: ``open_data(settings, data, root)``.
         experiment: ``experiment(run, settings, data, root)``.
         arms: every arm that ``--stage`` may name.
+        settings: the name of its file of settings, None for the project's, "voc_defeat".
     """
+    file = settings or project[3:]
 
     @click.command(help=f"Train and score the arms of {project}.")
     @click.option("--profile", type=click.Choice(PROFILES), default="lite", show_default=True)
@@ -46,7 +48,7 @@ def headless(project: str, model: type, open_data: Callable, experiment: Callabl
         try:
             check_parameters(PROFILE=profile, SEED=seed, DATA=data, RESULTS=out)
             set_threads()
-            run = shared_run(project, model, profile, seed, data, out, folder, changes)
+            run = shared_run(project, file, model, profile, seed, data, out, folder, changes)
             settings = model.model_validate(run.settings)
             acc = accelerator(settings.precision, cpu=not torch.cuda.is_available())
             with acc.main_process_first():  # one process draws the data, the others find it
@@ -83,7 +85,7 @@ def carry_out(experiment, stages: Sequence[str], ablations: bool, claims: str | 
         print(f"results: {run.folder}", flush=True)
 
 
-def shared_run(project, model, profile, seed, data, out, folder, changes) -> Run:
+def shared_run(project, file, model, profile, seed, data, out, folder, changes) -> Run:
     """One run folder for all processes: the one to go on in, or a new one made by the first process."""
     if folder is not None:
         config = Path(folder) / "config.yaml"
@@ -97,7 +99,7 @@ def shared_run(project, model, profile, seed, data, out, folder, changes) -> Run
         if (data is None) != (saved["data"] == "drawn") or (data and Path(data).resolve().name != saved["data"]):
             raise InputError(f"--run {folder}: its arms were trained on {saved['data']!r}, expected the same --data")
         return Run(folder, saved["project"], saved["profile"], saved["seed"], saved["settings"], data)
-    settings = load_settings(model, project[3:], profile, **dict(map(parse_change, changes)))
+    settings = load_settings(model, file, profile, **dict(map(parse_change, changes)))
     acc = accelerator(settings.precision, cpu=not torch.cuda.is_available())
     made = Run.start(project, profile, seed, out, settings, data).folder if acc.is_main_process else None
     if acc.num_processes > 1:
