@@ -95,7 +95,7 @@ class CarsExplorer:
         sheet = Image.new("RGB", (CAR + GAP + ACROSS * (PANEL + GAP), rows * HEIGHT), "white")
         draw = ImageDraw.Draw(sheet)
         sheet.paste(fitted(picture, CAR, HEIGHT - TITLE - LINE), (0, TITLE))
-        _text(draw, (0, 2), f"{picture.shape[2]} by {picture.shape[1]} pixels", 13)
+        _text(draw, (0, 2), f"{picture.shape[2]} by {picture.shape[1]} pixels; T = {self.temperature.value:.1f}", 13)
         known = "nobody knows its class" if label is None else f"truth: {self.classes[label]}"
         _text(draw, (0, 20), known, 14, CAR, "black" if label is None else TRUE)
         for k, arm in enumerate(arms):
