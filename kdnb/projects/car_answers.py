@@ -44,7 +44,8 @@ def out_of_fold(logits: Tensor, fold_of: np.ndarray) -> Tensor:
     return logits[chosen, ..., torch.arange(len(chosen)), :].movedim(0, -2)
 
 
-def item_log_losses(probabilities: np.ndarray, labels: Iterable[int], merged: list[int] | None = None) -> np.ndarray:
+def item_log_losses(probabilities: np.ndarray, labels: Iterable[int],
+                    merged: list[int] | None = None) -> np.ndarray:  # fmt: skip
     """(N,) -log of the probability of each picture's class, whose mean is ``log_loss``: rows sum to 1, none below 1e-15.
 
     Args:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from kdnb.datasets.car_submissions import check_comparison, check_submission, write_comparison, write_submission
-from kdnb.datasets.car_views import META, CarViews, collate, as_numbers, meta_constants, seen, shrunk, to_tensor
+from kdnb.datasets.car_views import META, CarViews, as_numbers, collate, meta_constants, seen, shrunk, to_tensor
 from kdnb.datasets.cars import describe
 from kdnb.distill.cache import spent
 from kdnb.distill.classification import teacher_step
@@ -314,7 +314,7 @@ class Experiment:
             keep(self.run.folder / "cache" / f"{fold}.safetensors", {"logits": torch.stack(logits).half()})
 
     def stored_answers(self, teacher: str) -> Tensor:
-        """(V, N, C) logits of a cached teacher in ``self.stored`` views, by index of the training picture, then pool."""
+        """(V, N, C) logits of a cached teacher in the views ``stored``, of training pictures and then the pool."""
         folds = {name: read(self.run.folder / "cache" / f"{name}.safetensors")["logits"] for name in self.folds()}
         if teacher == "best_fold":
             return folds[self.train("teacher").numbers["of"]].float()
@@ -382,7 +382,7 @@ class Experiment:
             keep(self.run.folder / "predictions" / f"{name}.safetensors", answered)
 
     def answered(self, name: str) -> dict[str, Tensor]:
-        """Logits (N, C) of a finished arm about the pictures that are scored; of a fold also "test", where that differs."""
+        """What a finished arm says: "scored", logits (N, C); of a fold also "test", where those are others."""
         return read(self.run.folder / "predictions" / f"{name}.safetensors")
 
     def losses(self, name: str) -> np.ndarray:
@@ -392,7 +392,7 @@ class Experiment:
         return item_log_losses(self.answered(name)["scored"].softmax(1).numpy(), self.truth, self.merged)
 
     def compare(self) -> dict[str, Comparison]:
-        """Every pair of COMPARISONS whose two arms are there, by paired bootstrap over the pictures; lower is better."""
+        """Every pair of COMPARISONS whose two arms are there, by paired bootstrap over pictures; lower is better."""
         return compare_arms(self.results, COMPARISONS, lambda name: mean_metric(self.losses(name)), len(self.truth),
                             higher_is_better=False)  # fmt: skip
 
@@ -466,7 +466,9 @@ def network_of(name: str) -> str:
     """Which of the networks an arm is; folds of all experiments cost the same to three digits."""
     if name in EXPERIMENTS:
         return "experiment"
-    return "ensemble" if name == "ensemble" else "teacher" if name == "teacher" or name.startswith("fold_") else "student"
+    if name in ("teacher", "ensemble"):
+        return name
+    return "teacher" if name.startswith("fold_") else "student"
 
 
 main = headless(PROJECT, CarKfoldSettings, open_data, Experiment,

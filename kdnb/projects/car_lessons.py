@@ -1,0 +1,133 @@
+"""06's lessons: what the original got wrong, measured; the notebook shows what comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torchvision.transforms.v2 import functional as tv
+
+from kdnb.datasets.cars import describe
+from kdnb.distill.classification import temperature_at
+from kdnb.distill.losses import kd_kl
+from kdnb.projects.car_answers import item_log_losses, out_of_fold, together
+
+# --- soft labels of pictures that the teacher has learned by heart ----------------------------------------------
+
+
+def own_and_unseen(logits: Tensor, labels: Sequence[int], fold_of: np.ndarray, scored: Tensor,
+                   truth: Sequence[int]) -> pd.DataFrame:  # fmt: skip
+    """How right, and how sure, soft labels are: of pictures that the folds have trained on, and of others.
+
+    A student that learns soft labels of the first kind is told little but the label; what the teacher does with
+    pictures it has never seen is in the second kind, and those of test are what it should be good at.
+
+    Args:
+        logits: (F, N, C) what each fold says of each training picture as it is.
+        labels: (N,) their classes.
+        fold_of: (N,) the fold, 1 to F, that has not trained on a picture.
+        scored: (F, M, C) the same of test pictures; truth: (M,) their classes.
+
+    Returns:
+        A row per kind with accuracy in percent, log loss, and the mean of the largest probability in percent.
+    """
+    rows = {"ensemble, training pictures": (together(logits), labels),
+            "fold that has not seen them": (out_of_fold(logits, fold_of), labels),
+            "one fold, test pictures": (scored, np.tile(truth, len(scored))),
+            "ensemble, test pictures": (together(scored), truth)}  # fmt: skip
+    return pd.DataFrame({name: right_and_sure(*pair) for name, pair in rows.items()}).T
+
+
+def right_and_sure(logits: Tensor, labels: Sequence[int]) -> dict[str, float]:
+    """Of logits (..., C), whose leading sides are taken as one, and as many labels."""
+    probabilities = logits.float().flatten(0, -2).softmax(1).numpy()
+    right = probabilities.argmax(1) == np.asarray(labels)
+    return {"accuracy": 100 * right.mean(), "log_loss": item_log_losses(probabilities, labels).mean(),
+            "mean confidence": 100 * probabilities.max(1).mean()}  # fmt: skip
+
+
+# --- temperature ------------------------------------------------------------------------------------------------
+
+
+def temperatures(steps: int, epochs: int = 20) -> dict[str, Callable[[int], float]]:
+    """Step → temperature: two constants and the original's schedule, which falls with each of so many epochs."""
+    return {"T = 1": lambda step: 1.0, "T = 2": lambda step: 2.0,
+            "T from 2 to 1": lambda step: temperature_at(step * epochs // steps)}  # fmt: skip
+
+
+def follow_teacher(teacher: Tensor, temperature: Callable[[int], float], steps: int = 400, rate: float = 2.0) -> dict:
+    """Descend T² · KL(softmax(t/T) ‖ softmax(s/T)) in the logits s themselves: a student that can say anything.
+
+    The loss is 0 exactly where s and t differ by a constant, whatever T is: a schedule changes the way there and the
+    numbers that are logged, not the place. (A student that cannot say everything has to choose, and then T matters:
+    the higher it is, the more the unlikely classes count.)
+
+    Args:
+        teacher: (N, C) logits t.
+        temperature: step → T.
+
+    Returns:
+        "loss": (steps,) what a log would show; "distance": (steps,) mean KL at T = 1 between the two, which is what
+        counts; "student": (N, C).
+    """
+    student, losses, distances = torch.zeros_like(teacher), [], []
+    for step in range(steps):
+        student.requires_grad_()
+        loss = kd_kl(student, teacher, temperature(step))
+        losses.append(loss.item())
+        (slope,) = torch.autograd.grad(loss, student)
+        student = (student - rate * len(teacher) * slope).detach()
+        distances.append(kd_kl(student, teacher).item())
+    return {"loss": np.array(losses), "distance": np.array(distances), "student": student}
+
+
+# --- colour and shape of a copy ---------------------------------------------------------------------------------
+
+
+def letterboxed(image: Tensor, side: int) -> Tensor:
+    """uint8 (3, H, W) → (3, side, side): the picture in its own shape, black around it."""
+    height, width = image.shape[1:]
+    scale = side / max(height, width)
+    small = tv.resize(image, [max(1, round(scale * height)), max(1, round(scale * width))], antialias=True)
+    left, top = (side - small.shape[2]) // 2, (side - small.shape[1]) // 2
+    return tv.pad(small, [left, top, side - small.shape[2] - left, side - small.shape[1] - top])
+
+
+def facts_of_copies(images: Sequence[Tensor], side: int = 64) -> pd.DataFrame:
+    """Aspect ratio and mean brightness (0..1) of pictures, and of their square and letterboxed copies.
+
+    Returns:
+        A row per picture, columns (which copy, "aspect" or "colour").
+    """
+    copies = {"original": lambda image: image,
+              "square copy": lambda image: tv.resize(image, [side, side], antialias=True),
+              "padded copy": lambda image: letterboxed(image, side)}  # fmt: skip
+    rows = []
+    for image in images:
+        facts = {name: describe(copy(image)) for name, copy in copies.items()}
+        rows.append({(name, key): float(np.mean(one[key])) for name, one in facts.items() for key in one})
+    table = pd.DataFrame(rows)
+    table.columns = pd.MultiIndex.from_tuples(table.columns)
+    return table
+
+
+# --- test pictures as a transfer set ----------------------------------------------------------------------------
+
+
+def transductive_gain(losses: dict[str, np.ndarray], arm: str = "transductive_half",
+                      other: str = "distilled") -> pd.DataFrame:  # fmt: skip
+    """Log loss on the half of the test pictures that an arm learned from (without labels), and on the other half.
+
+    Args:
+        losses: arm → (N,) log loss of each test picture; every other one, from the first, was learned from.
+
+    Returns:
+        A row per half; what is gained on the first beyond the second is lost on pictures that are not there yet.
+    """
+    rows = {"learned from": slice(0, None, 2), "not seen": slice(1, None, 2)}
+    return pd.DataFrame({name: {other: losses[other][half].mean(), arm: losses[arm][half].mean(),
+                                "gain": (losses[other][half] - losses[arm][half]).mean()}
+                         for name, half in rows.items()}).T  # fmt: skip
