@@ -10,13 +10,22 @@ from kdnb.world.scene import SPLITS, Scene, Stage, add_scenery, build, generator
 from kdnb.world.solids import solids
 
 OTHERS = ("car", "car", "van", "person", "bicycle", "truck", "motorbike")  # what else may stand about, farther away
-MARGIN = (0.03, 0.22)  # share of the car's width or height that is left free on each side
+MARGIN = (0.02, 0.10)  # share of the car's width or height that is left free on each side
+# how sellers photograph: chance, angle between the car's nose and the line to the camera, and by how much it varies
+POSES = ((0.60, 0.65, 0.30), (0.25, 2.45, 0.30), (0.15, 1.57, 1.57))
 WHOLE_LOOKS = ("train", "train", "test")  # one competition: light and facades of both kinds, in training and in test
 
 
 def _generator(seed, split, index, purpose):
     generator(seed, split, index)  # refuses what it does not know
     return np.random.Generator(np.random.PCG64([seed, SPLITS.index(split), index, purpose]))
+
+
+def _yaw(rng) -> float:
+    """Yaw of the car in radians; pi faces the camera."""
+    _, middle, spread = POSES[int(rng.choice(len(POSES), p=[chance for chance, *_ in POSES]))]
+    side = 1 if rng.uniform() < 0.5 else -1
+    return np.pi + side * (middle + rng.uniform(-spread, spread))
 
 
 def make_close_up(seed: int, split: str, index: int, model: Model) -> tuple[Scene, dict]:
@@ -30,9 +39,9 @@ def make_close_up(seed: int, split: str, index: int, model: Model) -> tuple[Scen
     stage, placer = Stage(), Placer(rng, street, half_view=0.6, hidden=0.8)
     kit, attributes = model_car(rng, model)
     distance = rng.uniform(5.5, 10.0)
-    stage.thing("car", kit, attributes, distance, rng.uniform(-0.8, 0.8), rng.uniform(0, 2 * np.pi), "")
+    stage.thing("car", kit, attributes, distance, rng.uniform(-0.8, 0.8), _yaw(rng), "")
     placer.claim_ego(stage.things[0])
-    for _ in range(int(rng.integers(0, 4))):
+    for _ in range(int(rng.integers(0, 3))):
         name = OTHERS[int(rng.integers(len(OTHERS)))]
         parts = build(name, rng)
         spot = placer.find(name, parts, (distance + 3, 30), near=True)
