@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
+from kdnb.metrics.classification import calibration_error, confusion, reliability
 from kdnb.viz import cars as pictures
 from kdnb.viz.car_scores import arm_look
 from kdnb.viz.hangul import drawable
@@ -143,6 +144,18 @@ def test_reliability_bars_stand_at_their_confidence():
     assert bars == [(0, 0), (0.25, 0), (0.5, 0.5), (0.75, 0.7)]
     assert [bar.get_height() for bar in below.patches] == [0, 0, 25, 75]
     assert to_hex(above.patches[0].get_facecolor()).upper() == ORANGE
+
+
+def test_scores_of_the_library_can_be_drawn_as_they_come():
+    probabilities = np.random.default_rng(0).dirichlet(np.full(4, 0.3), size=200)
+    labels = np.arange(200) % 4
+    figure = pictures.reliability_diagrams({"ensemble": reliability(probabilities, labels)})
+    assert f"ensemble\ncalibration error {calibration_error(probabilities, labels):.1f} %" in texts(figure)
+    counts = confusion(probabilities, labels)
+    a, b, share = pictures.closest_pairs(counts, 1)[0]
+    named = probabilities.argmax(1)
+    mixed = ((labels == a) & (named == b)) | ((labels == b) & (named == a))
+    assert share == pytest.approx(100 * mixed.sum() / 100)  # fifty images of each class
 
 
 # --- answers ----------------------------------------------------------------------------------------------------
