@@ -157,6 +157,19 @@ def data_make_camvid(out, train, val, test, size, seed, layout):
     click.echo(f"drawn: {export_camvid(out, train, val, test, size, seed, layout)}")
 
 
+@data_make.command("cars")
+@click.option("--out", required=True, metavar="DIR", help="A new folder; gets train/, test/ and the CSV files.")
+@click.option("--train", type=click.IntRange(min=5), default=50, show_default=True, help="Images of each model.")
+@click.option("--test", type=click.IntRange(min=1), default=1000, show_default=True, help="Images in test.")
+@click.option("--size", default="128x96", show_default=True, metavar="WxH", callback=parse_size, help="At most.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+def data_make_cars(out, train, test, size, seed):
+    """Draw cars of 24 models close by, as the competition on used cars (Dacon 236493)."""
+    from kdnb.world.export_cars import export_cars
+
+    click.echo(f"drawn: {export_cars(out, train, test, size, seed)}")
+
+
 @data.group("check")
 def data_check():
     """Read a data set and report counts and faults."""
@@ -218,6 +231,18 @@ def data_check_camvid(context, folder):
     from kdnb.datasets.camvid import check_camvid
 
     report = check_camvid(folder)
+    click.echo(report.summary())
+    context.exit(1 if report.faults else 0)
+
+
+@data_check.command("cars")
+@click.argument("folder", metavar="DIR")
+@click.pass_context
+def data_check_cars(context, folder):
+    """Count the images per class of a competition's folder (or open.zip) and name every fault with its file."""
+    from kdnb.datasets.cars import check_cars
+
+    report = check_cars(folder)
     click.echo(report.summary())
     context.exit(1 if report.faults else 0)
 
@@ -303,6 +328,17 @@ def eval_camvid(gt, pred, json_out):
     from kdnb.metrics.camvid_read import camvid_main
 
     camvid_main(gt, pred, json_out)
+
+
+@evaluate.command("cars")
+@click.option("--solution", required=True, metavar="CSV", help="ID and label.")
+@click.option("--submission", required=True, metavar="CSV", help="ID and a column per class; rows in any order.")
+@click.option("--json", "json_out", metavar="FILE", help="Also write the result here.")
+def eval_cars(solution, submission, json_out):
+    """Log loss, and accuracy, top-5, macro F1 and calibration error in percent; doubled classes count as one."""
+    from kdnb.metrics.cars_read import cars_main
+
+    cars_main(solution, submission, json_out)
 
 
 @main.command("report")
