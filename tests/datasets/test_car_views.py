@@ -21,10 +21,10 @@ def items(tmp_path_factory):
     root, made = tmp_path_factory.mktemp("cars"), []
     for k, (width, height, label) in enumerate(((96, 48, 0), (60, 60, 1), (120, 40, None))):
         x, y = np.meshgrid(np.linspace(0, 1, width), np.linspace(0, 1, height))
-        pixels = np.stack([40 + 30 * k + 100 * x, 90 - 25 * k + 120 * y, 90 + 40 * k + 60 * x * y], -1).round().astype(np.uint8)
+        colours = [40 + 30 * k + 100 * x, 90 - 25 * k + 120 * y, 90 + 40 * k + 60 * x * y]
         path = root / f"class{label or 0}" / f"{k}.png"
         path.parent.mkdir(exist_ok=True)
-        Image.fromarray(pixels).save(path)
+        Image.fromarray(np.stack(colours, -1).round().astype(np.uint8)).save(path)
         made.append((path, label))
     return made
 
