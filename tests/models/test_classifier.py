@@ -15,14 +15,16 @@ from kdnb.distill.distiller import Distiller, LiveTeacher
 from kdnb.distill.terms import Term
 from kdnb.errors import InputError
 from kdnb.metrics.cost import count_parameters
-from kdnb.models.classifier import CarClassifier, Ensemble, classifier_step, mean_probabilities
+from kdnb.models.classifier import CarClassifier, Ensemble, PlainBackbone, classifier_step, mean_probabilities
 
-CLASSES, TINY = 7, {"backbone": "test_efficientnet", "hidden": 16, "channel_multiplier": 0.25}
+CLASSES, TINY = 7, {"backbone": "plain", "hidden": 16, "width": 4}
+TIMM = {"backbone": "test_efficientnet", "width": None, "channel_multiplier": 0.25}
 
 
 def tiny(meta=2, seed=0, **changes):
     torch.manual_seed(seed)
-    return CarClassifier(**{**TINY, "classes": CLASSES, "meta": meta, **changes})
+    options = {**TINY, "classes": CLASSES, "meta": meta, **changes}
+    return CarClassifier(**{name: value for name, value in options.items() if value is not None})
 
 
 def batch_of(n=6, meta=2, labelled=None, size=40):
@@ -49,8 +51,9 @@ class Fixed(nn.Module):
 
 
 @pytest.mark.parametrize("size", [(32, 32), (64, 64), (48, 80)])
-def test_logits_are_the_head_over_features_and_numbers(size):
-    net, batch = tiny().eval(), batch_of()
+@pytest.mark.parametrize("changes", [{}, TIMM])
+def test_logits_are_the_head_over_features_and_numbers(changes, size):
+    net, batch = tiny(**changes).eval(), batch_of()
     images = F.interpolate(batch["images"].float(), size).byte()
     seen = net(images, batch["meta"])
     assert seen["logits"].shape == (6, CLASSES) and seen["features"].shape == (6, net.features)
@@ -60,7 +63,7 @@ def test_logits_are_the_head_over_features_and_numbers(size):
 
 
 def test_pixels_reach_the_backbone_with_imagenets_mean_and_spread():
-    net, seen = tiny(backbone="mobilenetv3_small_050", channel_multiplier=None).eval(), []
+    net, seen = tiny().eval(), []
     net.backbone.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     images = torch.tensor([124, 116, 104], dtype=torch.uint8).view(1, 3, 1, 1).expand(2, 3, 32, 32)
     net(images, torch.zeros(2, 2))
@@ -76,6 +79,16 @@ def test_numbers_change_the_answer_only_where_there_are_any():
                               told(batch["images"], batch["meta"] + 1)["logits"])  # fmt: skip
     none, empty = blind(batch["images"])["logits"], blind(batch["images"], torch.zeros(6, 0))["logits"]
     assert torch.equal(none, empty)
+
+
+def test_the_plain_backbone_counts_and_sees_as_its_words_say():
+    """Parameters from the layers' table, and one cell for each 16 x 16 pixels."""
+    width, net = 6, PlainBackbone(6)
+    pairs = [(3, 1), (1, 2), (2, 2), (2, 4), (4, 4), (4, 8), (8, 8)]  # channels before and after, in widths but for 3
+    inner = sum(9 * (a if a == 3 and b == 1 else a * width) * b * width + 2 * b * width for a, b in pairs)
+    assert count_parameters(net) == inner and net.num_features == 8 * width
+    assert net.layers(torch.zeros(2, 3, 64, 96)).shape == (2, 8 * width, 4, 6)
+    assert net(torch.zeros(2, 3, 64, 96)).shape == (2, 8 * width)
 
 
 def test_a_timm_model_that_widens_its_features_has_a_head_to_match():
@@ -106,6 +119,8 @@ def test_faults_in_one_line():
     faults = [
         (lambda: CarClassifier("efficientnet_b55", 3), "backbone 'efficientnet_b55' is unknown to timm"),
         (lambda: CarClassifier("test_efficientnet", 3, depth=4), "test_efficientnet.*depth"),
+        (lambda: CarClassifier("plain", 3, depth=4), "plain.*depth"),
+        (lambda: CarClassifier("plain", 3, pretrained=True), "'plain' has no pretrained weights"),
         (lambda: CarClassifier("resnet18.of_nobody", 3, pretrained=True), "resnet18.of_nobody"),
         (lambda: net(batch["images"]), "comes with 0 numbers, expected 2"),
         (lambda: net(batch["images"], torch.zeros(6, 3)), "comes with 3 numbers, expected 2"),
