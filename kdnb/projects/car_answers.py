@@ -1,4 +1,4 @@
-"""06's answers: what networks say of pictures, what folds say together, how wrong that is, and where it is kept."""
+"""06's answers: what networks say of pictures, what folds say together, and where that is kept."""
 
 from __future__ import annotations
 
@@ -42,21 +42,6 @@ def out_of_fold(logits: Tensor, fold_of: np.ndarray) -> Tensor:
     """
     chosen = torch.as_tensor(fold_of) - 1
     return logits[chosen, ..., torch.arange(len(chosen)), :].movedim(0, -2)
-
-
-def item_log_losses(probabilities: np.ndarray, labels: Iterable[int],
-                    merged: list[int] | None = None) -> np.ndarray:  # fmt: skip
-    """(N,) -log of the probability of each picture's class, whose mean is ``log_loss``: rows sum to 1, none below 1e-15.
-
-    Args:
-        probabilities: (N, C), not negative.
-        merged: (C,) the class that each one counts as; see ``kdnb.datasets.cars.merged``.
-    """
-    probabilities = np.asarray(probabilities, dtype=np.float64)
-    alike = np.arange(probabilities.shape[1]) if merged is None else np.asarray(merged)
-    right = alike[None] == alike[np.asarray(list(labels))][:, None]
-    share = (probabilities * right).sum(1) / probabilities.sum(1)
-    return -np.log(np.clip(share, 1e-15, 1 - 1e-15))
 
 
 def keep(path: Path, tensors: dict[str, Tensor]) -> Path:

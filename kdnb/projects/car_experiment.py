@@ -22,11 +22,11 @@ from kdnb.distill.distiller import LiveTeacher, require_stronger_teacher
 from kdnb.engine import Plan, accelerator, fit, move
 from kdnb.errors import InputError
 from kdnb.evidence import Comparison, mean_metric
-from kdnb.metrics.classification import scores
+from kdnb.metrics.classification import log_losses, scores
 from kdnb.metrics.cost import count_parameters, state_dict_mb
 from kdnb.models.classifier import Ensemble
 from kdnb.projects.arms import Arms, Result, add_costs, compare_arms, how_to_train, training_seconds
-from kdnb.projects.car_answers import StoredAnswers, answers, item_log_losses, keep, out_of_fold, read, together
+from kdnb.projects.car_answers import StoredAnswers, answers, keep, out_of_fold, read, together
 from kdnb.projects.car_kfold import (
     ABLATION_ARMS,
     ARMS,
@@ -315,6 +315,8 @@ class Experiment:
 
     def stored_answers(self, teacher: str) -> Tensor:
         """(V, N, C) logits of a cached teacher in the views ``stored``, of training pictures and then the pool."""
+        for fold in self.folds():
+            self.train(fold)
         folds = {name: read(self.run.folder / "cache" / f"{name}.safetensors")["logits"] for name in self.folds()}
         if teacher == "best_fold":
             return folds[self.train("teacher").numbers["of"]].float()
@@ -389,7 +391,7 @@ class Experiment:
         """(N,) log loss of an arm for each picture that is scored; of "teacher" the mean over the folds."""
         if name == "teacher":
             return np.mean([self.losses(fold) for fold in self.members(name)], axis=0)
-        return item_log_losses(self.answered(name)["scored"].softmax(1).numpy(), self.truth, self.merged)
+        return log_losses(self.answered(name)["scored"].softmax(1).numpy(), self.truth, self.merged)
 
     def compare(self) -> dict[str, Comparison]:
         """Every pair of COMPARISONS whose two arms are there, by paired bootstrap over pictures; lower is better."""

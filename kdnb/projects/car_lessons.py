@@ -13,7 +13,8 @@ from torchvision.transforms.v2 import functional as tv
 from kdnb.datasets.cars import describe
 from kdnb.distill.classification import temperature_at
 from kdnb.distill.losses import kd_kl
-from kdnb.projects.car_answers import item_log_losses, out_of_fold, together
+from kdnb.metrics.classification import log_losses
+from kdnb.projects.car_answers import out_of_fold, together
 
 # --- soft labels of pictures that the teacher has learned by heart ----------------------------------------------
 
@@ -45,7 +46,7 @@ def right_and_sure(logits: Tensor, labels: Sequence[int]) -> dict[str, float]:
     """Of logits (..., C), whose leading sides are taken as one, and as many labels."""
     probabilities = logits.float().flatten(0, -2).softmax(1).numpy()
     right = probabilities.argmax(1) == np.asarray(labels)
-    return {"accuracy": 100 * right.mean(), "log_loss": item_log_losses(probabilities, labels).mean(),
+    return {"accuracy": 100 * right.mean(), "log_loss": log_losses(probabilities, labels).mean(),
             "mean confidence": 100 * probabilities.max(1).mean()}  # fmt: skip
 
 

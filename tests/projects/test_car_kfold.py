@@ -19,7 +19,7 @@ from kdnb.errors import InputError
 from kdnb.metrics.classification import log_loss
 from kdnb.models.classifier import CarClassifier
 from kdnb.projects import car_kfold as project
-from kdnb.projects.car_answers import StoredAnswers, item_log_losses, out_of_fold, together
+from kdnb.projects.car_answers import StoredAnswers, out_of_fold, together
 from kdnb.projects.car_experiment import Experiment, main
 from kdnb.run import Run, load_settings
 
@@ -123,15 +123,6 @@ def test_out_of_fold_takes_the_fold_that_left_a_picture_out():
     found = out_of_fold(logits, np.array([1, 2, 2, 1]))
     assert torch.equal(found[:, 0], logits[0, :, 0]) and torch.equal(found[:, 1], logits[1, :, 1])
     assert torch.equal(found[:, 3], logits[0, :, 3]) and found.shape == (3, 4, 5)
-
-
-def test_log_losses_of_pictures_have_the_log_loss_as_their_mean():
-    generator = np.random.default_rng(0)
-    probabilities, labels = generator.random((30, 5)), generator.integers(0, 5, 30)
-    probabilities[0, labels[0]] = 0
-    for merged in (None, [0, 1, 0, 3, 4]):
-        mean = item_log_losses(probabilities, labels, merged).mean()
-        assert mean == pytest.approx(log_loss(probabilities, labels, merged=merged))
 
 
 def test_stored_answers_refuse_what_they_do_not_hold():
@@ -291,9 +282,8 @@ def carried_out(capsys, *options):
 
 
 def test_headless_smoke(tmp_path, drawn, data, capsys):
-    """Everything, arms side by side, down to the files that the competition wants."""
-    folder = carried_out(capsys, "--profile", "smoke", "--root", str(drawn), "--out", str(tmp_path),
-                         "--set", "processes=2")  # fmt: skip
+    """Everything, down to the files that the competition wants."""
+    folder = carried_out(capsys, "--profile", "smoke", "--root", str(drawn), "--out", str(tmp_path))
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["primary"] == "log_loss" and metrics["higher_is_better"] is False
     others = [f"fold_1_{letter}" for letter in "ABC"]
