@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import json
 import os
 from functools import cached_property
 from pathlib import Path
@@ -13,13 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kdnb.datasets.car_submissions import check_comparison, check_submission, write_comparison, write_submission
 from kdnb.datasets.car_views import META, CarViews, as_numbers, collate, meta_constants, seen, shrunk, to_tensor
 from kdnb.datasets.cars import describe
 from kdnb.distill.cache import spent
 from kdnb.distill.classification import teacher_step
 from kdnb.distill.distiller import LiveTeacher, require_stronger_teacher
-from kdnb.engine import Plan, accelerator, fit, move
+from kdnb.engine import Fit, Plan, accelerator, fit
 from kdnb.errors import InputError
 from kdnb.evidence import Comparison, mean_metric
 from kdnb.metrics.classification import log_losses, scores
@@ -41,8 +39,8 @@ from kdnb.projects.car_kfold import (
     open_data,
     split_folds,
 )
+from kdnb.projects.car_outcome import step_times, write_submissions
 from kdnb.projects.headless import headless, stage_command
-from kdnb.projects.step_cost import ratio_table, time_steps, training_step
 from kdnb.run import Run, atomic_write
 
 FRESH = [f"aug{i}" for i in range(1000, 11000)]  # so many augmentations that none is likely to come again
@@ -94,7 +92,7 @@ class Experiment:
 
     def _prepare(self, new: list[str]) -> None:
         if "baseline_matched" in new:
-            self.step_times()
+            step_times(self)
 
     def train_all(self, ablations: bool = False) -> None:
         """Folds and students alone, what the folds say together, the check that it is worth learning, its students."""
@@ -141,7 +139,8 @@ class Experiment:
 
     def arm(self, name: str) -> Arm:
         if name == "baseline_matched":
-            return Arm(longer=max(1.0, self.step_times()["KD step, live"] / self.step_times()["plain step"]))
+            times = step_times(self)
+            return Arm(longer=max(1.0, times["KD step, live"] / times["plain step"]))
         arm = (ARMS | ABLATION_ARMS)[name]
         return dataclasses.replace(arm, longer=self.settings.long) if arm.longer is None else arm
 
@@ -157,7 +156,7 @@ class Experiment:
         settings, (number, letter) = self.settings, self._number_and_letter(name)
         model = build(settings.teacher, len(self.classes), letter, 1000 * (self.run.seed + 1) + number)
         inside = np.flatnonzero(self.fold_of != number).tolist()
-        how = self._how(len(inside), settings.teacher_epochs, settings.teacher_lr, settings.patience)
+        how = self.how(len(inside), settings.teacher_epochs, settings.teacher_lr, settings.patience)
         plan = Plan([(inside, settings.batch)], FRESH, self.run.seed)
         result = self._train(name, model, None, plan, how, letter, number)
         if letter == settings.experiment:
@@ -169,8 +168,8 @@ class Experiment:
         settings, arm, letter = self.settings, self.arm(name), self.settings.experiment
         student = build(settings.student, len(self.classes), letter, self.run.seed)
         epochs = settings.student_epochs * arm.longer
-        result = self._train(name, student, self._teacher_of(arm), self._plan(arm),
-                             self._how((self.fold_of != 1).sum(), epochs, settings.lr), letter, 1, epochs,
+        result = self._train(name, student, self.teacher_of(arm), self.plan(arm),
+                             self.how((self.fold_of != 1).sum(), epochs, settings.lr), letter, 1, epochs,
                              self.few if arm.few else np.flatnonzero(self.fold_of != 1))  # fmt: skip
         result.numbers["train_s"] += self._stored_seconds(arm)
         return self._keep(name, result)
@@ -214,7 +213,7 @@ class Experiment:
         numbers = {**self.scores(answered["scored"], self.truth), **total}
         return self._keep(name, Result(Ensemble([one.model for one in folds]), {}, numbers, validation))
 
-    def _how(self, count: int, epochs: float, lr: float, patience: int = 0):
+    def how(self, count: int, epochs: float, lr: float, patience: int = 0) -> Fit:
         steps = max(1, round(epochs * count / self.settings.batch))
         return dataclasses.replace(how_to_train(self.settings, steps, lr), patience=patience)
 
@@ -279,7 +278,7 @@ class Experiment:
         return sorted(int(i) for label in range(len(self.classes))
                       for i in order[self.labels[order] == label][: self.settings.few_labels])  # fmt: skip
 
-    def _plan(self, arm: Arm) -> Plan:
+    def plan(self, arm: Arm) -> Plan:
         """The arm's batches: where it learns from pictures without labels too, they fill half of each."""
         size, inside = self.settings.batch, np.flatnonzero(self.fold_of != 1).tolist()
         labelled = self.few if arm.few else inside
@@ -337,41 +336,13 @@ class Experiment:
         total = sum(seconds.values())
         return total / len(seconds) if arm.teacher == "out_of_fold" else total  # one fold a picture would have done
 
-    def _teacher_of(self, arm: Arm):
+    def teacher_of(self, arm: Arm) -> LiveTeacher | StoredAnswers | None:
+        """What answers the student's batches; None for a student alone."""
         if not arm.teacher:
             return None
         if arm.cached:
             return StoredAnswers(self.stored_answers(arm.teacher), self.stored)
         return LiveTeacher(self.train("ensemble" if arm.teacher == "ensemble" else "teacher").model, teacher_step)
-
-    def step_times(self) -> dict[str, float]:
-        """Median milliseconds of a step of ``baseline``, of ``distilled`` and of its cached twin, taken in turn.
-
-        Totals of two trainings also hold what else the machine did; so steps are timed once per run, and every process
-        reads the answer from ``step_times.json`` in the run's folder.
-        """
-        file = self.run.folder / "step_times.json"
-        if self.acc.is_main_process and not file.exists():
-            how = self._how(1000, 1.0, self.settings.lr)
-            arms = {"plain step": ARMS["baseline"], "KD step, cached": ARMS["distilled_cached"],
-                    "KD step, live": ARMS["distilled"]}  # fmt: skip
-            functions = {name: self._timed(arm, how) for name, arm in arms.items()}
-            live = self._teacher_of(ARMS["distilled"])
-            functions["teacher forward"] = lambda batch: live.observe(batch, None, [])
-            plan, views = self._plan(ARMS["distilled_cached"]), self.learned()
-            batches = [move(collate([views[key] for key in plan.batch(step)]), self.acc.device) for step in range(14)]
-            self.run.save_json(file.stem, time_steps(functions, batches))
-        self.acc.wait_for_everyone()
-        return json.loads(file.read_text())
-
-    def _timed(self, arm: Arm, how):
-        student = build(self.settings.student, len(self.classes), self.settings.experiment, self.run.seed)
-        return training_step(build_distiller(student, self._teacher_of(arm), self.settings, 1.0).to(self.acc.device)
-                             .train(), how)  # fmt: skip
-
-    def cost_table(self) -> str:
-        """Lines of text: what a distilling step costs with a live and with a cached teacher."""
-        return ratio_table(f"06: batch {self.settings.batch}, median of steps taken in turn", self.step_times())
 
     # --- scores -------------------------------------------------------------------------------------------------
 
@@ -410,7 +381,7 @@ class Experiment:
     def save(self) -> dict[str, Comparison]:
         """Costs, submissions, comparisons and metrics.json; returns the comparisons."""
         self.add_costs()
-        self.write_submissions()
+        write_submissions(self)
         comparisons = self.compare()
         arms = {name: result.numbers for name, result in self.results.items()}
         self.run.save_metrics(PRIMARY, False, arms, comparisons, self.acc.device)
@@ -421,33 +392,6 @@ class Experiment:
         if name in EXPERIMENTS:
             return name[-1]
         return self._number_and_letter(name)[1] if name.startswith("fold_") else self.settings.experiment
-
-    # --- submissions --------------------------------------------------------------------------------------------
-
-    def test_probabilities(self, letter: str) -> np.ndarray:
-        """(N, C) what all finished folds of an experiment say together about the test pictures."""
-        each = [self.answered(fold) for fold in self.folds(letter)]
-        return together(torch.stack([one.get("test", one["scored"]) for one in each])).softmax(1).numpy()
-
-    def write_submissions(self) -> list[Path]:
-        """``submission_fold5_ensemble_<experiment>.csv`` of every experiment whose folds are there (the number says how
-        many these are), and one file with all of them; each is read back and checked."""
-        folder, cars, told = self.run.folder, self.data.cars, {}
-        sample = cars.root / "sample_submission.csv"
-        for letter in META:
-            if all(fold in self.results for fold in self.folds(letter)):
-                told[letter] = (cars.test_ids, cars.classes, self.test_probabilities(letter))
-        files = [folder / f"submission_fold{len(self.folds(letter))}_ensemble_{letter}.csv" for letter in told]
-        for file, letter in zip(files, told, strict=True):
-            write_submission(file, *told[letter])
-            if sample.exists():
-                check_submission(file, sample)
-        if told:
-            files.append(folder / "all_experiments_submission_compare.csv")
-            write_comparison(files[-1], told)
-            if sample.exists():
-                check_comparison(files[-1], sample)
-        return files
 
     # --- questions ----------------------------------------------------------------------------------------------
 

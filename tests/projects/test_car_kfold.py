@@ -19,8 +19,9 @@ from kdnb.errors import InputError
 from kdnb.metrics.classification import log_loss
 from kdnb.models.classifier import CarClassifier
 from kdnb.projects import car_kfold as project
-from kdnb.projects.car_answers import StoredAnswers, out_of_fold, together
+from kdnb.projects.car_answers import StoredAnswers, answers, out_of_fold, together
 from kdnb.projects.car_experiment import Experiment, main
+from kdnb.projects.car_outcome import cost_table, step_times
 from kdnb.run import Run, load_settings
 
 FOLDS = [f"fold_{number}" for number in range(1, 6)]
@@ -176,8 +177,6 @@ def test_folds_are_not_alike(experiment):
 
 def test_stored_answers_are_those_of_the_live_folds(experiment):
     views = experiment.learned()
-    from kdnb.projects.car_answers import answers
-
     live = answers(experiment.train("ensemble").model, views, [(i, "aug1") for i in range(20)])
     assert torch.allclose(experiment.stored_answers("ensemble")[2, :20], live, atol=5e-3)  # kept as float16
     fold = int(experiment.fold_of[7])
@@ -196,7 +195,7 @@ def test_a_fold_without_advantage_is_refused(tmp_path, data, drawn, experiment):
 # --- students ---------------------------------------------------------------------------------------------------
 
 def batches(experiment, name, steps=6):
-    plan = experiment._plan(experiment.arm(name))
+    plan = experiment.plan(experiment.arm(name))
     return [plan.batch(step) for step in range(steps)]
 
 
@@ -238,16 +237,17 @@ def test_weight_zero_trains_the_baseline_bit_for_bit(tmp_path, data, drawn, expe
 def test_a_constant_temperature_trains_another_student(tmp_path, data, drawn, experiment):
     other = another(tmp_path, data, drawn, experiment, temperature_start=1.0)
     assert not same_weights(experiment.train("distilled"), other.train("distilled"))
-    assert other.train("distilled").fitted.history[0]["kd_kl"] != experiment.train("distilled").fitted.history[0]["kd_kl"]
+    first, again = (one.train("distilled").fitted.history[0]["kd_kl"] for one in (experiment, other))
+    assert first != again
 
 
 def test_the_matched_student_gets_the_steps_that_distilling_costs(experiment):
-    times = experiment.step_times()
+    times = step_times(experiment)
     steps = experiment.train("baseline").numbers["steps"]
     longer = max(1.0, times["KD step, live"] / times["plain step"])
     expected = max(1, round(experiment.settings.student_epochs * longer * (experiment.fold_of != 1).sum() / 32))
     assert experiment.train("baseline_matched").numbers["steps"] == expected >= steps
-    assert "KD step, cached" in experiment.cost_table()
+    assert "KD step, cached" in cost_table(experiment)
 
 
 def test_the_student_is_a_plain_state_dict(experiment):
