@@ -71,7 +71,7 @@ class CarClassifier(nn.Module):
             raise InputError(f"each picture comes with {given} numbers, expected {self.meta} as the network has")
         if self.training and len(images) < 2:
             raise InputError("a batch of one picture, expected two or more: BatchNorm would see no variance")
-        pixels = normalised(images.contiguous(memory_format=torch.channels_last), self.mean, self.std)
+        pixels = normalised(images, self.mean, self.std)
         features = self.backbone(pixels)
         seen = torch.cat([features, meta.to(features)], 1) if self.meta else features
         return {"logits": self.head(seen).float(), "features": features}
