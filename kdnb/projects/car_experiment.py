@@ -384,6 +384,10 @@ class Experiment:
         write_submissions(self)
         comparisons = self.compare()
         arms = {name: result.numbers for name, result in self.results.items()}
+        if not self.data.on_test:
+            where = f"{len(self.truth)} training pictures held out of all folds: test has no solution"
+            self.run.log(f"scores are on {where}")
+            arms = {name: {**numbers, "scored_on": where} for name, numbers in arms.items()}
         self.run.save_metrics(PRIMARY, False, arms, comparisons, self.acc.device)
         return comparisons
 

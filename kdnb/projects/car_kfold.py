@@ -30,13 +30,13 @@ PRIMARY = "log_loss"
 
 
 class Network(Settings):
-    """One classifier: timm's ``backbone`` under the head of ``CarClassifier``."""
+    """One classifier: a backbone under the head of ``CarClassifier``."""
 
-    backbone: str = "test_efficientnet"
+    backbone: str = "plain"  # or a model of timm's
     hidden: int = 512
     dropout: float = 0.3
     pretrained: bool = False
-    options: dict = {}  # more arguments of timm's, such as a channel multiplier
+    options: dict = {}  # more arguments of the backbone, such as the plain one's width
 
 
 class CarKfoldSettings(Settings):
