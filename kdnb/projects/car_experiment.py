@@ -187,7 +187,7 @@ class Experiment:
         torch.manual_seed(self.run.seed)
         fitted = fit(distiller, self.learned(letter, labelled), plan, how, collate=collate, name=name,
                      validate=validate, checkpoint=self._checkpoint(name))  # fmt: skip
-        steps = [step for step, _ in fitted.scores][-len(curve) :]
+        steps = [step for step, _ in fitted.scores][len(fitted.scores) - len(curve) :]  # resumed: the last
         whats = ["scored"] if self.data.on_test or not name.startswith("fold_") else ["scored", "test"]
         answered = {what: self._answers_to(what, model, letter) for what in whats}
         self._keep_answers(name, answered)

@@ -112,13 +112,13 @@ class Arm:
 ARMS = {
     "baseline": Arm(),
     "distilled": Arm("ensemble"),
+    "long_baseline": Arm(longer=None),
+    "long_distilled": Arm("ensemble", cached=True, longer=None),
     "distilled_cached": Arm("ensemble", cached=True),
     "distilled_best_fold": Arm("best_fold", cached=True),
     "distilled_oof": Arm("out_of_fold", cached=True),
     "few_labels_baseline": Arm(few=True),
     "few_labels_distilled": Arm("ensemble", cached=True, few=True),
-    "long_baseline": Arm(longer=None),
-    "long_distilled": Arm("ensemble", cached=True, longer=None),
 }
 ABLATION_ARMS = {
     "few_labels_oof": Arm("out_of_fold", cached=True, few=True),
