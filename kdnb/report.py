@@ -2,7 +2,6 @@
 
 import html
 import json
-import math
 import zipfile
 from pathlib import Path
 from typing import Any, Literal
@@ -11,12 +10,17 @@ import numpy as np
 import pydantic
 
 from kdnb.errors import InputError
-from kdnb.evidence import Comparison, over_seeds
+from kdnb.evidence import Comparison
 from kdnb.run import atomic_write
-
-COSTS = {"params": "parameters", "flops": "FLOPs", "latency_ms": "latency, ms", "size_mb": "file, MB",
-         "train_s": "training, CPU s", "steps": "steps"}
-MISSING = "–"
+from kdnb.tables import (
+    MISSING,
+    arms_table,
+    comparisons_table,
+    course_notes,
+    course_table,
+    mean_and_range,
+    run_notes,
+)
 
 
 class _Comparison(pydantic.BaseModel):
@@ -98,90 +102,21 @@ def groups(folders):
     return {key: [seeds[seed] for seed in sorted(seeds)] for key, seeds in sorted(found.items())}
 
 
-# --- tables -----------------------------------------------------------------------------------------------------
-
-def arms_table(runs):
-    """(header, rows) of strings: per arm the mean over seeds of the metrics and costs, with the range of metrics."""
-    primary = runs[0].primary
-    arms = list(dict.fromkeys(name for run in runs for name in run.arms))
-    keys = list(dict.fromkeys(key for run in runs for numbers in run.arms.values() for key, value in numbers.items()
-                              if isinstance(value, (int, float))))
-    others = [key for key in keys if key != primary and key not in COSTS]
-    rows = []
-    for arm in arms:
-        def values(key, arm=arm):
-            return [run.arms[arm].get(key) for run in runs if arm in run.arms]
-
-        rows.append([arm] + [_mean_and_range(values(key)) for key in [primary, *others]]
-                    + [_quantity(values(key)) for key in COSTS])
-    return ["arm", primary, *others, *COSTS.values()], rows
-
-
-def comparisons_table(runs):
-    """(header, rows) of strings: per comparison the mean difference, its range and interval over seeds, the verdict."""
-    rows = []
-    for name in dict.fromkeys(name for run in runs for name in run.comparisons):
-        merged = over_seeds([run.comparison(name) for run in runs if name in run.comparisons])
-        deltas = merged.per_seed
-        span = f"{_signed(min(deltas))} to {_signed(max(deltas))}"
-        interval = f"{_signed(merged.ci95[0])} to {_signed(merged.ci95[1])}"
-        rows.append([name.replace("_", " "), _signed(merged.delta), span, interval, merged.verdict,
-                     ", ".join(map(_signed, deltas))])
-    return ["comparison", "difference", "lowest to highest seed", "95 % interval", "verdict", "per seed"], rows
-
-
-def _known(values):
-    return [value for value in values if isinstance(value, (int, float)) and math.isfinite(value)]
-
-
-def _mean_and_range(values):
-    known = _known(values)
-    if not known:
-        return MISSING
-    mean = f"{np.mean(known):.2f}"
-    return mean if len(known) == 1 else f"{mean} ({min(known):.2f} to {max(known):.2f})"
-
-
-def _quantity(values):
-    """The mean with three significant figures and a unit a person can read: 1.76 M, 410 k."""
-    known = _known(values)
-    if not known:
-        return MISSING
-    mean = float(np.mean(known))
-    for size, unit in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e5, " k")):
-        if abs(mean) >= size:
-            return f"{mean / (1e3 if unit == ' k' else size):.3g}{unit}"
-    return f"{mean:.0f}" if mean >= 100 or mean == int(mean) else f"{mean:.3g}"
-
-
-def _signed(value):
-    return MISSING if math.isnan(value) else f"{value:+.2f}"
-
-
-def _notes(runs):
-    """What a reader must know before trusting the tables."""
-    direction = "higher" if runs[0].higher_is_better else "lower"
-    seeds = ", ".join(str(run.seed) for run in runs)
-    notes = [f"Seeds: {seeds}. {runs[0].primary}: {direction} is better. Means over seeds, lowest to highest in "
-             "brackets; a difference is the first arm minus the second, its interval a paired bootstrap over test "
-             + ("items and seeds." if len(runs) > 1 else "items; one seed says nothing about others.")]
-    for what, key in (("settings", "settings_sha256"), ("code", "commit"), ("device", "device")):
-        if len({run.provenance.get(key) for run in runs}) > 1:
-            notes.append(f"Careful: the seeds were not run with the same {what}.")
-    return notes
-
-
 # --- writing ----------------------------------------------------------------------------------------------------
 
 def report(folders, out):
     """Merge runs into ``<out>.md`` and ``<out>.html``; returns the two paths.
 
-    ``folders``: run folders, or folders that hold them. Projects, profiles and data sets stay apart.
+    ``folders``: run folders, or folders that hold them. Projects, profiles and data sets stay apart; where there are
+    several, one table over all of them comes first.
     """
+    found = groups(folders)
     sections = []
-    for (project, profile, data), runs in groups(folders).items():
+    if len(found) > 1:
+        sections.append(("All projects", course_notes(found), [("Scores, verdicts and costs", *course_table(found))]))
+    for (project, profile, data), runs in found.items():
         source = "drawn data" if data == "drawn" else f"data {data}"
-        sections.append((f"{project}, {profile}, {source}", _notes(runs),
+        sections.append((f"{project}, {profile}, {source}", run_notes(runs),
                          [("Arms", *arms_table(runs)), ("Comparisons", *comparisons_table(runs))]))
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -241,7 +176,7 @@ def summary_table(executions):
         cells = [MISSING, MISSING, MISSING, MISSING, "FAILED" if done.error else MISSING]
         if not done.error and done.run_folder and (done.run_folder / "metrics.json").exists():
             run = read_run(done.run_folder)
-            scores = [_mean_and_range([run.arms.get(a, {}).get(run.primary)]) for a in
+            scores = [mean_and_range([run.arms.get(a, {}).get(run.primary)]) for a in
                       ("teacher", "baseline", "distilled")]
             main = run.comparisons.get("distilled_vs_baseline")
             cells = [run.primary, *scores, main.verdict if main else MISSING]

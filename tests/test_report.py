@@ -13,14 +13,15 @@ from kdnb.report import read_run, report, summary_table
 from kdnb.run import Run
 
 
-def make_run(results, seed, gain, profile="lite", project="03_toy", data=None, **baseline):
+def make_run(results, seed, gain, profile="lite", project="03_toy", data=None, student=None, **baseline):
     """A finished run in which the distilled arm beats the baseline by `gain` on every test item."""
     run = Run.start(project, profile, seed, results, {"steps": 3}, data)
     better = paired_bootstrap(mean_metric(np.full(9, 60.0)), mean_metric(np.full(9, 60.0 + gain)), 9, 20)
     arms = {"teacher": {"mAP50": 90.0, "params": 1_760_000, "flops": 2.5e9, "latency_ms": 7.25, "size_mb": 7.1,
                         "train_s": 84, "steps": 300},
             "baseline": {"mAP50": 60.0 + seed, "mAP75": float("nan"), **baseline},
-            "distilled": {"mAP50": 60.0 + gain, "mAP75": 50.0, "params": 540_000, "per_class": {"car": 1.0}}}
+            "distilled": {"mAP50": 60.0 + gain, "mAP75": 50.0, "params": 540_000, "per_class": {"car": 1.0},
+                          **(student or {})}}
     run.save_metrics("mAP50", True, arms, {"distilled_vs_baseline": better})
     return run.folder
 
@@ -63,8 +64,8 @@ def test_projects_profiles_and_data_stay_apart(tmp_path):
     make_run(tmp_path, 3, 40, data=tmp_path / "VOCdevkit")
     text = report([tmp_path], tmp_path / "all")[0].read_text()
     titles = [line for line in text.splitlines() if line.startswith("## ")]
-    assert titles == ["## 03_toy, lite, data VOCdevkit", "## 03_toy, lite, drawn data", "## 03_toy, smoke, drawn data",
-                      "## 05_toy, lite, drawn data"]
+    assert titles == ["## All projects", "## 03_toy, lite, data VOCdevkit", "## 03_toy, lite, drawn data",
+                      "## 03_toy, smoke, drawn data", "## 05_toy, lite, drawn data"]
     assert text.count("one seed says nothing about others") == 4
 
 
@@ -80,6 +81,44 @@ def test_seeds_of_different_settings_carry_a_warning(tmp_path):
     metrics["provenance"]["settings_sha256"] = "other"
     (folders[0] / "metrics.json").write_text(json.dumps(metrics))
     assert "not run with the same settings" in report(folders, tmp_path / "r")[0].read_text()
+
+
+def test_one_table_over_projects_by_hand(tmp_path):
+    """Two seeds of a project whose rates should be high, one of a project whose loss should be low."""
+    for seed, gain in ((0, 10), (1, 14)):
+        make_run(tmp_path, seed, gain, student={"latency_ms": 4.0, "latency_ms_depth": 2.5})
+    make_loss_run(tmp_path)
+    markdown, page = report([tmp_path], tmp_path / "r")
+    header, rows = table(markdown.read_text(), "")
+    assert header == ["", "03 toy", "06 car 5fold kd"]
+    cells = {row[0]: row[1:] for row in rows}
+    assert cells["profile"] == ["lite, seeds 0, 1", "smoke, seed 0"]
+    assert cells["score"] == ["mAP50, %", "log_loss, nats, lower is better"]
+    assert cells["teacher"] == ["90.00 (90.00 to 90.00)", "0.40"]  # of the cars it is the ensemble that teaches
+    assert cells["student alone"] == ["60.50 (60.00 to 61.00)", "0.90"]
+    assert cells["few labels, alone"] == ["–", "–"]
+    # two draws from 10 and 14: both alike in one of four, so the interval is the whole range
+    assert cells["distilled − alone"] == ["+12.00 [+10.00, +14.00] BEATS", "-0.25 [-0.25, -0.25] BEATS"]
+    assert cells["parameters, teacher → student"] == ["1.76 M → 540 k", "5 M → 1 M"]
+    assert cells["latency, ms, teacher → student"] == ["7.25 → 6.5", "– → –"]
+    text = markdown.read_text()
+    assert "Nothing was learned in profile smoke (06_car_5fold_kd)" in text and "include the depth network" in text
+    assert "All projects" in page.read_text() and "log_loss, nats, lower is better" in page.read_text()
+
+
+def test_one_project_needs_no_table_over_projects(tmp_path):
+    make_run(tmp_path, 0, 10)
+    assert "All projects" not in report([tmp_path], tmp_path / "r")[0].read_text()
+
+
+def make_loss_run(results):
+    """A smoke run of 06 in which distilling lowers the loss of every item by a quarter."""
+    run = Run.start("06_car_5fold_kd", "smoke", 0, results, {"steps": 3})
+    lower = paired_bootstrap(mean_metric(np.full(9, 0.9)), mean_metric(np.full(9, 0.65)), 9, 20, higher_is_better=False)
+    arms = {"teacher": {"log_loss": 0.6, "params": 1_000_000}, "ensemble": {"log_loss": 0.4, "params": 5_000_000},
+            "baseline": {"log_loss": 0.9}, "distilled": {"log_loss": 0.65, "params": 1_000_000}}
+    run.save_metrics("log_loss", False, arms, {"distilled_vs_baseline": lower})
+    return run.folder
 
 
 class Page(HTMLParser):
