@@ -29,15 +29,15 @@ def cyclist(rng: np.random.Generator) -> tuple[Kit, dict]:
     return bicycle, {**looks, "bicycle": attributes["colour"]}
 
 
-BUILDERS = {"tram": vehicles.tram, "truck": vehicles.truck, "van": vehicles.van, "car": vehicles.car,
-            "trailer": vehicles.trailer, "cyclist": cyclist, "sitting person": figures.sitter,
-            "person": figures.person}
+BUILDERS = {"tram": vehicles.tram, "truck": vehicles.truck, "van": vehicles.van, "trailer": vehicles.trailer,
+            "cyclist": cyclist, "sitting person": figures.sitter, "person": figures.person}
 
 
-def make_drive(seed: int, split: str = "train", index: int = 0, town: bool = False) -> Scene:
+def make_drive(seed: int, split: str = "train", index: int = 0, town: bool = False, car=vehicles.car) -> Scene:
     """Drive ``index`` of a split, with things of the categories in CAST; looks are held out as in make_scene.
 
-    ``town`` adds what kerb.py has: railings, fences, signs and signals close by, and at times one's own bonnet.
+    ``town`` adds what kerb.py has: railings, fences, signs and signals close by, and at times one's own bonnet. ``car``
+    builds the cars: ``car(rng)`` → (Kit, attributes).
 
     Raises InputError for an unknown split.
     """
@@ -48,9 +48,9 @@ def make_drive(seed: int, split: str = "train", index: int = 0, town: bool = Fal
     names = [name for name, (expected, *_) in CAST.items() for _ in range(int(rng.poisson(expected)))]
     mixed = [names[k] for k in rng.permutation(len(names)).tolist()]
     for name in sorted(mixed, key=lambda name: name not in ("tram", "truck")):  # large ones find no room later on
-        _place(rng, stage, placer, name)
+        _place(rng, stage, placer, name, car)
     for _ in range(3):  # too far away to count, but seen
-        _place(rng, stage, placer, ("car", "van", "person", "cyclist")[int(rng.integers(4))], far=True)
+        _place(rng, stage, placer, ("car", "van", "person", "cyclist")[int(rng.integers(4))], car, far=True)
     if town:
         add_kerb(rng, stage, street, placer)
     add_scenery(rng, stage, street, placer, split)
@@ -67,10 +67,10 @@ def _road(rng):
                    offset=round(rng.uniform(-0.3, 0.3), 4), side=(begin, begin + 8.0) if rng.uniform() < 0.45 else None)
 
 
-def _place(rng, stage, placer, name, far=False):
+def _place(rng, stage, placer, name, car, far=False):
     """Put a thing into the street if there is room for it."""
     _, share, near, beyond, zone = CAST[name]
-    kit, attributes = BUILDERS[name](rng)
+    kit, attributes = car(rng) if name == "car" else BUILDERS[name](rng)
     parts = [(name, kit, attributes)]
     if name == "sitting person":  # never without a bench, which is no thing here
         parts.append(("bench", *furniture.bench(rng)))
@@ -81,3 +81,28 @@ def _place(rng, stage, placer, name, far=False):
     stage.thing(name, kit, attributes, *spot)
     if len(parts) == 2:
         stage.scenery(parts[1][1], *spot[:3])
+
+
+def driven(scene: Scene, metres: float) -> Scene:
+    """The same street seen from a camera that has driven on along it; everybody else stands still.
+
+    Sensor noise is drawn anew for every place, as a sensor's is.
+    """
+    cos, sin = np.cos(scene.street.heading), np.sin(scene.street.heading)
+    step = np.array([metres * cos, -metres * sin, 0.0])  # the street's direction in the ego frame
+    seed, split, index = scene.seed
+    return replace(scene, solids=replace(scene.solids, centre=scene.solids.centre - step),
+                   things=[replace(thing, centre=thing.centre - step) for thing in scene.things],
+                   street=replace(scene.street, along=scene.street.along + metres),
+                   seed=(seed, split, index + round(1000 * metres)))  # fmt: skip
+
+
+def free_ahead(scene: Scene, half_width: float = 1.5) -> float:
+    """Metres that a car of this half width can drive along the street before it meets a thing."""
+    nearest = np.inf
+    for thing in scene.things:
+        x, y = scene.street.from_ego(*thing.centre[:2])
+        reach = np.hypot(*thing.size[:2]) / 2
+        if abs(y - scene.street.offset) < half_width + reach and x + reach > 0:
+            nearest = min(nearest, x - reach)
+    return float(max(nearest, 0.0))

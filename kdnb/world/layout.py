@@ -24,7 +24,8 @@ class Street:
 
     right, left: distance of the outer lane edges from y = 0. parking, pavement, grass: widths to the (right, left).
     zebra: x where a crossing starts, or None. side: x range of a side street, or None. heading: where the camera looks,
-    in radians from the street's direction; offset: its y. tram_lane: y of the rails, or None.
+    in radians from the street's direction; offset: its y. tram_lane: y of the rails, or None. along: the camera's x, 0
+    until it drives (see ``driven``).
     """
 
     lane: float
@@ -40,6 +41,7 @@ class Street:
     viewpoint: str
     tram_lane: float | None
     wear: int
+    along: float = 0.0
 
     @property
     def right(self):
@@ -67,7 +69,7 @@ class Street:
     def from_ego(self, x, y):
         """x, y of the ego frame in the street's frame."""
         cos, sin = np.float32(round(np.cos(self.heading), 6)), np.float32(round(np.sin(self.heading), 6))
-        return cos * x - sin * y, sin * x + cos * y + np.float32(self.offset)
+        return cos * x - sin * y + np.float32(self.along), sin * x + cos * y + np.float32(self.offset)
 
     def ground(self, x, y) -> np.ndarray:
         """Semantic class (uint8) of the ground at street coordinates x, y."""
