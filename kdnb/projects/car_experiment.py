@@ -39,7 +39,7 @@ from kdnb.projects.car_kfold import (
     open_data,
     split_folds,
 )
-from kdnb.projects.car_outcome import step_times, write_submissions
+from kdnb.projects.car_outcome import cost_table, step_times, write_submissions
 from kdnb.projects.headless import headless, stage_command
 from kdnb.run import Run, atomic_write
 
@@ -381,6 +381,8 @@ class Experiment:
     def save(self) -> dict[str, Comparison]:
         """Costs, submissions, comparisons and metrics.json; returns the comparisons."""
         self.add_costs()
+        if "baseline_matched" in self.results:
+            self.run.log(cost_table(self))
         write_submissions(self)
         comparisons = self.compare()
         arms = {name: result.numbers for name, result in self.results.items()}
