@@ -1,8 +1,8 @@
 """Car models for fine-grained pictures: six bodies in four generations each, which differ in details.
 
-A generation has its own proportions (a few per cent), lamps, grille, roof, rims and most often its own trim. Any one of
-these may be hidden or a pixel wide, so neighbouring generations are easy to mix up. Every model is sold in some colours
-more often than in others. The table is the same for every seed: a seed draws cars, not models.
+A generation has its own proportions (a few per cent) and roof, most often its own trim, and keeps either the lamps or
+the grille and rims of the one before. Any one of these may be hidden or a pixel wide, so neighbouring generations are
+easy to mix up. Every model is sold in some colours more often than in others. The table is the same for every seed: a seed draws cars, not models.
 """
 
 from dataclasses import dataclass
@@ -13,9 +13,15 @@ from kdnb.world import palette
 from kdnb.world.solids import CYLINDER_Y, MODEL_BODY, MODEL_CABIN, RIM, Kit
 from kdnb.world.vehicles import BODIES, TRIMS
 
+# as in vehicles.BODIES, but a boot to tell a sedan by, and a coupe that is one slope from roof to tail
+SHAPES = {**BODIES, "sedan": (4.75, 1.80, 1.47, 0.18, 0.70, 0.70, 0.50, 0.22, 0.88),
+          "coupe": (4.2, 1.84, 1.27, 0.03, 0.62, 0.95, 1.30, 0.18, 0.78)}  # fmt: skip
+# lamps, grille, rims (as car_paint numbers them) and trim of a body's first generation
+FIRST_LOOK = {"hatchback": (0, 0, 0, 0), "sedan": (1, 1, 1, 1), "estate": (2, 2, 2, 2), "suv": (3, 3, 3, 3),
+              "pickup": (0, 1, 2, 1), "coupe": (2, 3, 1, 0)}  # fmt: skip
 FIRST_YEAR = {"hatchback": 2008, "sedan": 2007, "estate": 2009, "suv": 2010, "pickup": 2006, "coupe": 2011}
 GENERATIONS = 4
-TYPICAL = 0.7  # share of cars with the trim of their generation, the others have any
+TYPICAL = 0.6  # share of cars with the trim of their generation, the others have any
 # shares of the cars painted in each of palette.CAR_COLOURS when nobody prefers one
 SOLD = {"white": 5, "black": 5, "silver": 5, "blue": 3, "red": 3, "green": 1.5, "brown": 1.5, "yellow": 1, "orange": 1}
 FAVOURED = 4.0  # how many times more often a model is sold in each of its two favourite colours
@@ -39,13 +45,17 @@ class Model:
     belt: float
     nose: float
     wheel: float
+    lamps: int
+    grille: int
+    rims: int
     trim: str
     colours: tuple[float, ...]
 
 
 def _model(place: int, body: str, k: int) -> Model:
     """Generation ``k`` of a body, ``place`` its number: from one to the next it grows, and sits lower and sleeker."""
-    length, width, height, start, end, rake, rear, sill, belt = BODIES[body]
+    length, width, height, start, end, rake, rear, sill, belt = SHAPES[body]
+    lamps, grille, rims, first_trim = FIRST_LOOK[body]
     favourites = [(3 * place + 2 * k) % len(SOLD), (place + 5 * k + 4) % len(SOLD)]
     shares = np.array([share * (FAVOURED if n in favourites else 1) for n, share in enumerate(SOLD.values())])
     return Model(
@@ -53,12 +63,14 @@ def _model(place: int, body: str, k: int) -> Model:
         length=length * (0.96 + 0.025 * k), width=width * (0.98 + 0.012 * k), height=height * (1.03 - 0.02 * k),
         start=start, end=end + (0.02, 0.0, -0.02, 0.01)[k], rake=rake * (0.80 + 0.14 * k), rear=rear * (0.85 + 0.1 * k),
         sill=sill, belt=belt + 0.025 * (k - 1.5), nose=0.08 + 0.08 * k,
-        wheel=(0.37 if body in ("suv", "pickup") else 0.315) + 0.012 * (k - 1), trim=TRIMS[(k + place) % len(TRIMS)],
+        wheel=(0.37 if body in ("suv", "pickup") else 0.315) + 0.012 * (k - 1),
+        lamps=(lamps + k // 2) % 4, grille=(grille + (k + 1) // 2) % 4, rims=(rims + (k + 1) // 2) % 4,
+        trim=TRIMS[(first_trim + k) % len(TRIMS)],
         colours=tuple((shares / shares.sum()).tolist()),
     )  # fmt: skip
 
 
-MODELS = tuple(_model(place, body, k) for place, body in enumerate(BODIES) for k in range(GENERATIONS))
+MODELS = tuple(_model(place, body, k) for place, body in enumerate(SHAPES) for k in range(GENERATIONS))
 
 
 def model_car(rng: np.random.Generator, model: Model) -> tuple[Kit, dict]:
@@ -77,7 +89,7 @@ def _shell(kit, m, paint, stripe):
     k, light = m.generation, paint.sum() >= 1.6
     accent = (0.12, 0.12, 0.14) if light else (0.92, 0.92, 0.90)
     clad = m.body in ("suv", "pickup", "estate") and k in (1, 3)
-    look = k | (k + len(m.body)) % 4 << 2 | (k < 2) << 4 | stripe << 5 | clad << 6
+    look = m.lamps | m.grille << 2 | (k < 2) << 4 | stripe << 5 | clad << 6
     kit.add((0, 0, (m.sill + m.belt) / 2), (m.length, m.width, m.belt - m.sill), paint, MODEL_BODY,
             inset=(m.nose, 0.06 + 0.02 * k, 0.05), accent=accent, variant=look)
     front, back = (m.end - 0.5) * m.length, (m.start - 0.5) * m.length
@@ -113,4 +125,4 @@ def _wheels(kit, m):
             arch = (x * m.length, side * (m.width / 2 - 0.02), m.wheel + 0.04)
             kit.add(arch, (2.45 * m.wheel, 0.05, 2.3 * m.wheel), (0.06, 0.06, 0.06), 0, CYLINDER_Y)
             kit.add(place, (2 * m.wheel, 0.22, 2 * m.wheel), palette.TYRE, RIM, CYLINDER_Y, accent=palette.CHROME,
-                    variant=m.generation)
+                    variant=m.rims)
