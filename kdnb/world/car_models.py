@@ -2,7 +2,8 @@
 
 A generation has its own proportions (a few per cent) and roof, most often its own trim, and keeps either the lamps or
 the grille and rims of the one before. Any one of these may be hidden or a pixel wide, so neighbouring generations are
-easy to mix up. Every model is sold in some colours more often than in others. The table is the same for every seed: a seed draws cars, not models.
+easy to mix up. Every model is sold in some colours more often than in others. The table is the same for every seed: a
+seed draws cars, not models.
 """
 
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from kdnb.world.vehicles import BODIES, TRIMS
 
 # as in vehicles.BODIES, but a boot to tell a sedan by, and a coupe that is one slope from roof to tail
 SHAPES = {**BODIES, "sedan": (4.75, 1.80, 1.47, 0.18, 0.70, 0.70, 0.50, 0.22, 0.88),
-          "coupe": (4.2, 1.84, 1.27, 0.03, 0.62, 0.95, 1.30, 0.18, 0.78)}  # fmt: skip
+          "coupe": (4.2, 1.84, 1.27, 0.03, 0.62, 0.95, 0.95, 0.18, 0.78)}  # fmt: skip
 # lamps, grille, rims (as car_paint numbers them) and trim of a body's first generation
 FIRST_LOOK = {"hatchback": (0, 0, 0, 0), "sedan": (1, 1, 1, 1), "estate": (2, 2, 2, 2), "suv": (3, 3, 3, 3),
               "pickup": (0, 1, 2, 1), "coupe": (2, 3, 1, 0)}  # fmt: skip

@@ -76,6 +76,8 @@ def test_no_two_models_are_alike():
     for one in MODELS:
         shapes = [(m.length, m.height, m.belt, m.rake) for m in MODELS if m.body == one.body and m is not one]
         assert len(shapes) == 3 and (one.length, one.height, one.belt, one.rake) not in shapes
+    # windscreen and rear window lean less than the cabin is long: a roof remains
+    assert min((m.end - m.start) * m.length - m.rake - m.rear for m in MODELS) > 0.3
     assert {model.trim for model in MODELS if model.body == "suv"} == set(TRIMS)
 
 
