@@ -46,6 +46,24 @@ def cosine_loss(student: Tensor, teacher: Tensor, dim: int = -1) -> Tensor:
     return (1 - F.cosine_similarity(student, teacher.detach(), dim)).mean()
 
 
+def rkd_distance(student: Tensor, teacher: Tensor) -> Tensor:
+    """Huber loss between all pairwise distances of a batch, each network's in units of its own mean distance.
+
+    What is compared is how pictures lie to *each other*, so the two spaces need neither the same width nor an adapter
+    (Park et al. 2019, arXiv 1904.05068, equations 5 and 6).
+
+    Args:
+        student, teacher: (N, D) and (N, E), one row per picture, N at least 2.
+    """
+    return F.smooth_l1_loss(relative_distances(student.float()), relative_distances(teacher.detach().float()))
+
+
+def relative_distances(points: Tensor) -> Tensor:
+    """(N, D) → (N (N-1) / 2,) distances of all pairs, divided by their mean; all 0 when every point is the same."""
+    distances = F.pdist(points)
+    return distances / distances.mean().clamp(min=1e-12)
+
+
 def feature_mse(student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
     """Mean squared error of feature maps (N, C, H, W) over the cells of a mask.
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from kdnb.distill.losses import centred_mse, cosine_loss, feature_mse, kd_kl, pkd, region_mse
+from kdnb.distill.losses import centred_mse, cosine_loss, feature_mse, kd_kl, pkd, region_mse, rkd_distance
 
 
 def test_kl_of_two_classes_by_hand():
@@ -81,6 +81,30 @@ def test_pkd_is_one_minus_pearson_and_blind_to_scale():
     pearson = torch.corrcoef(torch.stack([student.flatten(), teacher.flatten()]))[0, 1].item()
     assert pkd([student], [teacher]).item() == pytest.approx(1 - pearson, abs=1e-4)
     assert pkd([student * 7 + 3], [student]).item() == pytest.approx(0, abs=1e-4)
+
+
+def test_relations_by_hand():
+    """Three points on a line, 1 and 2 apart: distances 1, 2, 3, mean 2. An even triangle: all 1. Huber of the
+    differences 0.5, 0, 0.5 is 0.125, 0, 0.125."""
+    line = torch.tensor([[0.0], [1.0], [3.0]])
+    even = torch.tensor([[0.0, 0.0], [2.0, 0.0], [1.0, 3**0.5]])
+    assert rkd_distance(line, even).item() == pytest.approx(0.25 / 3, rel=1e-5)
+    # beyond a difference of 1 Huber is |d| - 0.5: distances 0, 9, 9 (mean 6) against 1, 1, 1
+    pair = torch.tensor([[0.0], [0.0], [9.0]])
+    assert rkd_distance(pair, even).item() == pytest.approx((0.5 * 1 + 2 * 0.5 * 0.5**2) / 3, rel=1e-5)
+    far = torch.cat([torch.zeros(4, 1), torch.full((1, 1), 7.0)])  # six distances of 0, four of 7: 0 and 2.5 relative
+    assert rkd_distance(far, torch.eye(5)).item() == pytest.approx((6 * 0.5 + 4 * (1.5 - 0.5)) / 10, rel=1e-5)
+
+
+def test_relations_do_not_see_scale_place_or_turn():
+    student = torch.randn(6, 4)
+    turn, _ = torch.linalg.qr(torch.randn(4, 4))
+    assert rkd_distance(student, 3 * student @ turn + 5).item() == pytest.approx(0, abs=1e-9)
+    assert torch.isfinite(rkd_distance(torch.ones(3, 2, requires_grad=True), student[:3]))
+    student.requires_grad_()
+    teacher = torch.randn(6, 9, requires_grad=True)
+    rkd_distance(student, teacher).backward()
+    assert student.grad.abs().sum() > 0 and teacher.grad is None
 
 
 def test_the_teacher_gets_no_gradient():
