@@ -58,7 +58,8 @@ class Experiment:
     "fold_1" to "fold_5" are trained first, each on four fifths of the training pictures. "teacher" is their mean in
     scores, and the best of them on validation as a network; "ensemble" is what they say together. Students learn from
     fold 1's training part and are selected on its validation part. Folds 2 to 5 have trained on those pictures, so what
-    they tell a student makes its validation scores a little too good; no arm has seen a picture that is scored.
+    they tell a student makes its validation scores a little too good, and hands on labels that the baseline has not
+    ("distilled_fold_1" is the control for that). No arm has seen a picture that is scored.
     """
 
     def __init__(self, run: Run, settings: CarKfoldSettings, data: Data, root: str | Path = "data"):
@@ -174,7 +175,8 @@ class Experiment:
         result.numbers["train_s"] += self._stored_seconds(arm)
         return self._keep(name, result)
 
-    def _train(self, name, model, teacher, plan, how, letter, fold, epochs=1.0, labelled=None) -> Result:
+    def _train(self, name: str, model: nn.Module, teacher, plan: Plan, how: Fit, letter: str, fold: int,
+               epochs: float = 1.0, labelled=None) -> Result:  # fmt: skip
         """Fit a network, go back to its best state on a fold's validation part, and let it answer what is scored."""
         curve, validation = [], np.flatnonzero(self.fold_of == fold)
 
@@ -317,8 +319,9 @@ class Experiment:
         for fold in self.folds():
             self.train(fold)
         folds = {name: read(self.run.folder / "cache" / f"{name}.safetensors")["logits"] for name in self.folds()}
-        if teacher == "best_fold":
-            return folds[self.train("teacher").numbers["of"]].float()
+        one = self.train("teacher").numbers["of"] if teacher == "best_fold" else teacher
+        if one in folds:
+            return folds[one].float()
         logits = torch.stack(list(folds.values())).float()
         said = together(logits)
         if teacher == "out_of_fold":  # the pool is new to every fold
@@ -331,10 +334,8 @@ class Experiment:
         if not arm.cached:
             return 0.0
         seconds = {fold: self.train(fold).answers["stored_s"] for fold in self.folds()}
-        if arm.teacher == "best_fold":
-            return seconds[self.train("teacher").numbers["of"]]
         total = sum(seconds.values())
-        return total / len(seconds) if arm.teacher == "out_of_fold" else total  # one fold a picture would have done
+        return total if arm.teacher == "ensemble" else total / len(seconds)  # the others ask one fold a picture
 
     def teacher_of(self, arm: Arm) -> LiveTeacher | StoredAnswers | None:
         """What answers the student's batches; None for a student alone."""

@@ -94,8 +94,8 @@ class Arm:
     """One way to train the student. Everything not named here is the same in all arms.
 
     Attributes:
-        teacher: "ensemble", "best_fold" or "out_of_fold": of each picture, the fold that has not trained on it. ""
-            for a student alone.
+        teacher: "ensemble"; "best_fold"; "fold_1", which has seen no label that the student has not; or "out_of_fold":
+            of each picture, the fold that has not trained on it. "" for a student alone.
         cached: the teacher's answers to ``settings.stored_views`` augmentations are read; else it is asked every time.
         few: only ``settings.few_labels`` images of each class have labels.
         longer: factor on the number of steps; None for ``settings.long``.
@@ -121,6 +121,7 @@ ARMS = {
     "few_labels_distilled": Arm("ensemble", cached=True, few=True),
 }
 ABLATION_ARMS = {
+    "distilled_fold_1": Arm("fold_1", cached=True),
     "few_labels_oof": Arm("out_of_fold", cached=True, few=True),
     "longer_baseline": Arm(longer=8.0),
     "longer_distilled": Arm("ensemble", cached=True, longer=8.0),
@@ -138,6 +139,8 @@ COMPARISONS = [
     ("distilled_cached", "distilled"),
     ("distilled_best_fold", "distilled_cached"),
     ("distilled_oof", "distilled_cached"),
+    ("distilled_fold_1", "distilled_cached"),
+    ("distilled_fold_1", "baseline"),
     ("experiment_B", "experiment_A"),
     ("experiment_C", "experiment_A"),
     ("experiment_D", "experiment_A"),
