@@ -234,7 +234,7 @@ def labels_curve(scores: dict[str, dict[int, list[float]]], reference: dict[str,
     if reaches > fewest:
         axes.annotate("", (reaches, score), (fewest, score), arrowprops={"arrowstyle": "->", "color": GREY, "ls": "--"})
         without = f"about {worth:.0f}" if worth else f"more than {most}"
-        axes.annotate(f"{fewest} labels with the teacher are worth {without} without", (fewest, score), (10, -13),
+        axes.annotate(f"{fewest} labels with the teacher are worth {without} without", (fewest, score), (10, 6),
                       textcoords="offset points", fontsize=9)  # fmt: skip
     for arm, level in (reference or {}).items():
         axes.axhline(level, color=arm_colour(arm), lw=1, ls=":")
