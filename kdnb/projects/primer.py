@@ -44,9 +44,8 @@ class PrimerSettings(Settings):
     few_labels: int = Field(5, ge=1)  # labelled objects of each class, in the few-labels arms
     more_labels: list[int] = [3, 10]  # times few_labels, for the curve over the number of labels
     # networks
-    teacher: Network = Network(backbone="test_resnet", hidden=128, dropout=0.1)
-    student: Network = Network(backbone="test_efficientnet", hidden=32, dropout=0.0,
-                               options={"channel_multiplier": 0.5})  # fmt: skip
+    teacher: Network = Network(backbone="plain", hidden=128, dropout=0.1, options={"width": 24})
+    student: Network = Network(backbone="plain", hidden=32, dropout=0.0, options={"width": 4})
     # training
     batch: int = 32
     teacher_steps: int
@@ -170,6 +169,15 @@ class StreetCrops(Dataset):
     def with_labels(self, labelled: Iterable[int] | None) -> StreetCrops:
         """The same crops, of which only these rows have labels."""
         return StreetCrops(self.regions, self.classes, labelled)
+
+    def by_size(self, label: int) -> list[int]:
+        """Rows of a class, those of the largest boxes first."""
+
+        def side(row):
+            x1, y1, x2, y2 = self.regions.data.regions[self.indices[row]].box
+            return max(x2 - x1, y2 - y1)
+
+        return sorted(np.flatnonzero(self.labels == label).tolist(), key=side, reverse=True)
 
     def __len__(self) -> int:
         return len(self.indices)

@@ -62,6 +62,14 @@ def test_crops_are_those_of_01_with_the_category_as_label(data):
     assert count.min() >= settings_of().fewest
 
 
+def test_the_largest_come_first(data):
+    rows, regions = data.train.by_size(0), data.train.regions.data.regions
+    boxes = np.array([regions[data.train.indices[row]].box for row in rows])
+    sides = (boxes[:, 2:] - boxes[:, :2]).max(1)
+    assert (np.diff(sides) <= 0).all() and set(data.train.labels[rows]) == {0}
+    assert len(rows) == (data.train.labels == 0).sum()
+
+
 def test_only_some_rows_have_labels(data):
     some = data.train.with_labels([0, 3])
     batch = collate([some[row, view] for row, view in ((0, "plain"), (1, "plain_flip"), (3, "plain"))])
