@@ -130,9 +130,9 @@ def _column(project, profile, data, runs):
     low = "" if first.higher_is_better else ", lower is better"
     names = {**SCORES, "teacher": teacher_of(runs)}
     return [f"{profile}, {seeds}{where}", f"{first.primary}, {UNITS[first.higher_is_better]}{low}",
-            *(mean_and_range(_values(runs, arm, first.primary)) for arm in names.values()),
+            *(mean_and_range(scores(runs, arm)) for arm in names.values()),
             *(_gain(runs, name) for name in GAINS.values()),
-            *(f"{quantity(_cost(runs, names['teacher'], key))} → {quantity(_cost(runs, 'distilled', key))}"
+            *(f"{quantity(cost(runs, names['teacher'], key))} → {quantity(cost(runs, 'distilled', key))}"
               for key in _shown_costs())]
 
 
@@ -142,14 +142,15 @@ def teacher_of(runs):
     return name if name in runs[0].arms else "teacher"
 
 
-def _values(runs, arm, key):
-    return [run.arms.get(arm, {}).get(key) for run in runs]
+def scores(runs, arm):
+    """The primary score of an arm in every run; None where it is not there."""
+    return [run.arms.get(arm, {}).get(runs[0].primary) for run in runs]
 
 
-def _cost(runs, arm, key):
-    """Of an arm in every run; what it needs a depth network for costs that one too."""
-    return [value + (run.arms[arm].get(f"{key}_depth") or 0) if isinstance(value, (int, float)) else None
-            for run, value in zip(runs, _values(runs, arm, key), strict=True)]
+def cost(runs, arm, key):
+    """A cost of an arm in every run, one of COSTS; what it needs a depth network for costs that one too."""
+    each = [run.arms.get(arm, {}) for run in runs]
+    return [one[key] + (one.get(f"{key}_depth") or 0) if one.get(key) is not None else None for one in each]
 
 
 def _gain(runs, name):

@@ -1,0 +1,204 @@
+"""One frame as two stacks of networks see it, teachers beside students: what is where, how far it is, and what it is.
+
+A frame has "image" uint8 (H, W, 3), "calibration", "points" (N, 4) or None, "truth", "cars", "command" and "target";
+what a stack found is {"objects", "road", "boxes", "target", "model"}, of which any may be missing or None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from kdnb.datasets.kitti_calib import Calibration
+from kdnb.viz.boxes3d import TRUTH, below, beside, draw_above, draw_over, font, sure
+from kdnb.viz.detection import class_colour
+
+WIDE, LOW, GAP = 600, 232, 6  # pixels: of a stack, height of its lowest row, between pictures
+MOST_HIGH = 420  # pixels of the upper picture
+TITLE = 22
+ARMS = {"teachers": "teacher", "students": "distilled"}
+LAYERS = ("objects", "road", "command")
+ROAD, MEANT, TRUE, CHOSEN = (0, 190, 255), "#FF4FC3", "#F0E442", "#FFFFFF"
+OPACITY = 0.38
+MODELS = 5  # of a car, the likeliest
+SAID = {"objects": "03 objects", "road": "05 road", "boxes": "04 boxes in space", "target": "02 command",
+        "model": "06 model"}  # fmt: skip
+
+
+def sheet(frame, found: dict[str, dict], milliseconds: dict[str, dict[str, float]], classes: Sequence[str],
+          car: tuple | None = None, threshold: float = 0.4, layers: Sequence[str] = LAYERS,
+          command: str | None = None) -> np.ndarray:  # fmt: skip
+    """Both stacks side by side: uint8 (H, W, 3).
+
+    Args:
+        found: "teachers" and "students" → what ``Stack.look`` gives.
+        milliseconds: the same → task → latency.
+        classes: names of the objects, label 1 is the first.
+        car: box (4,) and true model or "" of the car whose model is asked for.
+        threshold: of the objects' scores; of boxes in space three quarters of it.
+        layers: which of LAYERS are drawn over the picture.
+        command: what was said; the frame's own if None.
+    """
+    said = frame.command if command is None else command
+    target = frame.target if said == frame.command else None
+    columns = []
+    for side, one in found.items():
+        took = milliseconds.get(side, {})
+        title = f"{side}: {sum(took.values()):.1f} ms in all" if took else side
+        columns.append(below([_line(title, WIDE, 15), _upper(frame, one, classes, car, threshold, layers, target),
+                              _in_space(frame, one, side, 0.75 * threshold),
+                              _lowest(frame, one, side, car, took, 0.75 * threshold)], GAP))  # fmt: skip
+    both = beside(columns, 2 * GAP)
+    return below([_line(f"“{said}”", both.shape[1], 15), both, _legend(both.shape[1])], GAP)
+
+
+# --- what is where ----------------------------------------------------------------------------------------------
+
+def _upper(frame, found, classes, car, threshold, layers, target) -> np.ndarray:
+    """The picture with the road tinted, boxes around objects, what the command means and the chosen car."""
+    pixels = frame.image
+    if "road" in layers and found.get("road"):
+        mask = found["road"]["mask"][..., None]
+        pixels = np.where(mask, pixels * (1 - OPACITY) + np.array(ROAD) * OPACITY, pixels).astype(np.uint8)
+    picture, zoom = _fitted(pixels, WIDE, MOST_HIGH)
+    draw = ImageDraw.Draw(picture)
+    if "objects" in layers and found.get("objects"):
+        _objects(draw, picture, found["objects"], classes, threshold, zoom)
+    if "command" in layers:
+        for box, colour in ((target, TRUE), (found.get("target"), MEANT)):
+            if box is not None:
+                _frame_around(draw, box, colour, zoom)
+    if car is not None:
+        _corners(draw, car[0], zoom)
+    return _centred(picture, WIDE)
+
+
+def _objects(draw, picture, objects, classes, threshold, zoom) -> None:
+    kept = objects["scores"] >= threshold
+    boxes, labels, scores = (objects[key][kept] for key in ("boxes", "labels", "scores"))
+    for box, label in zip(boxes, labels, strict=True):
+        draw.rectangle([float(v) * zoom for v in box], outline=class_colour(label), width=2)
+    for box, label, score in zip(boxes, labels, scores, strict=True):  # after all boxes: no line crosses a word
+        text = f"{classes[int(label) - 1]} {100 * score:.0f}"
+        wide = round(draw.textlength(text, font=font(11))) + 4
+        x = min(max(0, box[0] * zoom), picture.width - wide)
+        y = max(0, box[1] * zoom - 13)
+        draw.rectangle([x, y, x + wide, y + 12], fill=class_colour(label))
+        draw.text((x + 2, y), text, fill="black", font=font(11))
+
+
+def _frame_around(draw, box, colour, zoom) -> None:
+    x1, y1, x2, y2 = (float(v) * zoom for v in box)
+    draw.rectangle([x1 - 3, y1 - 3, x2 + 3, y2 + 3], outline="black", width=5)
+    draw.rectangle([x1 - 2, y1 - 2, x2 + 2, y2 + 2], outline=colour, width=3)
+
+
+def _corners(draw, box, zoom) -> None:
+    """Four corners around the chosen car: a frame would look like an answer."""
+    x1, y1, x2, y2 = (float(v) * zoom for v in box)
+    for x, y, right, down in ((x1, y1, 1, 1), (x2, y1, -1, 1), (x1, y2, 1, -1), (x2, y2, -1, -1)):
+        for colour, width in (("black", 5), (CHOSEN, 3)):
+            draw.line([x + 10 * right, y, x, y, x, y + 10 * down], fill=colour, width=width)
+
+
+# --- how far it is ----------------------------------------------------------------------------------------------
+
+def _shown(frame, found, side, threshold) -> dict[str, dict]:
+    truth = {} if frame.truth is None else {TRUTH: frame.truth}
+    return {**truth, ARMS[side]: sure(found["boxes"], threshold)}
+
+
+def _in_space(frame, found, side, threshold) -> np.ndarray:
+    """Boxes in space over the middle of the picture, as broad as KITTI's."""
+    height, width = frame.image.shape[:2]
+    high = min(height, round(width * 0.30))
+    top = int(np.clip(round(frame.calibration.P2[1, 2] - 0.45 * high), 0, height - high))
+    part, zoom = _fitted(frame.image[top : top + high], WIDE, 200)
+    if not found.get("boxes"):
+        why = "04 is not there" if "boxes" not in found else "this teacher needs a LiDAR, and a photograph has none"
+        return _words(why, WIDE, part.height)
+    shown = _shown(frame, found, side, threshold)
+    return _centred(Image.fromarray(draw_over(np.asarray(part), shown, _lower(frame.calibration, top), zoom)), WIDE)
+
+
+def _lower(calibration: Calibration, top: int) -> Calibration:
+    """The calibration of a picture whose first rows are cut away."""
+    matrix = calibration.P2.copy()
+    matrix[1] -= top * matrix[2]
+    return Calibration(matrix, matrix, matrix, matrix, calibration.R0, calibration.velo_to_cam, calibration.imu_to_velo)
+
+
+def _lowest(frame, found, side, car, took, threshold) -> np.ndarray:
+    """From above; the chosen car and what it is; how long everything took."""
+    if found.get("boxes"):
+        above = draw_above(found["boxes"]["points"], _shown(frame, found, side, threshold), LOW)
+    else:
+        above = _words("nothing from above", 186, LOW)
+    return beside([above, _car_and_time(frame, found, car, took, WIDE - above.shape[1] - GAP)], GAP)
+
+
+# --- what it is, and how long it took ---------------------------------------------------------------------------
+
+def _car_and_time(frame, found, car, took, width) -> np.ndarray:
+    picture = Image.new("RGB", (width, LOW), "white")
+    draw = ImageDraw.Draw(picture)
+    if car is not None and found.get("model"):
+        x1, y1, x2, y2 = (max(0, round(float(v))) for v in car[0])
+        crop, _ = _fitted(frame.image[y1 : max(y2, y1 + 1), x1 : max(x2, x1 + 1)], 150, 104)
+        picture.paste(crop, (0, 2))
+        draw.text((0, 108), f"true: {car[1]}" if car[1] else "nobody knows", fill="black", font=font(11))
+        for k, (name, share) in enumerate(found["model"][:MODELS]):
+            y = 2 + 21 * k
+            mark = ", true" if name == car[1] else ""
+            draw.rectangle([160, y + 13, 160 + round(110 * share), y + 18], fill="#0072B2")
+            draw.text((160, y - 1), f"{name}{mark}", fill="black", font=font(11))
+            draw.text((276, y + 4), f"{100 * share:.0f} %", fill="black", font=font(11))
+    else:
+        draw.text((0, 4), "no car chosen" if "model" in found else "06 is not there", fill="black", font=font(13))
+    for k, (task, milliseconds) in enumerate(took.items()):
+        y = 134 + 18 * k
+        draw.text((0, y), SAID[task], fill="black", font=font(12))
+        draw.text((190, y), f"{milliseconds:.1f} ms", fill="black", font=font(12), anchor="ra")
+        draw.rectangle([200, y + 3, 200 + min(width - 210, round(4 * milliseconds)), y + 11], fill="#999999")
+    return np.asarray(picture)
+
+
+# --- paper ------------------------------------------------------------------------------------------------------
+
+def _legend(width: int) -> np.ndarray:
+    picture = Image.new("RGB", (width, 20), "white")
+    draw, x = ImageDraw.Draw(picture), 2
+    for colour, text in ((ROAD, "road (05)"), (MEANT, "meant by the command (02)"), (TRUE, "truly meant"),
+                         ("#0072B2", "teacher's box in space"), ("#009E73", "student's"), ("#000000", "truth"),
+                         (CHOSEN, "corners: the car asked about (06)")):  # fmt: skip
+        draw.rectangle([x, 4, x + 14, 15], fill=colour, outline="black")
+        draw.text((x + 20, 2), text, fill="black", font=font(12))
+        x += 36 + round(draw.textlength(text, font=font(12)))
+    return np.asarray(picture)
+
+
+def _line(text: str, width: int, size: int) -> np.ndarray:
+    picture = Image.new("RGB", (width, TITLE), "white")
+    ImageDraw.Draw(picture).text((2, 1), text, fill="black", font=font(size))
+    return np.asarray(picture)
+
+
+def _words(text: str, width: int, height: int) -> np.ndarray:
+    picture = Image.new("RGB", (width, height), "#F2F2F2")
+    ImageDraw.Draw(picture).text((width / 2, height / 2), text, fill="black", font=font(14), anchor="mm")
+    return np.asarray(picture)
+
+
+def _fitted(pixels: np.ndarray, width: int, height: int) -> tuple[Image.Image, float]:
+    """The picture as large as fits, and by what factor."""
+    zoom = min(width / pixels.shape[1], height / pixels.shape[0])
+    size = max(1, round(zoom * pixels.shape[1])), max(1, round(zoom * pixels.shape[0]))
+    return Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR), zoom
+
+
+def _centred(picture: Image.Image, width: int) -> np.ndarray:
+    paper = Image.new("RGB", (width, picture.height), "#F2F2F2")
+    paper.paste(picture, ((width - picture.width) // 2, 0))
+    return np.asarray(paper)
