@@ -66,9 +66,9 @@ class PrimerSettings(Settings):
     processes: int = 1  # arms that train side by side, one core each
     # distillation
     temperature: float = Field(2.0, gt=0)
-    logits_weight: float = 1.0
-    features_weight: float = 1.0
-    relations_weight: float = 25.0
+    logits_weight: float = 3.0
+    features_weight: float = 16.0
+    relations_weight: float = 100.0
     allow_weaker_teacher: bool = False
 
     def offline(self) -> PrimerSettings:
