@@ -173,3 +173,21 @@ def course_notes(found):
         out.append("Costs of 04's students include the depth network that makes their point clouds; their file does "
                    "not.")
     return out
+
+
+def gap_closed(runs):
+    """Percent of the way from the student alone to its teacher that the distilled student is led; NaN where the
+    teacher is not better than the student alone."""
+    taught, alone, distilled = (_mean(scores(runs, arm)) for arm in (teacher_of(runs), "baseline", "distilled"))
+    better = taught > alone if runs[0].higher_is_better else taught < alone
+    return 100 * (distilled - alone) / (taught - alone) if better else math.nan
+
+
+def times_as_much(runs, key):
+    """How many times the distilled student's cost its teacher's is; NaN where one of them is not known."""
+    return _mean(cost(runs, teacher_of(runs), key)) / (_mean(cost(runs, "distilled", key)) or math.nan)
+
+
+def _mean(values):
+    numbers = finite(values)
+    return float(np.mean(numbers)) if numbers else math.nan

@@ -11,6 +11,7 @@ from kdnb.evidence import mean_metric, paired_bootstrap
 from kdnb.notebooks import Executed
 from kdnb.report import read_run, report, summary_table
 from kdnb.run import Run
+from kdnb.tables import gap_closed, times_as_much
 
 
 def make_run(results, seed, gain, profile="lite", project="03_toy", data=None, student=None, **baseline):
@@ -109,6 +110,16 @@ def test_one_table_over_projects_by_hand(tmp_path):
 def test_one_project_needs_no_table_over_projects(tmp_path):
     make_run(tmp_path, 0, 10)
     assert "All projects" not in report([tmp_path], tmp_path / "r")[0].read_text()
+
+
+def test_the_gap_closed_is_a_share_of_the_way_and_nothing_where_there_is_no_way(tmp_path):
+    rates, losses = read_run(make_run(tmp_path, 0, 10)), read_run(make_loss_run(tmp_path))
+    assert gap_closed([rates]) == pytest.approx(100 / 3)  # 60 to 70 on the way to 90
+    assert gap_closed([losses]) == pytest.approx(50)  # 0.9 to 0.65 on the way to 0.4
+    assert times_as_much([losses], "params") == 5
+    assert np.isnan(times_as_much([losses], "flops"))
+    losses.arms["ensemble"]["log_loss"] = 0.95
+    assert np.isnan(gap_closed([losses]))
 
 
 def make_loss_run(results):
