@@ -123,8 +123,8 @@ ARMS = {
 ABLATION_ARMS = {
     "distilled_fold_1": Arm("fold_1", cached=True),
     "few_labels_oof": Arm("out_of_fold", cached=True, few=True),
-    "longer_baseline": Arm(longer=8.0),
-    "longer_distilled": Arm("ensemble", cached=True, longer=8.0),
+    "double_baseline": Arm(longer=2.0),
+    "double_distilled": Arm("ensemble", cached=True, longer=2.0),
     "transductive_half": Arm("ensemble", test_half=True),
 }
 COMPARISONS = [
@@ -137,6 +137,8 @@ COMPARISONS = [
     ("long_distilled", "long_baseline"),
     ("distilled_cached", "baseline"),
     ("distilled_cached", "distilled"),
+    ("distilled_best_fold", "distilled"),
+    ("distilled_oof", "distilled"),
     ("distilled_best_fold", "distilled_cached"),
     ("distilled_oof", "distilled_cached"),
     ("distilled_fold_1", "distilled_cached"),
@@ -145,7 +147,7 @@ COMPARISONS = [
     ("experiment_C", "experiment_A"),
     ("experiment_D", "experiment_A"),
     ("few_labels_oof", "few_labels_distilled"),
-    ("longer_distilled", "longer_baseline"),
+    ("double_distilled", "double_baseline"),
     ("transductive_half", "distilled"),
 ]
 
