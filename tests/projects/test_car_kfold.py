@@ -343,7 +343,7 @@ def test_real_thumbnails_end_in_a_valid_submission(tmp_path, real_data, capsys):
     check_submission(submission, real / "sample_submission.csv")
     assert len(read_submission(submission)[0]) == 401
     metrics = json.loads((folder / "metrics.json").read_text())
-    assert metrics["arms"]["teacher"]["scored_on"].startswith("42 training pictures held out of all folds")
+    assert metrics["arms"]["distilled_oof"]["scored_on"].startswith("42 training pictures held out of all folds")
 
 
 @pytest.mark.parametrize(
