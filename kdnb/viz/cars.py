@@ -120,7 +120,7 @@ def fold_agreement(found: Mapping[str, Sequence], truth=None) -> Figure:
     axes.set_yticks(range(len(names)), names, fontsize=9)
     title = f"all {len(names)} agree on {100 * unanimous.mean():.0f} % of the images"
     if truth is not None:
-        right = next(iter(found.values())) == np.asarray(truth)
+        right = np.asarray(next(iter(found.values()))) == np.asarray(truth)
         mean = np.mean([np.asarray(one) == np.asarray(truth) for one in found.values()], axis=0)
         title += f"\nright there: {_rate(right[unanimous])}; elsewhere, mean fold: {_rate(mean[~unanimous])}"
     axes.set_title(title, fontsize=10)
