@@ -18,17 +18,16 @@ from kdnb.evidence import Comparison, over_seeds, verdict
 def second_choices(logits: Tensor, labels: Sequence[int]) -> np.ndarray:
     """(C, C) percent: what a network's probability for other classes goes to, by true class (rows).
 
-    The probability of the true class is left out, and what is left is shared out to 100 in each row; a class without
-    pictures has a row of zeros.
+    Of each picture the probability of the true class is left out and what is left is shared out to 100, so that every
+    picture has one vote, the sure ones too; then the mean over a class. One without pictures has a row of zeros.
 
     Args:
         logits: (N, C).
         labels: N class numbers.
     """
     labels, classes = torch.as_tensor(labels), logits.shape[1]
-    table = torch.zeros(classes, classes, dtype=torch.float64)
-    table.index_add_(0, labels, logits.double().softmax(1))
-    table.fill_diagonal_(0)
+    others = logits.double().scatter(1, labels[:, None], -torch.inf).softmax(1)
+    table = torch.zeros(classes, classes, dtype=torch.float64).index_add_(0, labels, others)
     return (100 * table / table.sum(1, keepdim=True).clamp(min=1e-12)).numpy()
 
 

@@ -200,7 +200,7 @@ def test_the_adapter_leads_from_one_width_to_the_other():
 def test_second_choices_by_hand():
     chances = torch.tensor([[0.7, 0.2, 0.1], [0.6, 0.3, 0.1], [0.1, 0.8, 0.1]])
     table = lessons.second_choices(chances.log(), [0, 0, 1])
-    assert table[0] == pytest.approx([0, 100 * 0.5 / 0.7, 100 * 0.2 / 0.7])
+    assert table[0] == pytest.approx([0, 100 * (2 / 3 + 3 / 4) / 2, 100 * (1 / 3 + 1 / 4) / 2])  # one vote a picture
     assert table[1] == pytest.approx([50, 0, 50]) and table[2].tolist() == [0, 0, 0]
 
 
