@@ -66,7 +66,7 @@ def read_run(folder):
     try:
         metrics = Metrics(**{**json.loads(path.read_text(encoding="utf-8")), "folder": folder})
     except (ValueError, TypeError) as error:
-        raise InputError(f"{path} is malformed: {_first_problem(error)}") from None
+        raise InputError(f"{path} is malformed: {first_problem(error)}") from None
     for name, numbers in metrics.arms.items():
         if metrics.primary not in numbers:
             raise InputError(f"{path} is malformed: arm {name!r} lacks the primary metric {metrics.primary!r}")
@@ -79,7 +79,8 @@ def read_run(folder):
     return metrics
 
 
-def _first_problem(error):
+def first_problem(error):
+    """One line: where a pydantic model was not satisfied and why, or the first line of any other error."""
     if isinstance(error, pydantic.ValidationError):
         problem = error.errors()[0]
         return f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"

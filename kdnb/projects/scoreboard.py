@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 import yaml
+from safetensors import SafetensorError
 
 from kdnb.errors import InputError
 from kdnb.projects import aligned, camvid_prompt_kd, car_kfold, kitti_pseudo_lidar, talk2car_grounding, voc_defeat
@@ -22,7 +23,7 @@ from kdnb.projects.talk2car_experiment import Experiment as Talk2Car
 from kdnb.projects.talk2car_experiment import Talk2CarGroundingSettings
 from kdnb.projects.voc_experiment import Experiment as Voc
 from kdnb.projects.voc_experiment import VocDefeatSettings
-from kdnb.report import Metrics, groups
+from kdnb.report import Metrics, first_problem, groups
 from kdnb.run import Run, load_settings
 from kdnb.tables import TEACHES
 
@@ -93,8 +94,8 @@ def reopen(run: Metrics, root: str | Path):
     """The ``Experiment`` of a finished run, its networks read from the run's folder; nothing is trained.
 
     Raises:
-        InputError: a run of another data set than the drawn one, arms that are not there, the networks of 01 that a
-            run of 02 stands on are gone.
+        InputError: a run of another data set than the drawn one, settings or weights of another version of the
+            project, arms that are not there, the networks of 01 that a run of 02 stands on are gone.
     """
     data = run.provenance.get("data", "drawn")
     if data != "drawn":
@@ -102,11 +103,21 @@ def reopen(run: Metrics, root: str | Path):
     config = run.folder / "config.yaml"
     if not config.is_file():
         raise InputError(f"{config}: no such file, expected the settings of the run")
+    try:
+        return _read_back(run, yaml.safe_load(config.read_text(encoding="utf-8"))["settings"], root)
+    except InputError:
+        raise
+    except (ValueError, RuntimeError, OSError, KeyError, SafetensorError) as fault:
+        raise InputError(f"{run.folder.name}: cannot be read back ({first_problem(fault)}), expected a run of this "
+                         "version of the project") from None  # fmt: skip
+
+
+def _read_back(run: Metrics, saved: dict, root: str | Path):
     model, open_data, experiment = REOPENED[run.project]
-    settings = model.model_validate(yaml.safe_load(config.read_text(encoding="utf-8"))["settings"])
+    settings = model.model_validate(saved)
     if run.project == "02_talk2car_grounding":
         _look_for_encoders(run, settings, root)
-    opened = experiment(Run(run.folder, run.project, run.profile, run.seed, settings.model_dump(mode="json")), settings,
+    opened = experiment(Run(run.folder, run.project, run.profile, run.seed, saved), settings,
                         open_data(settings, None, root), root)  # fmt: skip
     needed = ["depth"] if run.project == "04_kitti_pseudo_lidar" else []
     for arm in (*needed, TEACHES.get(run.project, "teacher"), "distilled"):

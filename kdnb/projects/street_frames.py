@@ -30,6 +30,7 @@ BEAMS, SECTOR = 32, 45  # of the LiDAR, as 04's
 STREETS = 7000  # seeds of frames begin here: no project has drawn any of them
 LEAST_CAR, MOST_HIDDEN = 600, 0.35  # pixels of a car from which its model can be told; share of it that may be hidden
 LEAST, HIDDEN = 40, 0.8  # the same of what is to be found at all
+FARTHEST = 25.0  # metres that a drive is long
 COMMAND = "stop next to the car"  # where nobody knows a better one
 
 
@@ -127,12 +128,17 @@ def some_frames(seed: int, count: int) -> list[StreetFrame]:
 
 def drive(seed: int, metres: float, step: float) -> Iterator[StreetFrame]:
     """Frames of a drive of so many metres along a street that is free for so long, one after each ``step``; all with
-    one command. Nobody else moves."""
-    index, meant = 0, (COMMAND, None)
+    one command. Nobody else moves.
+
+    Raises:
+        InputError: no step, or farther than FARTHEST: the street ends.
+    """
+    if not 0 < step <= metres <= FARTHEST:
+        raise InputError(f"a drive of {metres} m in steps of {step} m, expected steps above 0 and at most {FARTHEST} m")
+    camera, index, meant = wide_camera(), 0, (COMMAND, None)
     while meant[1] is None:
         scene = street(seed, index)
         if free_ahead(scene) > metres + 5:
-            camera = wide_camera()
             meant = make_up_command(annotate(scene, render(scene, camera=camera)), camera.width, scene.seed)
         index += 1
     for k in range(round(metres / step) + 1):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 
 from kdnb.datasets.kitti_calib import Calibration
@@ -163,6 +164,16 @@ def _car_and_time(frame, found, car, took, width) -> np.ndarray:
         draw.text((190, y), f"{milliseconds:.1f} ms", fill="black", font=font(12), anchor="ra")
         draw.rectangle([200, y + 3, 200 + min(width - 210, round(4 * milliseconds)), y + 11], fill="#999999")
     return np.asarray(picture)
+
+
+def as_figure(pixels) -> Figure:
+    """A picture (H, W, 3) as a figure of its own size at 85 dots per inch, for ``photo`` and the run's folder."""
+    pixels = np.asarray(pixels)
+    figure = Figure((pixels.shape[1] / 85, pixels.shape[0] / 85))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.imshow(pixels, interpolation="nearest")
+    axes.set_axis_off()
+    return figure
 
 
 # --- paper ------------------------------------------------------------------------------------------------------

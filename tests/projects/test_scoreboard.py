@@ -113,6 +113,25 @@ def test_a_run_without_an_arm_is_refused_and_not_trained_anew(smoke, tmp_path):
         (tmp_path / "away.json").rename(record)
 
 
+@pytest.mark.parametrize(("name", "fault"), [
+    ("config.yaml", lambda path: path.write_text(path.read_text().replace("curve_points", "kurve_points"))),
+    ("weights/distilled.safetensors", lambda path: path.unlink()),
+    ("weights/distilled.safetensors", lambda path: path.write_bytes(b"no tensors")),
+])  # fmt: skip
+def test_a_run_of_another_version_is_left_out(smoke, name, fault):
+    results, root = smoke
+    (runs,) = scoreboard.find_runs(results, "lite")[0].values()
+    path = runs[0].folder / name
+    before = path.read_bytes()
+    fault(path)
+    try:
+        with pytest.raises(InputError, match="cannot be read back .*, expected a run of this version") as caught:
+            scoreboard.reopen(runs[0], root)
+        assert "\n" not in str(caught.value)
+    finally:
+        path.write_bytes(before)
+
+
 def test_02_is_left_out_where_the_networks_of_01_are_gone(tmp_path):
     settings = load_settings(scoreboard.Talk2CarGroundingSettings, "talk2car_grounding", "smoke")
     folder = make_run(tmp_path, "02_talk2car_grounding", "smoke")

@@ -93,3 +93,9 @@ def test_a_drive_comes_nearer_with_one_command():
 
     assert np.allclose(nearest(first) - nearest(rest[0]), 0.5, atol=0.02)
     assert [one.name.split(", ")[1] for one in (first, *rest)] == ["0.0 m on", "0.5 m on", "1.0 m on"]
+
+
+@pytest.mark.parametrize(("metres", "step"), [(1000.0, 1.0), (1.0, 0.0), (0.5, 1.0)])
+def test_a_drive_off_the_street_is_refused(metres, step):
+    with pytest.raises(InputError, match="expected steps above 0 and at most 25.0 m"):
+        next(frames.drive(0, metres, step))

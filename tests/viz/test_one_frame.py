@@ -4,9 +4,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from kdnb.datasets.kitti_calib import guessed_calibration
-from kdnb.viz.one_frame import MEANT, ROAD, TRUE, sheet
+from kdnb.viz.one_frame import MEANT, ROAD, TRUE, as_figure, sheet
 
 CLASSES = ["bus", "car"]
 TOOK = {"teachers": {"objects": 8.0, "boxes": 11.5}, "students": {"objects": 5.0}}
@@ -89,3 +90,12 @@ def test_any_shape_of_picture_fits(frame, size):
     frame.points = frame.truth = frame.target = None
     nothing = {"teachers": {}, "students": {"model": None}}
     assert sheet(frame, nothing, {}, CLASSES).shape[1] == 1212
+
+
+def test_as_a_figure_every_pixel_stays_one(frame):
+    pixels = np.random.default_rng(0).integers(0, 255, (120, 200, 3)).astype(np.uint8)
+    figure = as_figure(pixels)
+    canvas = FigureCanvasAgg(figure)
+    figure.set_dpi(85)
+    canvas.draw()
+    assert (np.asarray(canvas.buffer_rgba())[..., :3] == pixels).mean() > 0.95
