@@ -8,17 +8,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import timm
 import torch
 import torch.nn.functional as F
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
 from kdnb.errors import InputError
-from kdnb.models.clip import normalised
 from kdnb.models.depth_net import conv
+from kdnb.models.pixels import normalised
 
 PLAIN = "plain"  # the name of the one backbone that is not timm's
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # timm.data's, of pixels in 0..1
 UNKNOWN = -1  # the label of a picture whose class may not be used
 
 # --- networks ---------------------------------------------------------------------------------------------------
@@ -51,8 +50,8 @@ class CarClassifier(nn.Module):
         self.backbone = make_backbone(backbone, pretrained, options)
         self.meta = meta
         config = getattr(self.backbone, "pretrained_cfg", {})
-        self.mean = config.get("mean") or IMAGENET_DEFAULT_MEAN
-        self.std = config.get("std") or IMAGENET_DEFAULT_STD
+        self.mean = config.get("mean") or IMAGENET_MEAN
+        self.std = config.get("std") or IMAGENET_STD
         # some timm models widen the pooled features once more
         self.features = getattr(self.backbone, "head_hidden_size", None) or self.backbone.num_features
         self.head = nn.Sequential(nn.Linear(self.features + meta, hidden), nn.BatchNorm1d(hidden), nn.ReLU(),
@@ -101,16 +100,23 @@ class PlainBackbone(nn.Module):
 
 def make_backbone(name: str, pretrained: bool, options: dict) -> nn.Module:
     """Pictures → pooled features: a timm model without its classifier, or a plain one. Raises InputError."""
-    if name != PLAIN and not timm.is_model(name):
-        raise InputError(f"backbone {name!r} is unknown to timm, expected a name such as efficientnet_b5, or {PLAIN!r}")
     if name == PLAIN and pretrained:
         raise InputError(f"backbone {PLAIN!r} has no pretrained weights, expected pretrained=False")
     try:
-        return PlainBackbone(**options) if name == PLAIN else timm.create_model(name, pretrained, num_classes=0,
-                                                                               **options)  # fmt: skip
+        return PlainBackbone(**options) if name == PLAIN else timm_backbone(name, pretrained, options)
+    except InputError:
+        raise
     except (RuntimeError, TypeError, AttributeError, OSError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"backbone {name!r}, pretrained={pretrained}, options {options}: {reason}") from error
+
+
+def timm_backbone(name: str, pretrained: bool, options: dict) -> nn.Module:
+    import timm  # takes seconds, which every process that trains a plain network is spared
+
+    if not timm.is_model(name):
+        raise InputError(f"backbone {name!r} is unknown to timm, expected a name such as efficientnet_b5, or {PLAIN!r}")
+    return timm.create_model(name, pretrained, num_classes=0, **options)
 
 
 # --- several networks as one ------------------------------------------------------------------------------------

@@ -20,16 +20,14 @@ from torch import Tensor, nn
 from kdnb.distill.alignment import multi_positive_infonce
 from kdnb.distill.taps import Taps
 from kdnb.errors import InputError
+from kdnb.models import pixels
 
 MAX_SCALE = 100.0  # CLIP's bound on the learned scale of logits
 
 
 def normalised(images: Tensor, mean=open_clip.OPENAI_DATASET_MEAN, std=open_clip.OPENAI_DATASET_STD) -> Tensor:
-    """uint8 (N, 3, H, W) → float, mean and spread per channel as CLIP was trained with (given for pixels in 0..1)."""
-    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
-        raise InputError(f"images are {images.dtype} {tuple(images.shape)}, expected uint8 (N, 3, H, W)")
-    mean, std = (torch.tensor(values, device=images.device).view(3, 1, 1) for values in (mean, std))
-    return (images.float() / 255 - mean) / std
+    """``kdnb.models.pixels.normalised`` with the mean and spread that CLIP was trained with."""
+    return pixels.normalised(images, mean, std)
 
 
 def lite_teacher(embed_dim: int = 128, dims: Sequence[int] = (40, 80, 128, 192), text_width: int = 128,
