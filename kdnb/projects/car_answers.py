@@ -28,11 +28,6 @@ def answers(model: nn.Module, views, keys: Iterable[tuple[int, str]], device="cp
     return torch.cat(found)
 
 
-def together(logits: Tensor) -> Tensor:
-    """What folds say together: (F, ..., C) logits → (..., C) log of the mean of their probabilities."""
-    return logits.float().log_softmax(-1).logsumexp(0) - np.log(len(logits))
-
-
 def out_of_fold(logits: Tensor, fold_of: np.ndarray) -> Tensor:
     """Of each picture the answer of the fold that has not trained on it.
 

@@ -22,9 +22,9 @@ from kdnb.errors import InputError
 from kdnb.evidence import Comparison, mean_metric
 from kdnb.metrics.classification import log_losses, scores
 from kdnb.metrics.cost import count_parameters, state_dict_mb
-from kdnb.models.classifier import Ensemble
+from kdnb.models.classifier import Ensemble, mean_probabilities
 from kdnb.projects.arms import Arms, Result, add_costs, compare_arms, how_to_train, training_seconds
-from kdnb.projects.car_answers import StoredAnswers, answers, keep, out_of_fold, read, together
+from kdnb.projects.car_answers import StoredAnswers, answers, keep, out_of_fold, read
 from kdnb.projects.car_kfold import (
     ABLATION_ARMS,
     ARMS,
@@ -210,7 +210,7 @@ class Experiment:
             numbers = {**means, "params": best.numbers["params"], "of": self.members(name)[folds.index(best)]}
             return self._keep(name, Result(best.model, {}, numbers, validation))
         each = [self.answered(fold) for fold in self.members(name)]
-        answered = {key: together(torch.stack([one[key] for one in each])) for key in each[0]}
+        answered = {key: mean_probabilities(torch.stack([one[key] for one in each])) for key in each[0]}
         self._keep_answers(name, answered)
         numbers = {**self.scores(answered["scored"], self.truth), **total}
         return self._keep(name, Result(Ensemble([one.model for one in folds]), {}, numbers, validation))
@@ -323,7 +323,7 @@ class Experiment:
         if one in folds:
             return folds[one].float()
         logits = torch.stack(list(folds.values())).float()
-        said = together(logits)
+        said = mean_probabilities(logits)
         if teacher == "out_of_fold":  # the pool is new to every fold
             train = len(self.labels)
             said[:, :train] = out_of_fold(logits[:, :, :train], self.fold_of)

@@ -14,7 +14,8 @@ from kdnb.datasets.cars import describe
 from kdnb.distill.classification import temperature_at
 from kdnb.distill.losses import kd_kl
 from kdnb.metrics.classification import log_losses
-from kdnb.projects.car_answers import out_of_fold, together
+from kdnb.models.classifier import mean_probabilities
+from kdnb.projects.car_answers import out_of_fold
 
 # --- soft labels of pictures that the teacher has learned by heart ----------------------------------------------
 
@@ -35,10 +36,10 @@ def own_and_unseen(logits: Tensor, labels: Sequence[int], fold_of: np.ndarray, s
     Returns:
         A row per kind with accuracy in percent, log loss, and the mean of the largest probability in percent.
     """
-    rows = {"ensemble, training pictures": (together(logits), labels),
+    rows = {"ensemble, training pictures": (mean_probabilities(logits), labels),
             "fold that has not seen them": (out_of_fold(logits, fold_of), labels),
             "one fold, test pictures": (scored, np.tile(truth, len(scored))),
-            "ensemble, test pictures": (together(scored), truth)}  # fmt: skip
+            "ensemble, test pictures": (mean_probabilities(scored), truth)}  # fmt: skip
     return pd.DataFrame({name: right_and_sure(*pair) for name, pair in rows.items()}).T
 
 

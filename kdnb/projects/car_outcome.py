@@ -12,7 +12,7 @@ import torch
 from kdnb.datasets.car_submissions import check_comparison, check_submission, write_comparison, write_submission
 from kdnb.datasets.car_views import META, collate
 from kdnb.engine import Fit, move
-from kdnb.projects.car_answers import together
+from kdnb.models.classifier import mean_probabilities
 from kdnb.projects.car_kfold import ARMS, Arm, build, build_distiller
 from kdnb.projects.step_cost import ratio_table, time_steps, training_step
 
@@ -65,7 +65,7 @@ def cost_table(experiment: Experiment) -> str:
 def test_probabilities(experiment: Experiment, letter: str) -> np.ndarray:
     """(N, C) what the folds of an experiment say together about the test pictures."""
     each = [experiment.answered(fold) for fold in experiment.folds(letter)]
-    return together(torch.stack([one.get("test", one["scored"]) for one in each])).softmax(1).numpy()
+    return mean_probabilities(torch.stack([one.get("test", one["scored"]) for one in each])).softmax(1).numpy()
 
 
 def write_submissions(experiment: Experiment) -> list[Path]:

@@ -17,9 +17,9 @@ from safetensors.torch import load_file
 from kdnb.datasets.car_submissions import check_submission, read_submission
 from kdnb.errors import InputError
 from kdnb.metrics.classification import log_loss
-from kdnb.models.classifier import CarClassifier
+from kdnb.models.classifier import CarClassifier, mean_probabilities
 from kdnb.projects import car_kfold as project
-from kdnb.projects.car_answers import StoredAnswers, answers, out_of_fold, together
+from kdnb.projects.car_answers import StoredAnswers, answers, out_of_fold
 from kdnb.projects.car_experiment import Experiment, main
 from kdnb.projects.car_outcome import cost_table, step_times
 from kdnb.run import Run, load_settings
@@ -116,7 +116,7 @@ def test_an_empty_pool_is_one_line(tmp_path, drawn):
 
 def test_folds_together_average_probabilities():
     logits = torch.randn(5, 7, 4, generator=torch.Generator().manual_seed(0))
-    assert torch.allclose(together(logits).exp(), logits.softmax(-1).mean(0), atol=1e-6)
+    assert torch.allclose(mean_probabilities(logits).exp(), logits.softmax(-1).mean(0), atol=1e-6)
 
 
 def test_out_of_fold_takes_the_fold_that_left_a_picture_out():
