@@ -367,19 +367,31 @@ def bench(number):
 # --- publish, doctor --------------------------------------------------------------------------------------------
 
 @main.command()
-@click.argument("number", metavar="NN")
+@click.argument("number", metavar="[NN]", required=False)
 @click.option("--run", "run_folder", metavar="DIR", help="The run folder; by default the newest lite run.")
 @click.option("--results", default="results", show_default=True, metavar="DIR", help="Where run folders lie.")
-def publish(number, run_folder, results):
-    """Put the outputs of a run into the committed notebook, clean of widgets, progress bars and this machine."""
-    from kdnb.notebooks import read_notebook
+@click.option("--repo", metavar="OWNER/NAME", help="The course's home on GitHub: for set-up cells and badges, of all.")
+def publish(number, run_folder, results, repo):
+    """Put the outputs of a run into the committed notebook, clean of widgets, progress bars and this machine.
+
+    With --repo also, or only, tell all notebooks where the course lives.
+    """
+    from kdnb import course
+    from kdnb.notebooks import notebooks_folder, read_notebook
     from kdnb.publish import check_shape
     from kdnb.publish import publish as publish_notebook
 
-    path = publish_notebook(number, run_folder, results)
-    click.echo(f"published: {path}")
-    for problem in check_shape(read_notebook(path), path.stem[:2]):
-        click.echo(f"  but: {problem}")
+    if not (number or repo):
+        raise InputError("nothing to publish, expected the number of a notebook, or --repo owner/name")
+    if number:
+        path = publish_notebook(number, run_folder, results)
+        click.echo(f"published: {path}")
+        for problem in check_shape(read_notebook(path), path.stem[:2]):
+            click.echo(f"  but: {problem}")
+    if repo:
+        course.name_repository(repo, notebooks_folder().parent / "pyproject.toml")
+    for path in course.dress_all():
+        click.echo(f"set-up, badges and links renewed: {path}")
 
 
 @main.command()

@@ -37,8 +37,8 @@ class Executed:
 # --- finding ----------------------------------------------------------------------------------------------------
 
 def notebooks_folder():
-    """The repository's ``notebooks/``: below the current folder, or beside the package."""
-    for root in (Path.cwd(), Path(__file__).resolve().parents[1]):
+    """The repository's ``notebooks/``: below the current folder, the current folder itself, or beside the package."""
+    for root in (Path.cwd(), Path.cwd().parent, Path(__file__).resolve().parents[1]):
         if (root / "notebooks").is_dir():
             return (root / "notebooks").resolve()
     raise InputError(f"no folder 'notebooks' in {Path.cwd()}; expected to be called from the root of the repository")

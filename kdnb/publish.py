@@ -21,8 +21,9 @@ PROGRESS = re.compile(r"\d+%\||\d+it \[|\d(it|s)/(s|it)\b")  # what tqdm draws
 
 
 def code_hash(notebook):
-    """SHA-256 over the sources of the code cells, without the cell papermill injects."""
-    sources = [cell.source for cell in _own_cells(notebook) if cell.cell_type == "code"]
+    """SHA-256 over the sources of the code cells, but for the set-up cell and the one that papermill injects."""
+    sources = [cell.source for cell in _own_cells(notebook)
+               if cell.cell_type == "code" and "setup" not in cell.metadata.get("tags", [])]
     return hashlib.sha256("\0".join(sources).encode("utf-8")).hexdigest()
 
 
