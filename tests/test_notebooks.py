@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import subprocess
 import sys
 import time
@@ -35,15 +36,26 @@ def test_it_runs_on_photographs(number, where, real_data, tmp_path):
     assert json.loads((folder / "metrics.json").read_text())["provenance"]["data"] == root.name
 
 
-@each_notebook
-def test_it_runs_in_smoke(path, tmp_path):
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """One folder for all runs of this file: the scoreboard reads what the projects leave behind."""
+    return tmp_path_factory.mktemp("results")
+
+
+def run_in_smoke(path, results):
+    """Execute a notebook from the command line with seed 1; returns its run folder and the seconds."""
     start = time.perf_counter()
     done = subprocess.run([sys.executable, "-m", "kdnb.cli", "run", path.stem[:2], "--profile", "smoke", "--seeds", "1",
-                           "--out", str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=300)
-    seconds = time.perf_counter() - start
+                           "--out", str(results)], cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
+    folder, = results.glob(f"result_*_{path.stem}_smoke_s1")
+    return folder, time.perf_counter() - start
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS[:-1], ids=lambda path: path.stem)
+def test_it_runs_in_smoke(path, results):
+    folder, seconds = run_in_smoke(path, results)
     assert seconds < SMOKE_SECONDS
-    folder, = tmp_path.glob(f"result_*_{path.stem}_smoke_s1")
     metrics = json.loads((folder / "metrics.json").read_text())
     assert (metrics["project"], metrics["profile"], metrics["seed"]) == (path.stem, "smoke", 1)
     assert {"teacher", "baseline", "distilled", "baseline_matched"} <= set(metrics["arms"])
@@ -55,3 +67,15 @@ def test_it_runs_in_smoke(path, tmp_path):
     for name in ("config.yaml", "run.log", "replicates.npz", "notebook.ipynb"):
         assert (folder / name).stat().st_size > 0
     assert list((folder / "weights").glob("*.safetensors")) and list((folder / "figures").glob("*.png"))
+
+
+def test_the_scoreboard_reads_all_runs_and_makes_the_one_that_is_missing(results):
+    for folder in results.glob("result_*_03_voc_defeat_*"):
+        shutil.rmtree(folder)
+    folder, _ = run_in_smoke(NOTEBOOKS[-1], results)
+    assert "03_voc_defeat has no finished run: running it in smoke" in (folder / "run.log").read_text()
+    table = (folder / "scoreboard.md").read_text()
+    assert all(f"| {path.stem[:2]} " in table for path in NOTEBOOKS[1:-1])
+    assert {path.name for path in (folder / "figures").glob("*.png")} >= {"gains.png", "latency.png", "cover.png"}
+    for name in ("config.yaml", "scoreboard.html", "drive.mp4", "notebook.ipynb"):
+        assert (folder / name).stat().st_size > 0
