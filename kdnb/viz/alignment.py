@@ -16,7 +16,7 @@ from matplotlib.patches import Patch
 from matplotlib.patheffects import Normal, Stroke
 
 from kdnb.viz.figures import new_figure
-from kdnb.viz.style import BLUE, GREEN, GREY, ORANGE, PINK, SKY, VERMILION, YELLOW, arm_colour, arm_label
+from kdnb.viz.style import BLUE, GREEN, GREY, ORANGE, PINK, SKY, VERMILION, YELLOW, arm_colour, arm_hatch, arm_label
 
 FIRST, CROPS = 5, 8  # sentences per crop and crops per sentence that a picture shows
 RIGHT, WRONG = "#8CC5E8", "#E3E3E3"
@@ -25,15 +25,13 @@ LABEL_COLOURS = (BLUE, ORANGE, GREEN, VERMILION, SKY, PINK, YELLOW, "#333333")
 OWN_COLOURS = {"blue": "#0072B2", "red": "#D55E00", "white": "#E8E8E8", "yellow": "#F0E442", "green": "#009E73",
                "orange": "#E69F00", "black": "#222222"}  # fmt: skip
 LABEL_MARKERS = "os^Dv"  # the next shape when the colours are used up
-LOOKS = {"no_labels": (SKY, ""), "full_captions": (PINK, ""), "full_captions_distilled": (PINK, "///"),
-         "few_labels_baseline": (ORANGE, "..."), "few_labels_distilled": (GREEN, "...")}  # fmt: skip
 METRICS = {"text_to_image": "text → image", "image_to_text": "image → text"}
 HALO = [Stroke(linewidth=2.2, foreground="white"), Normal()]
 
 
 def arm_look(name: str) -> tuple[str, str]:
     """(colour, hatch) of an arm's bars: no two arms of the notebook share both."""
-    return LOOKS.get(name, (arm_colour(name), ""))
+    return arm_colour(name), arm_hatch(name)
 
 
 # --- crops and sentences ----------------------------------------------------------------------------------------

@@ -12,23 +12,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from kdnb.viz.figures import new_figure
-from kdnb.viz.style import GREEN, GREY, ORANGE, SKY, VERMILION, arm_colour, arm_label, arm_marker
+from kdnb.viz.style import GREY, VERMILION, arm_colour, arm_label, arm_line, arm_marker
 
 META = {"A": "nothing", "B": "aspect ratio", "C": "mean colour", "D": "both"}  # beside the picture, by experiment
-FOLDS = (("#9ECAE1", "o"), ("#6BAED6", "s"), ("#3182BD", "D"), ("#08519C", "^"), ("#041E42", "v"))  # pale to dark
-LOOKS = {"ensemble": (SKY, "s"), "long_baseline": (ORANGE, "o"), "distilled_best_fold": (GREEN, "v"),
-         "distilled_oof": (GREEN, "P"), "distilled_cached": (GREEN, "X")}  # fmt: skip
-DASHED = ("matched", "long", "best_fold", "oof", "cached")  # in the names of arms that share a colour with another
 
 
 def arm_look(name: str) -> dict:
     """Colour, marker and line of an arm's curve; folds are teachers, so they are all blue."""
-    if name.startswith("fold"):
-        number = int("".join(filter(str.isdigit, name)) or 1)
-        colour, marker = FOLDS[(number - 1) % len(FOLDS)]
-    else:
-        colour, marker = LOOKS.get(name, (arm_colour(name), arm_marker(name)))
-    return {"color": colour, "marker": marker, "ls": "--" if any(part in name for part in DASHED) else "-"}
+    return {"color": arm_colour(name), "marker": arm_marker(name), "ls": arm_line(name)}
 
 
 def learning_curves(scores: Mapping[str, Sequence], metric: str = "log loss", x: str = "epoch",

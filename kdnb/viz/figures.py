@@ -7,7 +7,7 @@ import io
 from IPython.display import Image
 from matplotlib.figure import Figure
 
-from kdnb.viz.style import GREY, arm_colour, arm_label, arm_marker
+from kdnb.viz.style import GREY, arm_colour, arm_label, arm_line, arm_marker
 
 
 def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **subplots):
@@ -34,7 +34,7 @@ def learning_curves(scores: dict[str, list], final: dict[str, tuple[float, float
     for name, points in scores.items():
         x, y = zip(*points, strict=True)
         axes.plot(x, y, color=arm_colour(name), marker=arm_marker(name), ms=5, lw=1.6, label=arm_label(name),
-                  ls="--" if "matched" in name else "-")  # fmt: skip
+                  ls=arm_line(name))  # fmt: skip
     for name, (x, y) in final.items():
         axes.plot(x, y, marker=arm_marker(name), ms=11, mfc="none", mec=arm_colour(name), mew=1.8, ls="")
     axes.set_xlabel("CPU seconds of training (the teacher's passes included)")

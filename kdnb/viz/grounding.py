@@ -17,10 +17,9 @@ from matplotlib.patheffects import Normal, Stroke
 
 from kdnb.metrics.grounding import NAMES
 from kdnb.viz.figures import new_figure
-from kdnb.viz.style import GREY, SKY, YELLOW, arm_colour, arm_label, arm_marker
+from kdnb.viz.style import GREY, SKY, YELLOW, arm_colour, arm_hatch, arm_label, arm_line, arm_marker
 
 TRUTH, TWIN, PROPOSAL = YELLOW, SKY, "#C8C8C8"
-VARIANTS = {"_projection": "///", "_regress": "...", "_finetuned": "xxx"}  # endings of an arm's name, and their hatches
 SLICES = {
     "all": "all\ncommands", "colour": "name a\ncolour", "side": "name a\nside", "neither": "neither",
     "small": "small\nbox", "twin": "with\na twin", "twin_colour": "twin: other\ncolour",
@@ -31,10 +30,7 @@ CHARACTERS = 10.5  # of a row's title that fit an inch
 
 def arm_look(name: str) -> tuple[str, str]:
     """(colour, hatch) of an arm: "distilled_projection" has the colour of "distilled" and a hatch of its own."""
-    for ending, hatch in VARIANTS.items():
-        if name.endswith(ending):
-            return arm_colour(name.removesuffix(ending)), hatch
-    return arm_colour(name), ""
+    return arm_colour(name), arm_hatch(name)
 
 
 # --- pictures ---------------------------------------------------------------------------------------------------
@@ -185,7 +181,7 @@ def iou_curve(scores: dict[str, dict]) -> Figure:
         values = [np.nan if numbers.get(name) is None else numbers[name] for name in NAMES]
         colour, variant = arm_look(arm)
         axes.plot(thresholds, values, color=colour, marker=arm_marker(arm), ms=5, lw=1.7, label=arm_label(arm),
-                  ls="--" if variant else "-", mfc="white" if variant else colour)  # fmt: skip
+                  ls=arm_line(arm), mfc="white" if variant else colour)  # fmt: skip
     axes.set_xticks(thresholds, [f"{t:.2f}" for t in thresholds])
     axes.set_xlabel("overlap (IoU) that a box must exceed")
     axes.set_ylabel("AP, % of commands found")

@@ -17,7 +17,7 @@ from kdnb.datasets.kitti_views import to_find
 from kdnb.viz.boxes3d import TRUTH, draw_over, sure
 from kdnb.viz.figures import new_figure
 from kdnb.viz.points import draw_birds_eye
-from kdnb.viz.style import arm_colour, arm_label, arm_marker
+from kdnb.viz.style import arm_colour, arm_label, arm_line, arm_marker
 
 
 def truth_of(frame: Frame) -> dict[str, np.ndarray]:
@@ -93,7 +93,7 @@ def ladder(scores: dict[str, dict[str, float]], counts: dict[str, int], metric: 
     places = np.arange(len(counts))
     for name, of_arm in scores.items():
         ax.plot(places, [of_arm[group] for group in counts], color=arm_colour(name), marker=arm_marker(name),
-                ls="--" if name == "teacher_swapped" else "-", label=arm_label(name))  # fmt: skip
+                ls=arm_line(name), label=arm_label(name))  # fmt: skip
     ax.set_xticks(places, [f"{group}\n{count} objects" for group, count in counts.items()])
     ax.set_ylabel(f"{metric}, %")
     ax.set_ylim(-2, 102)

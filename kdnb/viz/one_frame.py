@@ -15,13 +15,14 @@ from PIL import Image, ImageDraw
 from kdnb.datasets.kitti_calib import Calibration
 from kdnb.viz.boxes3d import TRUTH, below, beside, draw_above, draw_over, font, sure
 from kdnb.viz.detection import class_colour
+from kdnb.viz.style import BLUE, YELLOW, arm_colour
 
 WIDE, LOW, GAP = 600, 232, 6  # pixels: of a stack, height of its lowest row, between pictures
 MOST_HIGH = 420  # pixels of the upper picture
 TITLE = 22
 ARMS = {"teachers": "teacher", "students": "distilled"}
 LAYERS = ("objects", "road", "command")
-ROAD, MEANT, TRUE, CHOSEN = (0, 190, 255), "#FF4FC3", "#F0E442", "#FFFFFF"
+ROAD, MEANT, TRUE, CHOSEN = (0, 190, 255), "#FF4FC3", YELLOW, "#FFFFFF"
 OPACITY = 0.38
 MODELS = 5  # of a car, the likeliest
 SAID = {"objects": "03 objects", "road": "05 road", "boxes": "04 boxes in space", "target": "02 command",
@@ -153,7 +154,7 @@ def _car_and_time(frame, found, car, took, width) -> np.ndarray:
         for k, (name, share) in enumerate(found["model"][:MODELS]):
             y = 2 + 21 * k
             mark = ", true" if name == car[1] else ""
-            draw.rectangle([160, y + 13, 160 + round(110 * share), y + 18], fill="#0072B2")
+            draw.rectangle([160, y + 13, 160 + round(110 * share), y + 18], fill=BLUE)
             draw.text((160, y - 1), f"{name}{mark}", fill="black", font=font(11))
             draw.text((276, y + 4), f"{100 * share:.0f} %", fill="black", font=font(11))
     else:
@@ -182,7 +183,8 @@ def _legend(width: int) -> np.ndarray:
     picture = Image.new("RGB", (width, 20), "white")
     draw, x = ImageDraw.Draw(picture), 2
     for colour, text in ((ROAD, "road (05)"), (MEANT, "meant by the command (02)"), (TRUE, "truly meant"),
-                         ("#0072B2", "teacher's box in space"), ("#009E73", "student's"), ("#000000", "truth"),
+                         (arm_colour("teacher"), "teacher's box in space"), (arm_colour("distilled"), "student's"),
+                         (arm_colour("ground truth"), "truth"),
                          (CHOSEN, "corners: the car asked about (06)")):  # fmt: skip
         draw.rectangle([x, 4, x + 14, 15], fill=colour, outline="black")
         draw.text((x + 20, 2), text, fill="black", font=font(12))
