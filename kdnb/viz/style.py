@@ -26,7 +26,7 @@ COLOURS = (
 )  # fmt: skip
 FOLDS = (("#9ECAE1", "o"), ("#6BAED6", "s"), ("#3182BD", "D"), ("#08519C", "^"), ("#041E42", "v"))  # pale to dark
 ROLES = ("teacher", "baseline", "distilled")
-PLAIN = {BLUE: "s", SKY: "s", GREEN: "D"}  # what is not here has a circle
+PLAIN = {BLUE: "s", GREEN: "D"}  # what is not here has a circle
 # A name, or what is left of it without ROLES: its marker, or those of the students alone and taught.
 MARKERS = {
     "few_labels": ("h", "d"), "long": ("p", "*"), "finetuned": ("p", "*"), "projection": (">", "<"),
