@@ -14,6 +14,7 @@ import yaml
 from kdnb.errors import InputError
 from kdnb.notebooks import find_notebooks, read_notebook
 from kdnb.run import atomic_write
+from kdnb.viz.strip import write_strip
 
 MAX_BYTES = 1_500_000
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -30,7 +31,8 @@ def code_hash(notebook):
 def publish(number, run_folder=None, results="results"):
     """Write the executed outputs of a run into the committed notebook ``number``; returns its path.
 
-    The run's ``figures/cover.png``, if it made one, becomes ``images/<notebook>.png``, the picture at the top.
+    The run's ``figures/cover.png``, if it made one, becomes ``images/<notebook>.png``, the picture at the top, and a
+    piece of it goes into the README's strip.
     ``run_folder``: by default the newest lite run in ``results``. Sources must be those of the committed notebook.
     Raises InputError when they are not, when an output is an error, and at 1.5 MB or more.
     """
@@ -52,6 +54,7 @@ def publish(number, run_folder=None, results="results"):
     if cover.exists():
         (path.parent / "images").mkdir(exist_ok=True)
         atomic_write(path.parent / "images" / f"{path.stem}.png", cover.read_bytes())
+        write_strip(path.parent / "images")
     atomic_write(path, text + "\n")
     return path
 
