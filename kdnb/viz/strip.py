@@ -16,8 +16,8 @@ from kdnb.run import atomic_write
 # Cover → what stands below it, and the piece that is shown: left, top, right, bottom as shares of the cover.
 PIECES = {
     "00_distillation_primer": ("00 few labels and a teacher", (0.0, 0.0, 1.0, 1.0)),
-    "01_coco_alignment": ("01 “a photo of a black car”", (0.0, 0.38, 0.545, 1.0)),
-    "02_talk2car_grounding": ("02 “drive past the blue car”", (0.503, 0.808, 0.748, 0.993)),
+    "01_coco_alignment": ("01 a text finds its pictures", (0.0, 0.38, 0.545, 1.0)),
+    "02_talk2car_grounding": ("02 what a command means", (0.503, 0.808, 0.748, 0.993)),
     "03_voc_defeat": ("03 what is where", (0.511, 0.515, 0.752, 0.75)),
     "04_kitti_pseudo_lidar": ("04 a camera, no laser", (0.637, 0.6, 0.891, 0.935)),
     "05_camvid_prompt_kd": ("05 alone and taught, eight labels", (0.509, 0.307, 0.832, 0.498)),
