@@ -20,7 +20,7 @@ help:
 	@echo "make run      install once, then execute the notebooks: all, or NB=03 (several: NB='03 05')"
 	@echo "              PROFILE=smoke|lite|full  SEED=0 or 0,1,2  RESULTS=folder  DATA=root of a real data set"
 	@echo "make install  only the environment, in $(VENV) (PYTHON=python3.12 picks the interpreter)"
-	@echo "make test     lint and all tests"
+	@echo "make test     lint and all tests, two files at a time"
 	@echo "make lab      open the notebooks in JupyterLab"
 	@echo "make clean    remove $(VENV), drawn data and caches; results stay"
 
@@ -31,7 +31,7 @@ install: $(INSTALLED)
 
 test: $(TESTABLE)
 	$(BIN)/ruff check kdnb tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lab: $(INSTALLED)
 	$(BIN)/jupyter lab --notebook-dir=notebooks

@@ -41,7 +41,8 @@ GITHUB = "https://github.com/"
 
 def repository(pyproject):
     """The address in pyproject.toml, "" before there is one."""
-    found = re.search(r'^Repository = "(.*)"$', Path(pyproject).read_text(encoding="utf-8"), re.MULTILINE)
+    text = Path(pyproject).read_text(encoding="utf-8") if Path(pyproject).is_file() else ""
+    found = re.search(r'^Repository = "(.*)"$', text, re.MULTILINE)
     return found[1] if found else ""
 
 

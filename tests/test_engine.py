@@ -192,7 +192,7 @@ def test_two_processes_see_the_same_global_batches(tmp_path):
         "    json.dump([[h['loss'] for h in fitted.history], state], open(sys.argv[1], 'w'))\n"
     )
     env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29731"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     subprocess.run([*torchrun, str(script), str(tmp_path / "two.json")], check=True, env=env, timeout=300)
     subprocess.run([sys.executable, str(script), str(tmp_path / "one.json")], check=True, env=env, timeout=300)
     (two, weights_two), (one, weights_one) = (json.loads((tmp_path / f).read_text()) for f in ("two.json", "one.json"))

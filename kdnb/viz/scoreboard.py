@@ -42,7 +42,8 @@ def _gains_of_one(ax, rows: dict, higher_is_better: bool) -> None:
         ax.plot([low, high], [row, row], color=VERDICTS[gain.verdict], lw=2.5, solid_capstyle="butt")
         ax.plot(gain.delta, row, MARKS[gain.verdict], color=VERDICTS[gain.verdict], ms=7)
         better = high if higher_is_better else low
-        ax.annotate(f"{gain.delta:+.{decimals}f}  {gain.verdict}", (better, row), va="center", fontsize=8,
+        delta = f"{gain.delta:+.{decimals}f}".replace("-", "−")
+        ax.annotate(f"{delta}  {gain.verdict}", (better, row), va="center", fontsize=8,
                     xytext=(6, 0), textcoords="offset points")  # fmt: skip
     ax.axvline(0, color="black", lw=1)
     ax.set_yticks(range(len(rows)), list(reversed(rows)), fontsize=8)

@@ -32,7 +32,7 @@ def command_lines(folder: Path):
 def test_both_projects_with_two_processes(tmp_path):
     """02 finds the networks that 01 has left; each arm and each kept array is made once."""
     (tmp_path / "both.py").write_text(SCRIPT)
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29752",
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
                str(tmp_path / "both.py"), *command_lines(tmp_path)]  # fmt: skip
     env = {**os.environ, "OMP_NUM_THREADS": "1", "KDNB_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
