@@ -1,6 +1,5 @@
-"""JupyterLab on loopback and a real browser on it: open a notebook, run it, use its widgets, look at pixels."""
+"""JupyterLab on loopback, a real browser on it, and a notebook that runs in both."""
 
-import io
 import json
 import os
 import secrets
@@ -14,24 +13,44 @@ import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
+# a name that is not this machine's leads nowhere: what a page asks of strangers is noticed, and never sent
 FLAGS = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--disable-background-networking",
-         "--disable-component-update", "--no-first-run", "--disable-sync", "--hide-scrollbars"]  # fmt: skip
+         "--disable-component-update", "--no-first-run", "--disable-sync", "--hide-scrollbars", "--no-proxy-server",
+         "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]  # fmt: skip
 # no news, no update check, no autosave, and every cell in the page: by default those out of sight are left out of it
 SETTINGS = {
     "@jupyterlab/apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
     "@jupyterlab/notebook-extension/tracker": {"windowingMode": "none"},
     "@jupyterlab/docmanager-extension/plugin": {"autosave": False},
 }
-NOTEBOOK = "window.jupyterapp.shell.currentWidget"
+FOLDERS = {"JUPYTER_CONFIG_DIR": "config", "JUPYTER_DATA_DIR": "data", "JUPYTER_RUNTIME_DIR": "runtime",
+           "JUPYTERLAB_SETTINGS_DIR": "settings", "JUPYTERLAB_WORKSPACES_DIR": "workspaces",
+           "IPYTHONDIR": "ipython"}  # fmt: skip
+EMPTY_VIDEO = "net::ERR_REQUEST_RANGE_NOT_SATISFIABLE"  # what chromium says of a Video widget without a video as yet
+NOBODY = "http://127.0.0.1:9"  # the proxy of whatever a kernel downloads: nobody listens, so that the cell fails
+OFFLINE = {"http_proxy": NOBODY, "https_proxy": NOBODY, "HTTP_PROXY": NOBODY, "HTTPS_PROXY": NOBODY,
+           "no_proxy": "127.0.0.1,localhost", "NO_PROXY": "127.0.0.1,localhost"}  # fmt: skip
+
+# --- in the page's own language ---------------------------------------------------------------------------------
+NOTEBOOK = "window.jupyterapp?.shell?.currentWidget"
 IDLE = f"() => {NOTEBOOK}?.sessionContext?.session?.kernel?.status === 'idle'"
-ALL_RUN = f"""() => [...{NOTEBOOK}.content.model.cells].every(cell => cell.type !== 'code'
-    || !cell.sharedModel.source.trim() || cell.executionCount) && ({IDLE})()"""
-ERROR = '[data-mime-type="application/vnd.jupyter.error"]'
-FAULTS = f'{ERROR}, [data-mime-type="application/vnd.jupyter.stderr"]'
-STOPPED = f"() => ({ALL_RUN})() || (({IDLE})() && document.querySelector('{ERROR}') !== null)"
+# what was asked of the kernel and is not answered, and what it complained of, wherever that is shown, if at all
+LISTEN = f"""() => {{
+    Object.assign(window, {{asked: new Set(), errors: [], stderr: ''}});
+    {NOTEBOOK}.sessionContext.session.kernel.anyMessage.connect((_, {{msg, direction}}) => {{
+        const type = msg.header.msg_type, said = msg.content;
+        if (direction === 'send' && msg.channel === 'shell') asked.add(msg.header.msg_id);
+        if (type === 'status' && said.execution_state === 'idle') asked.delete(msg.parent_header.msg_id);
+        if (type === 'error') errors.push(said.ename + ': ' + said.evalue);
+        if (type === 'stream' && said.name === 'stderr') stderr += said.text;
+    }});
+}}"""
+RUN_ALL = """() => {
+    window.ran = false;
+    window.jupyterapp.commands.execute('notebook:run-all-cells').finally(() => { window.ran = true; });
+}"""
+ANSWERED = """() => window.asked.size === 0 && [...document.images].every(image => image.complete)
+    && [...document.querySelectorAll('.jp-OutputArea-output')].every(one => one.innerText !== 'Loading widget...')"""
 
 
 @contextmanager
@@ -45,15 +64,13 @@ def jupyter_lab(root: Path, home: Path):
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     token = secrets.token_hex(16)
-    folders = {"JUPYTER_CONFIG_DIR": "config", "JUPYTER_DATA_DIR": "data", "JUPYTER_RUNTIME_DIR": "runtime",
-               "JUPYTERLAB_SETTINGS_DIR": "settings", "JUPYTERLAB_WORKSPACES_DIR": "workspaces",
-               "IPYTHONDIR": "ipython"}  # fmt: skip
     command = [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--ip=127.0.0.1", f"--port={port}",
                f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={root}", "--allow-root",
                "--LabApp.news_url=", "--LabApp.extension_manager=readonly", "--LabApp.expose_app_in_browser=True"]
+    own = {name: str(home / folder) for name, folder in FOLDERS.items()}
     with open(home / "lab.log", "w") as log:
         server = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True,
-                                  env={**os.environ, **{k: str(home / v) for k, v in folders.items()}})  # fmt: skip
+                                  env={**os.environ, **OFFLINE, **own})  # fmt: skip
     base = f"http://127.0.0.1:{port}"
     try:
         wait_for_server(server, f"{base}/api/status?token={token}", home / "lab.log")
@@ -78,47 +95,53 @@ def wait_for_server(server, address: str, log: Path, seconds: float = 90) -> Non
 
 
 @contextmanager
-def browser_page(base: str):
-    """A page of Debian's chromium; yields (page, errors of the page, requests that left the machine)."""
+def chromium():
+    """Debian's chromium through Playwright."""
     from playwright.sync_api import sync_playwright
 
-    errors, strangers = [], []
-    own = (base, base.replace("http", "ws"), "data:", "blob:")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
-        page = browser.new_page(viewport={"width": 1400, "height": 1000})
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on("request", lambda request: None if request.url.startswith(own) else strangers.append(request.url))
-        yield page, errors, strangers
+        yield browser
         browser.close()
 
 
-def open_and_run(page, base: str, token: str, name: str, seconds: float) -> None:
-    """Open a notebook alone in the page and run all of its cells, or those up to the first that raises."""
-    page.goto(f"{base}/doc/tree/{name}?reset&token={token}")
-    page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=60_000)
-    page.wait_for_selector("#jupyterlab-splash", state="detached", timeout=60_000)
-    page.wait_for_function(IDLE, timeout=60_000)
-    page.evaluate("() => window.jupyterapp.commands.execute('notebook:run-all-cells')")
-    page.wait_for_function(STOPPED, timeout=1000 * seconds)
+@contextmanager
+def new_page(browser, base: str):
+    """An empty page; yields (page, what went wrong in it: errors, also caught ones, and requests to strangers)."""
+    page, faults = browser.new_page(viewport={"width": 1400, "height": 1000}), []
+    own = (base, base.replace("http", "ws"), "data:", "blob:")
+
+    def asks(something):
+        if not something.url.startswith(own):
+            faults.append(f"leaves the machine: {something.url}")
+
+    def says(message):
+        if message.type == "error" and EMPTY_VIDEO not in message.text:
+            faults.append(f"console: {message.text}")
+
+    page.on("pageerror", lambda error: faults.append(f"error in the page: {error}"))
+    page.on("console", says)
+    page.on("request", asks)
+    page.on("websocket", asks)
+    page.set_default_timeout(60_000)
+    try:
+        yield page, faults
+    finally:
+        page.close()
 
 
-def faults(page) -> list[str]:
-    """Every error and every line on stderr that the page shows now; progress bars, also wiped ones, left out."""
-    return [text for text in page.locator(FAULTS).all_inner_texts()
-            if text.strip() and "it/s" not in text and "image/s" not in text]  # fmt: skip
-
-
-def with_parameters(notebook: dict, **values) -> dict:
-    cell = next(c for c in notebook["cells"] if "parameters" in c["metadata"].get("tags", []))
-    cell["source"] = "".join(cell["source"]) + "\n" + "\n".join(f"{k} = {v!r}" for k, v in values.items())
-    return notebook
-
-
-def pixels(screen) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(screen.screenshot())).convert("L"), int)
-
-
-def changed(before: np.ndarray, after: np.ndarray) -> float:
-    """Share of pixels that differ; 1 when the picture changed its size."""
-    return 1.0 if before.shape != after.shape else float((abs(before - after) > 16).mean())
+@contextmanager
+def notebook_run(page, base: str, token: str, name: str, seconds: float = 900):
+    """A notebook alone in the page, after all of its cells have run, or those up to the first that raises."""
+    try:
+        page.goto(f"{base}/doc/tree/{name}?reset&token={token}")
+        page.wait_for_selector(".jp-Notebook .jp-CodeCell")
+        page.wait_for_selector("#jupyterlab-splash", state="detached")
+        page.wait_for_function(IDLE)
+        page.evaluate(LISTEN)
+        page.evaluate(RUN_ALL)
+        page.wait_for_function("() => window.ran", timeout=1000 * seconds)
+        page.wait_for_function(ANSWERED)
+        yield
+    finally:
+        page.evaluate(f"() => {NOTEBOOK}?.sessionContext?.shutdown()")  # its memory is for the next one
