@@ -89,13 +89,18 @@ def build_stacks(experiments: dict) -> dict[str, Stack]:
 
 
 def right_on(stack: Stack, frames: list[StreetFrame]) -> dict[str, str]:
-    """How often the stack is right: "command", "model" → "7 of 12". Drawn frames, of each the nearest car."""
-    right = {"command": [], "model": []}
+    """How often the stack is right: "box", "command", "model" → "7 of 12". Drawn frames, of each the nearest car.
+
+    "box": some detection that 02 may choose overlaps what the command means by more than half; "command": so does the
+    one that it chose.
+    """
+    right = {"box": [], "command": [], "model": []}
     for frame in frames:
-        box, model = frame.cars[0]
-        found = stack.look(frame, frame.command, box)
+        car, model = frame.cars[0]
+        found, target = stack.look(frame, frame.command, car), np.array(frame.target)
         if "target" in found:
-            right["command"].append(iou(found["target"], np.array(frame.target)) > 0.5)
+            right["box"].append((iou(candidates(found.get("objects")), target) > 0.5).any())
+            right["command"].append(iou(found["target"], target) > 0.5)
         if "model" in found:
             right["model"].append(found["model"][0][0] == model)
     return {task: f"{sum(hits)} of {len(hits)}" for task, hits in right.items()}

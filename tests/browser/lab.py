@@ -117,7 +117,7 @@ def new_page(browser, base: str):
 
     def says(message):
         if message.type == "error" and EMPTY_VIDEO not in message.text:
-            faults.append(f"console: {message.text}")
+            faults.append(f"console: {message.text} ({message.location['url']})")
 
     page.on("pageerror", lambda error: faults.append(f"error in the page: {error}"))
     page.on("console", says)

@@ -76,13 +76,11 @@ class Lesson:
 
     def changes(self, gesture, least: float = 0.005, seconds: float = 20, shown=None) -> bool:
         """Whether a gesture changes more than a share ``least`` of the picture within ``seconds``, without a fault."""
-        shown = shown or self.screen
         before = self.at_rest(shown)
         gesture()
-        self.within(seconds, lambda: difference(before, pixels(shown)) > least)
-        after = self.at_rest(shown)
+        changed = self.within(seconds, lambda: difference(before, self.at_rest(shown)) > least)
         assert self.faults() == []
-        return difference(before, after) > least
+        return changed
 
     def refuses(self, gesture, words: str) -> str:
         """What the explorer says in red, with ``words`` in it, to a gesture that leaves the picture as it was."""

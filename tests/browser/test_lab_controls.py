@@ -10,7 +10,7 @@ FAULTS = {  # what a cell does: what is told of it
     "ipywidgets.HBox([ipywidgets.HTML(_view_name='NoView')])": "Class NoView not found",
     f"display({NOBODY}, raw=True)": "Error displaying widget: model not found",
     "display(HTML('<img src=http://stranger.invalid/a.png>'))": "leaves the machine: http://stranger.invalid/a.png",
-    "display(HTML('<img src=no_such_picture.png>'))": "404",
+    "display(HTML('<img src=no_such_picture.png>'))": "no_such_picture.png",
     "display(Javascript('setTimeout(() => { throw Error(1234) })'))": "error in the page: 1234",
     "import urllib.request; urllib.request.urlopen('http://stranger.invalid')": "Connection refused",
 }

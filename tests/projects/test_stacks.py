@@ -128,9 +128,9 @@ def test_right_is_counted_over_the_frames_for_what_is_there(both):
     near = tuple(np.clip(surest, [*window[:2], *window[:2]], [*window[2:], *window[2:]]).tolist())
     frames = [StreetFrame(name, WHOLE.image, WHOLE.calibration, cars=[(near, "b")], target=target)
               for name, target in (("hit", near), ("miss", (0, 0, 9, 9)))]  # fmt: skip
-    assert stacks.right_on(both["students"], frames) == {"command": "1 of 2", "model": "0 of 0"}
+    assert stacks.right_on(both["students"], frames) == {"box": "1 of 2", "command": "1 of 2", "model": "0 of 0"}
     named = stacks.build_stacks({"06_car_5fold_kd": Toy(answer=lambda *_: torch.tensor([0.0, 1]), classes="ab")})
-    assert stacks.right_on(named["teachers"], frames) == {"command": "0 of 0", "model": "2 of 2"}
+    assert stacks.right_on(named["teachers"], frames) == {"box": "0 of 0", "command": "0 of 0", "model": "2 of 2"}
 
 
 def test_the_surest_detections_are_candidates():
