@@ -11,6 +11,7 @@ from PIL import Image
 
 from kdnb.publish import PROGRESS
 
+ASKED_EARLY = "No such comm"  # JupyterLab asks a new kernel for its widgets, before ipywidgets is there to answer
 ARTEFACTS = Path(__file__).parents[2] / "test-artifacts" / "browser"
 # an error among the outputs; a widget whose model or view is missing; an output of which that is the whole
 BROKEN = """() => [...document.querySelectorAll('[data-mime-type="application/vnd.jupyter.error"],'
@@ -37,7 +38,8 @@ class Lesson:
         """All of it so far: what the kernel raised in cells and in callbacks, what it wrote on stderr (but for progress
         bars), outputs and widgets that are broken, errors of the page, requests that left the machine."""
         errors, stderr = self.page.evaluate("() => [window.errors, window.stderr]")
-        lines = [line for line in re.split(r"[\r\n]", stderr) if line.strip(" \x1b[A") and not PROGRESS.search(line)]
+        lines = [line for line in re.split(r"[\r\n]", stderr) if line.strip(" \x1b[A")]
+        lines = [line for line in lines if not PROGRESS.search(line) and not line.startswith(ASKED_EARLY)]
         return errors + lines + self.page.evaluate(BROKEN) + self.of_page
 
     def place(self, moment: str) -> Path:
