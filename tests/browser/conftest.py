@@ -40,7 +40,10 @@ def server(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run_in_lab(server):
-    """``with run_in_lab(name, notebook) as lesson``: a notebook that has run in a page of its own."""
+    """``with run_in_lab(name, notebook) as lesson``: a notebook that has run in a page of its own.
+
+    The browser is closed with the file: Playwright's event loop, if it ran on, would break ``asyncio.run`` elsewhere.
+    """
     base, token, folder = server
     with chromium() as browser:
 
