@@ -55,7 +55,8 @@ class Stack:
             found["model"] = None if car is None else self.parts["model"](frame, car)
         return found
 
-    def latency(self, frame: StreetFrame, command: str, car: tuple | None = None, repeats: int = 20) -> dict[str, float]:
+    def latency(self, frame: StreetFrame, command: str, car: tuple | None = None,
+                repeats: int = 20) -> dict[str, float]:  # fmt: skip
         """Task → median milliseconds on one thread, cutting and resizing included; of what can be answered."""
         found = self.look(frame, command, car)
         calls = {task: partial(self.parts[task], frame) for task in ("objects", "road", "boxes") if task in found}
