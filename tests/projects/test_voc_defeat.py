@@ -284,7 +284,7 @@ def test_wrong_options_are_one_line(tmp_path, drawn, options, message, monkeypat
 def test_a_wrong_option_ends_the_process_with_one_line(tmp_path):
     done = headless("--data", "nowhere", cwd=tmp_path)
     assert done.returncode == 1
-    assert done.stderr == "kdnb: parameter DATA is 'nowhere', which does not exist\n"
+    assert done.stderr == "kdnb: parameter DATA is 'nowhere', which does not exist; expected the root of a data set\n"
 
 
 def test_a_failing_side_process_is_told_and_the_others_stopped(tmp_path):
