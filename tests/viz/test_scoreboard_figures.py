@@ -39,7 +39,7 @@ def test_right_is_better_in_every_panel_and_each_has_its_unit(found):
     assert "points" in rates.get_title("left") and "nats" in losses.get_title("left")
     said = [text.get_text() for text in rates.texts]
     assert sorted(said) == ["+14.0  BEATS", "−3.0  LOSES"]
-    assert [text.get_text() for text in losses.texts] == ["-0.20  BEATS"]
+    assert [text.get_text() for text in losses.texts] == ["−0.20  BEATS"]
 
     def right_of_zero(axes, value):
         at, zero = (axes.transData.transform((x, 0))[0] for x in (value, 0))
