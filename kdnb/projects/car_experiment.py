@@ -100,8 +100,7 @@ class Experiment:
         alone = [name for name, arm in ARMS.items() if not arm.teacher]
         taught = [name for name, arm in ARMS.items() if arm.teacher]
         extra = list(ABLATION_ARMS) if ablations else []
-        others = [fold for letter in self.letters[1:] for fold in self.folds(letter)]
-        self.train_together(*self.folds(), *alone, *others)
+        self.train_together(*(fold for letter in self.letters for fold in self.folds(letter)), *alone)
         for name in ("teacher", "ensemble", *EXPERIMENTS):
             self.train(name)
         self.check_teacher()
