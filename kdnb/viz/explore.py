@@ -13,10 +13,8 @@ import torch
 from torch import Tensor
 
 from kdnb.viz.detection import disagreement, draw_detections, draw_item, mask_on_image
-from kdnb.viz.guard import PANEL, guarded, png, read_upload, side_by_side_titled
+from kdnb.viz.guard import PANEL, guarded, png, side_by_side_titled, take_upload
 from kdnb.viz.style import arm_label
-
-__all__ = ["DetectionExplorer", "read_upload", "side_by_side_titled"]
 
 
 class DetectionExplorer:
@@ -84,9 +82,8 @@ class DetectionExplorer:
     def _uploaded(self) -> None:
         if not self.upload.value:
             return
-        file = self.upload.value[0]
-        image = read_upload(file["name"], bytes(file["content"]))
-        name = f"your {file['name']}"
+        file, image = take_upload(self.upload)
+        name = f"your {file}"
         nothing = torch.zeros(0, dtype=torch.int64)
         self.items[name] = {"id": name, "image": image, "boxes": torch.zeros(0, 4), "labels": nothing,
                             "difficult": nothing.bool(), "uploaded": True}  # fmt: skip

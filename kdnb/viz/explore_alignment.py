@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdnb.errors import InputError
-from kdnb.viz.guard import guarded, png, read_upload
+from kdnb.viz.guard import guarded, png, take_upload
 from kdnb.viz.style import VERMILION, arm_colour, arm_label
 
 MOST, BEST, ACROSS = 10, 8, 4  # sentences listed, crops found, crops in a row
@@ -136,10 +136,9 @@ class AlignmentExplorer:
     def _uploaded(self) -> None:
         if not self.upload.value:
             return
-        file = self.upload.value[0]
-        picture = read_upload(file["name"], bytes(file["content"]))
+        file, picture = take_upload(self.upload)
         vectors = {arm: _unit(encode(picture)) for arm, encode in self.encode_image.items()}
-        name = f"your {file['name']}"
+        name = f"your {file}"
         self.uploads[name] = picture, vectors
         self.crop.options = [(name, name), *(option for option in self.crop.options if option[1] != name)]
         self.crop.value = name

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kdnb.errors import InputError
 from kdnb.viz.car_scores import arm_look
-from kdnb.viz.guard import guarded, png, read_upload
+from kdnb.viz.guard import guarded, png, take_upload
 from kdnb.viz.hangul import drawable
 from kdnb.viz.style import arm_label
 
@@ -140,13 +140,12 @@ class CarsExplorer:
     def _uploaded(self) -> None:
         if not self.upload.value:
             return
-        file = self.upload.value[0]
-        image = read_upload(file["name"], bytes(file["content"]))
+        file, image = take_upload(self.upload)
         answers = {arm: np.asarray(f(image), float).reshape(-1) for arm, f in self.ask.items()}
         for arm, logits in answers.items():
             if logits.shape != (len(self.classes),):
                 raise InputError(f"answer of {arm} has {len(logits)} numbers, expected one per class")
-        name = f"your {file['name']}"
+        name = f"your {file}"
         self.cars[name] = image, None, answers
         self.car.options = [(name, name), *(option for option in self.car.options if option[1] != name)]
         self.car.value = name

@@ -15,7 +15,7 @@ from torch import Tensor
 from kdnb.errors import InputError
 from kdnb.metrics.grounding import iou
 from kdnb.viz.grounding import TRUTH, arm_look, weight_map
-from kdnb.viz.guard import guarded, read_upload
+from kdnb.viz.guard import guarded, take_upload
 from kdnb.viz.style import arm_label
 
 WIDTH, HEIGHT, BESIDE, TITLE, GAP = 420, 236, 150, 24, 8  # pixels of a panel's picture, of what stands around it
@@ -107,12 +107,11 @@ class GroundingExplorer:
     def _uploaded(self) -> None:
         if not self.upload.value:
             return
-        file = self.upload.value[0]
-        image = read_upload(file["name"], bytes(file["content"]))
+        file, image = take_upload(self.upload)
         proposals = self.propose(image)
         if not len(proposals):
-            raise InputError(f"{file['name']}: no proposals found in it, expected a picture with things in it")
-        name = f"your {file['name']}"
+            raise InputError(f"{file}: no proposals found in it, expected a picture with things in it")
+        name = f"your {file}"
         self._known = {key: found for key, found in self._known.items() if key[1] != name}
         self.items[name] = {"id": name, "image": image, "command": None, "box": None, "proposals": proposals}
         self.picture.options = [(name, name), *(option for option in self.picture.options if option[1] != name)]

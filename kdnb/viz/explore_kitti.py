@@ -18,7 +18,7 @@ from kdnb.datasets.kitti_views import to_find
 from kdnb.metrics.kitti_match import OVERLAPS
 from kdnb.metrics.rotated_iou import rotated_ious
 from kdnb.viz.boxes3d import TRUTH, below, beside, draw_above, draw_depth, draw_over, fitted, legend, sure
-from kdnb.viz.guard import guarded, read_upload
+from kdnb.viz.guard import guarded, take_upload
 from kdnb.viz.style import arm_label
 
 WIDE, HIGH, ABOVE, GAP = 828, 420, 520, 6  # pixels: of an image at most, of the view from above, between panels
@@ -139,10 +139,9 @@ class KittiExplorer:
     def _uploaded(self) -> None:
         if not self.upload.value:
             return
-        file = self.upload.value[0]
-        name, content = f"your {file['name']}", bytes(file["content"])
-        self.upload.value = ()  # so that the same file can be chosen again
-        self.images[name] = read_upload(file["name"], content, LONGEST).permute(1, 2, 0).numpy()
+        file, image = take_upload(self.upload, LONGEST)
+        name = f"your {file}"
+        self.images[name] = image.permute(1, 2, 0).numpy()
         self._last = None, None
         self.picture.options = [(name, name), *(option for option in self.picture.options if option[1] != name)]
         self.picture.value = name

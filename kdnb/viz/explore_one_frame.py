@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from kdnb.errors import InputError
-from kdnb.viz.guard import guarded, read_upload
+from kdnb.viz.guard import guarded, take_upload
 from kdnb.viz.one_frame import LAYERS, sheet
 
 LONGEST = 828  # pixels to which an uploaded picture is shrunk
@@ -141,10 +141,9 @@ class OneFrameExplorer:
     def _uploaded(self) -> None:
         if not self.upload.value:
             return
-        file = self.upload.value[0]
-        name, content = f"your {file['name']}", bytes(file["content"])
-        self.upload.value = ()  # so that the same file can be chosen again
-        self.images[name] = read_upload(file["name"], content, LONGEST).permute(1, 2, 0).numpy()
+        file, image = take_upload(self.upload, LONGEST)
+        name = f"your {file}"
+        self.images[name] = image.permute(1, 2, 0).numpy()
         self._known = {key: found for key, found in self._known.items() if key[0] != name}
         self.frame.options = [name, *(option for option in self.frame.options if option != name)]
         if self.frame.value == name:

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from kdnb.errors import InputError
-from kdnb.viz.guard import guarded, png, read_upload
+from kdnb.viz.guard import guarded, png, take_upload
 from kdnb.viz.segmentation import colour, share_right
 from kdnb.viz.style import arm_label
 
@@ -142,9 +142,8 @@ class SegmentationExplorer:
     def _uploaded(self) -> None:
         if not self.upload.value:
             return
-        file = self.upload.value[0]
-        image = read_upload(file["name"], bytes(file["content"]), self.longest)
-        item = {"name": f"your {file['name']}", "image": image, "label": None, "known": {}}
+        file, image = take_upload(self.upload, self.longest)
+        item = {"name": f"your {file}", "image": image, "label": None, "known": {}}
         for arm in self.arms:  # what fails here leaves everything as it was
             self._answered(arm, item)
         self._asked(item, self.texts())

@@ -53,6 +53,14 @@ def read_upload(name: str, content: bytes, longest: int = 640) -> Tensor:
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
 
 
+def take_upload(upload: widgets.FileUpload, longest: int = 640) -> tuple[str, Tensor]:
+    """File name and picture of an upload, see ``read_upload``; the widget is emptied, so that it takes a file again."""
+    file = upload.value[0]
+    name, content = file["name"], bytes(file["content"])
+    upload.value = ()
+    return name, read_upload(name, content, longest)
+
+
 def side_by_side_titled(panels: list[tuple[str, np.ndarray]], columns: int = 3, gap: int = 6) -> np.ndarray:
     """Equally large panels in rows of ``columns``, each under its title, on white: (H, W, 3) uint8."""
     if not panels:

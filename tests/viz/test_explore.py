@@ -7,7 +7,8 @@ import torch
 from PIL import Image
 
 from kdnb.viz.detection import disagreement, draw_boxes
-from kdnb.viz.explore import DetectionExplorer, read_upload, side_by_side_titled
+from kdnb.viz.explore import DetectionExplorer
+from kdnb.viz.guard import read_upload, side_by_side_titled
 
 CLASSES = ["car", "person"]
 
