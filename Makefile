@@ -37,7 +37,7 @@ lab: $(INSTALLED)
 	$(BIN)/jupyter lab --notebook-dir=notebooks
 
 clean:
-	rm -rf $(VENV) kdnb.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) kdnb.egg-info build test-artifacts .pytest_cache .ruff_cache
 	find data -mindepth 1 -maxdepth 1 ! -name '*.md' -exec rm -rf {} +
 	find kdnb tests -name __pycache__ -prune -exec rm -rf {} +
 
