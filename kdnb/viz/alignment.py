@@ -29,11 +29,6 @@ METRICS = {"text_to_image": "text → image", "image_to_text": "image → text"}
 HALO = [Stroke(linewidth=2.2, foreground="white"), Normal()]
 
 
-def arm_look(name: str) -> tuple[str, str]:
-    """(colour, hatch) of an arm's bars: no two arms of the notebook share both."""
-    return arm_colour(name), arm_hatch(name)
-
-
 # --- crops and sentences ----------------------------------------------------------------------------------------
 
 def crop_sheet(crops: Sequence, titles: Sequence[str], columns: int = 8) -> Figure:
@@ -157,7 +152,7 @@ def _bars(ax, numbers, ending: str) -> None:
     for a, (arm, of_arm) in enumerate(numbers.items()):
         values = np.array([np.nan if of_arm.get(key) is None else of_arm[key] for key, _ in names], dtype=float)
         at = np.arange(len(names)) + (a - (len(numbers) - 1) / 2) * width
-        colour, hatch = arm_look(arm)
+        colour, hatch = arm_colour(arm), arm_hatch(arm)
         ax.bar(at, np.nan_to_num(values), width * 0.94, color=colour, hatch=hatch, edgecolor="white", lw=0.5)
         for x, value in zip(at, values, strict=True):
             if np.isfinite(value):
@@ -172,9 +167,8 @@ def _bars(ax, numbers, ending: str) -> None:
 
 
 def _legend(figure, arms) -> None:
-    looks = {arm: arm_look(arm) for arm in arms}
-    handles = [Patch(facecolor=colour, hatch=hatch, edgecolor="white", label=arm_label(arm))
-               for arm, (colour, hatch) in looks.items()]  # fmt: skip
+    handles = [Patch(facecolor=arm_colour(arm), hatch=arm_hatch(arm), edgecolor="white", label=arm_label(arm))
+               for arm in dict.fromkeys(arms)]  # fmt: skip
     figure.legend(handles=handles, loc="outside upper center", ncols=min(5, len(handles) or 1), frameon=False)
 
 

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from kdnb.errors import InputError
 from kdnb.metrics.grounding import iou
-from kdnb.viz.grounding import TRUTH, arm_look, weight_map
+from kdnb.viz.grounding import TRUTH, weight_map
 from kdnb.viz.guard import guarded, take_upload
-from kdnb.viz.style import arm_label
+from kdnb.viz.style import arm_colour, arm_label
 
 WIDTH, HEIGHT, BESIDE, TITLE, GAP = 420, 236, 150, 24, 8  # pixels of a panel's picture, of what stands around it
 MOST = 12  # candidates that fit beside a picture
@@ -146,7 +146,7 @@ def answer_panel(arm: str, item: dict, found: dict, truth, show: str, count: int
         truth: (4,) or None.
         show: "box", "scores" or "attention". The list is by attention when that is shown, else by score.
     """
-    colour, proposals = arm_look(arm)[0], _boxes(item["proposals"])
+    colour, proposals = arm_colour(arm), _boxes(item["proposals"])
     weights = found["attention" if show == "attention" else "scores"]
     title = arm_label(arm)
     if truth is not None:

@@ -28,11 +28,6 @@ SLICES = {
 CHARACTERS = 10.5  # of a row's title that fit an inch
 
 
-def arm_look(name: str) -> tuple[str, str]:
-    """(colour, hatch) of an arm: "distilled_projection" has the colour of "distilled" and a hatch of its own."""
-    return arm_colour(name), arm_hatch(name)
-
-
 # --- pictures ---------------------------------------------------------------------------------------------------
 
 def commands_sheet(items: list[dict], columns: int = 3) -> Figure:
@@ -77,13 +72,13 @@ def predictions_sheet(items: list[dict], boxes: dict[str, list], ious: dict[str,
         if item.get("box") is not None:
             draw_box(ax, item["box"], TRUTH, dashed=True)
         if boxes[arm][r] is not None:
-            draw_box(ax, boxes[arm][r], arm_look(arm)[0], width=2.6, rim_colour="white")
+            draw_box(ax, boxes[arm][r], arm_colour(arm), width=2.6, rim_colour="white")
         overlap = ious[arm][r] if arm in ious else None
         said = "no answer" if boxes[arm][r] is None else ""
         if overlap is not None:
             said = f"IoU {float(overlap):.2f} {'✓' if overlap > 0.5 else '✗'}"
         _cell_title(ax, f"{arm_label(arm)}{': ' if said else ''}{said}")
-    entries = [_entry(f"box of {arm_label(arm)}", arm_look(arm)[0], 2.6, rim_colour="white") for arm in boxes]
+    entries = [_entry(f"box of {arm_label(arm)}", arm_colour(arm), 2.6, rim_colour="white") for arm in boxes]
     _legend_above(figure, [*entries, _entry("true box", TRUTH, dashed=True)])
     return figure
 
@@ -141,7 +136,7 @@ def slice_bars(scores: dict[str, dict], chance: dict[str, float] | None = None) 
     bar = 0.82 / len(arms)
     figure, axes = new_figure(max(7.5, 0.8 + len(names) * (0.45 + 0.17 * len(arms))), 4.2)
     for a, arm in enumerate(arms):
-        colour, hatch = arm_look(arm)
+        colour, hatch = arm_colour(arm), arm_hatch(arm)
         at = np.arange(len(names)) + (a - (len(arms) - 1) / 2) * bar
         values = [scores[arm].get(name) for name in names]
         axes.bar(at, [value or 0 for value in values], bar * 0.92, color=colour, hatch=hatch, edgecolor="white",
@@ -179,7 +174,7 @@ def iou_curve(scores: dict[str, dict]) -> Figure:
     thresholds = [int(name[2:]) / 100 for name in NAMES]
     for arm, numbers in scores.items():
         values = [np.nan if numbers.get(name) is None else numbers[name] for name in NAMES]
-        colour, variant = arm_look(arm)
+        colour, variant = arm_colour(arm), arm_hatch(arm)
         axes.plot(thresholds, values, color=colour, marker=arm_marker(arm), ms=5, lw=1.7, label=arm_label(arm),
                   ls=arm_line(arm), mfc="white" if variant else colour)  # fmt: skip
     axes.set_xticks(thresholds, [f"{t:.2f}" for t in thresholds])

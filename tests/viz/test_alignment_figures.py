@@ -4,7 +4,7 @@ import torch
 
 from kdnb.projects.coco_alignment import ARMS
 from kdnb.viz import alignment as pictures
-from kdnb.viz.style import GREEN
+from kdnb.viz.style import GREEN, arm_colour, arm_hatch
 
 SENTENCES = [f"a photo of a {colour} car" for colour in ("red", "blue", "white", "black", "green", "yellow", "grey")]
 RANKED = [(sentence, 0.9 - 0.2 * k) for k, sentence in enumerate(SENTENCES)]  # the last cosines are negative
@@ -67,7 +67,7 @@ def test_sizes_are_shown_apart():
 
 def test_no_two_arms_of_the_notebook_look_the_same():
     arms = ["teacher", "baseline_matched", *ARMS]
-    assert len({pictures.arm_look(arm) for arm in arms}) == len(arms)
+    assert len({(arm_colour(arm), arm_hatch(arm)) for arm in arms}) == len(arms)
 
 
 def test_a_map_has_a_panel_per_arm_a_dot_per_image_and_a_word_per_text():

@@ -6,7 +6,6 @@ import torch
 
 from kdnb.metrics.grounding import NAMES
 from kdnb.viz.grounding import (
-    arm_look,
     attention_sheet,
     commands_sheet,
     iou_curve,
@@ -14,7 +13,7 @@ from kdnb.viz.grounding import (
     slice_bars,
     weight_map,
 )
-from kdnb.viz.style import GREEN, arm_colour
+from kdnb.viz.style import GREEN, arm_colour, arm_hatch
 
 
 @pytest.fixture(scope="module")
@@ -104,4 +103,5 @@ def test_the_curve_goes_through_every_threshold():
 
 
 def test_a_variant_has_the_colour_of_its_arm():
-    assert arm_look("distilled_projection") == (GREEN, "///") and arm_look("baseline") == (arm_colour("baseline"), "")
+    assert arm_colour("distilled_projection") == arm_colour("distilled") == GREEN
+    assert arm_hatch("distilled_projection") == "///" and arm_hatch("baseline") == ""
