@@ -88,8 +88,13 @@ def first_problem(error):
 
 
 def _run_folders(folders):
-    """Run folders among ``folders``; a folder that holds run folders stands for the finished ones in it."""
+    """Run folders among ``folders``; a folder that holds run folders stands for the finished ones in it.
+
+    07's own are passed over: what they hold is such a report, of the other runs.
+    """
     for folder in map(Path, folders):
+        if (folder / "scoreboard.md").is_file():
+            continue
         inside = sorted(path.parent for path in folder.glob("result_*/metrics.json"))
         yield from inside if inside and not (folder / "metrics.json").exists() else [folder]
 

@@ -194,6 +194,16 @@ def test_an_unfinished_run_among_others_is_passed_over(tmp_path):
     assert "Seeds: 0." in report([tmp_path], tmp_path / "r")[0].read_text()
 
 
+def test_a_folder_of_the_scoreboard_is_passed_over(tmp_path):
+    one = make_run(tmp_path, 0, 10)
+    scoreboard = tmp_path / "result_20260101_000000_07_scoreboard_lite_s0"
+    scoreboard.mkdir()
+    (scoreboard / "scoreboard.md").touch()
+    report([one], tmp_path / "alone")
+    report([one, scoreboard], tmp_path / "both")
+    assert (tmp_path / "both.md").read_text() == (tmp_path / "alone.md").read_text()
+
+
 def test_the_command(tmp_path):
     folder = make_run(tmp_path, 0, 10)
     result = CliRunner().invoke(main, ["report", str(folder), "--out", str(tmp_path / "r")])
