@@ -10,7 +10,9 @@ VENV      := .venv
 BIN       := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 TESTABLE  := $(VENV)/.installed_test
-# Byte code is written at first import, for what is imported; compiling all of it now costs most of a minute.
+# Byte code is written at first import, for what is imported; compiling all of it now costs most of a minute. So it must
+# be kept: where containers forbid that, each of the many processes would compile torch anew, for seconds.
+export PYTHONDONTWRITEBYTECODE :=
 PIP       := $(BIN)/python -m pip install --disable-pip-version-check --no-compile
 
 .PHONY: help run install test lab clean
