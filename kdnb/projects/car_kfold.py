@@ -109,10 +109,10 @@ class Arm:
     test_half: bool = False
 
 
-ARMS = {
+ARMS = {  # of arms that train side by side the longest comes first, or one core would wait for it at the end
+    "long_baseline": Arm(longer=None),
     "baseline": Arm(),
     "distilled": Arm("ensemble"),
-    "long_baseline": Arm(longer=None),
     "long_distilled": Arm("ensemble", cached=True, longer=None),
     "distilled_cached": Arm("ensemble", cached=True),
     "distilled_best_fold": Arm("best_fold", cached=True),
