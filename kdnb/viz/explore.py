@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from kdnb.viz.detection import disagreement, draw_detections, draw_item, mask_on_image
-from kdnb.viz.guard import PANEL, guarded, png, side_by_side_titled, take_upload
+from kdnb.viz.guard import PANEL, guarded, png, screen, side_by_side_titled, take_upload
 from kdnb.viz.style import arm_label
 
 
@@ -45,7 +45,7 @@ class DetectionExplorer:
         self.arms = {name: widgets.Checkbox(True, description=arm_label(name), indent=False,
                                             layout=widgets.Layout(width="150px")) for name in found}  # fmt: skip
         self.upload = widgets.FileUpload(accept="image/*", multiple=False, description="your picture")
-        self.screen = widgets.Image(format="png", layout=widgets.Layout(max_width="100%"))
+        self.screen = screen()
         self.message = widgets.HTML()
         self.view = widgets.VBox([
             widgets.HBox([self.picture, self.threshold]),
@@ -77,6 +77,7 @@ class DetectionExplorer:
         return side_by_side_titled(panels)
 
     def _redraw(self) -> None:
+        self.level.disabled = "uploaded" in self.items[self.picture.value]  # nobody knows what is foreground there
         self.screen.value = png(self.render())
 
     def _uploaded(self) -> None:

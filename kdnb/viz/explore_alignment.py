@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdnb.errors import InputError
-from kdnb.viz.guard import guarded, png, take_upload
+from kdnb.viz.guard import guarded, png, screen, take_upload
 from kdnb.viz.style import VERMILION, arm_colour, arm_label
 
 MOST, BEST, ACROSS = 10, 8, 4  # sentences listed, crops found, crops in a row
@@ -58,7 +58,7 @@ class AlignmentExplorer:
                                             layout=widgets.Layout(width="160px"))
                      for name in self.embeddings}  # fmt: skip
         self.upload = widgets.FileUpload(accept="image/*", multiple=False, description="your crop")
-        self.screen = widgets.Image(format="png", layout=widgets.Layout(max_width="100%"))
+        self.screen = screen()
         self.message = widgets.HTML()
         row = widgets.Layout(flex_flow="row wrap")
         self.view = widgets.VBox([

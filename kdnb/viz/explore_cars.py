@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kdnb.errors import InputError
 from kdnb.viz.car_scores import arm_look
-from kdnb.viz.guard import guarded, png, take_upload
+from kdnb.viz.guard import guarded, png, screen, take_upload
 from kdnb.viz.hangul import drawable
 from kdnb.viz.style import arm_label
 
@@ -79,7 +79,7 @@ class CarsExplorer:
         self.arms = {name: widgets.Checkbox(True, description=arm_label(name), indent=False,
                                             layout=widgets.Layout(width="160px")) for name in arms}  # fmt: skip
         self.upload = widgets.FileUpload(accept="image/*", multiple=False, description="your car")
-        self.screen = widgets.Image(format="png", layout=widgets.Layout(max_width="100%"))
+        self.screen = screen()
         self.message = widgets.HTML()
 
     def soft(self, arm: str) -> np.ndarray | None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from kdnb.errors import InputError
 from kdnb.metrics.grounding import iou
 from kdnb.viz.grounding import TRUTH, weight_map
-from kdnb.viz.guard import guarded, take_upload
+from kdnb.viz.guard import guarded, screen, take_upload
 from kdnb.viz.style import arm_colour, arm_label
 
 WIDTH, HEIGHT, BESIDE, TITLE, GAP = 420, 236, 150, 24, 8  # pixels of a panel's picture, of what stands around it
@@ -42,7 +42,7 @@ class GroundingExplorer:
         self.answer, self.propose, self._known = answer, propose, {}
         wide = {"style": {"description_width": "80px"}}
         half = widgets.Layout(width="380px")
-        options = [(f"{name}: {item['command']}", name) for name, item in self.items.items()]
+        options = [(f"{k}: {item['command']}", name) for k, (name, item) in enumerate(self.items.items(), start=1)]
         self.picture = widgets.Dropdown(options=options, description="picture", layout=half, **wide)
         self.command = widgets.Text(items[0]["command"], description="command", continuous_update=False,
                                     placeholder="type a command, press Enter", layout=widgets.Layout(width="560px"),
@@ -54,7 +54,7 @@ class GroundingExplorer:
         self.arms = {name: widgets.Checkbox(True, description=arm_label(name), indent=False,
                                             layout=widgets.Layout(width="160px")) for name in answer}  # fmt: skip
         self.upload = widgets.FileUpload(accept="image/*", multiple=False, description="your picture")
-        self.screen = widgets.Image(format="png", layout=widgets.Layout(max_width="100%"))
+        self.screen = screen()
         self.message = widgets.HTML()
         row = widgets.Layout(flex_flow="row wrap")
         self.view = widgets.VBox([

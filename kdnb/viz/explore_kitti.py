@@ -18,7 +18,7 @@ from kdnb.datasets.kitti_views import to_find
 from kdnb.metrics.kitti_match import OVERLAPS
 from kdnb.metrics.rotated_iou import rotated_ious
 from kdnb.viz.boxes3d import TRUTH, below, beside, draw_above, draw_depth, draw_over, fitted, legend, sure
-from kdnb.viz.guard import guarded, take_upload
+from kdnb.viz.guard import guarded, screen, take_upload
 from kdnb.viz.style import arm_label
 
 WIDE, HIGH, ABOVE, GAP = 828, 420, 520, 6  # pixels: of an image at most, of the view from above, between panels
@@ -71,7 +71,7 @@ class KittiExplorer:
         self.fov = widgets.IntSlider(KITTI_FOV, min=30, max=130, description="field of view, °",
                                      continuous_update=False, style={"description_width": "110px"},
                                      layout=widgets.Layout(width="360px"))  # fmt: skip
-        self.screen = widgets.Image(format="jpeg", layout=widgets.Layout(max_width="100%", align_self="flex-start"))
+        self.screen = screen("jpeg")
         self.message, self.notice = widgets.HTML(), widgets.HTML(GUESSED)
         row = widgets.Layout(flex_flow="row wrap")
         self.view = widgets.VBox([

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from kdnb.errors import InputError
-from kdnb.viz.guard import guarded, take_upload
+from kdnb.viz.guard import guarded, screen, take_upload
 from kdnb.viz.one_frame import LAYERS, sheet
 
 LONGEST = 828  # pixels to which an uploaded picture is shrunk
@@ -54,7 +54,7 @@ class OneFrameExplorer:
         self.upload = widgets.FileUpload(accept="image/*", multiple=False, description="your picture")
         self.fov = widgets.IntSlider(FOV, min=30, max=130, description="field of view, °", continuous_update=False,
                                      style={"description_width": "110px"}, layout=widgets.Layout(width="360px"))
-        self.screen = widgets.Image(format="jpeg", layout=widgets.Layout(max_width="100%", align_self="flex-start"))
+        self.screen = screen("jpeg")
         self.message, self.notice = widgets.HTML(), widgets.HTML(GUESSED)
         row = widgets.Layout(flex_flow="row wrap")
         self.view = widgets.VBox([

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib import colormaps
 
 from kdnb.errors import InputError
-from kdnb.viz.guard import guarded, png, side_by_side_titled
+from kdnb.viz.guard import guarded, png, screen, side_by_side_titled
 from kdnb.world.camera import Camera, View, render
 from kdnb.world.drive import make_drive
 from kdnb.world.lidar import Lidar, scan
@@ -70,7 +70,7 @@ class SceneExplorer:
         self.pitch = widgets.FloatSlider(0, min=-10, max=40, step=1, description="looking down, °", **slow)
         self.field = widgets.FloatSlider(80, min=30, max=120, step=5, description="field of view, °", **slow)
         self.cars = widgets.IntSlider(0, min=0, max=100, description="cars", **slow)
-        self.screen = widgets.Image(format="png", layout=widgets.Layout(max_width="100%"))
+        self.screen = screen()
         self.message, self.key = widgets.HTML(), widgets.HTML()
 
     def shown(self) -> tuple[Scene, Camera]:

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from kdnb.errors import InputError
-from kdnb.viz.guard import guarded, png, take_upload
+from kdnb.viz.guard import guarded, png, screen, take_upload
 from kdnb.viz.segmentation import colour, share_right
 from kdnb.viz.style import arm_label
 
@@ -77,7 +77,7 @@ class SegmentationExplorer:
             for name, texts in self.original.items()
         }  # fmt: skip
         self.reset = widgets.Button(description="the prompts as they were", layout=widgets.Layout(width="200px"))
-        self.screen = widgets.Image(format="png", layout=widgets.Layout(max_width="100%"))
+        self.screen = screen()
         self.message = widgets.HTML()
 
     def texts(self) -> dict[str, list[str]]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import io
 
+import pandas as pd
 from IPython.display import Image
 from matplotlib.figure import Figure
 
-from kdnb.viz.style import GREY, arm_colour, arm_label, arm_line, arm_marker
+from kdnb.viz.style import BLUE, GREEN, GREY, ORANGE, PINK, arm_colour, arm_label, arm_line, arm_marker
+
+PARTS = ((ORANGE, "-"), (GREEN, "--"), (BLUE, ":"), (PINK, "-."))  # of a loss: its colour and its line
 
 
 def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **subplots):
@@ -39,6 +42,24 @@ def learning_curves(scores: dict[str, list], final: dict[str, tuple[float, float
         axes.plot(x, y, marker=arm_marker(name), ms=11, mfc="none", mec=arm_colour(name), mew=1.8, ls="")
     axes.set_xlabel("CPU seconds of training (the teacher's passes included)")
     axes.set_ylabel(f"{metric}, %: validation (small), test (large, open)")
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    return figure
+
+
+def loss_parts(log: pd.DataFrame, names: list[str], over: int = 10) -> Figure:
+    """Parts of the loss along training, each the mean of the last ``over`` steps.
+
+    Args:
+        log: one row a step, one column for each part, as ``Fitted.history`` has them.
+    """
+    figure, axes = new_figure(7, 3.2)
+    smooth = log[names].rolling(over, min_periods=1).mean()
+    for name, (colour, line) in zip(names, PARTS, strict=False):
+        axes.plot(smooth.index, smooth[name], color=colour, ls=line, lw=1.6, label=arm_label(name))
+    axes.set_yscale("log")
+    axes.set(xlabel="step", ylabel="part of the loss (log scale)",
+             title=f"Every part is logged by name (mean of {over} steps)")  # fmt: skip
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     return figure

@@ -30,6 +30,11 @@ def guarded(message: widgets.HTML, action: Callable[[], None]) -> Callable:
     return callback
 
 
+def screen(format: str = "png") -> widgets.Image:
+    """Where an explorer shows its picture: at the picture's own size, smaller where the page is narrower."""
+    return widgets.Image(format=format, layout=widgets.Layout(max_width="100%", align_self="flex-start"))
+
+
 def png(pixels: np.ndarray) -> bytes:
     """(H, W, 3) uint8 as the bytes of a PNG, for ``widgets.Image``."""
     buffer = io.BytesIO()

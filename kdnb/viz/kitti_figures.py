@@ -59,27 +59,26 @@ def reached(truth: dict, found: dict, threshold: float, near: float) -> np.ndarr
 
 def what_arms_find(frame: Frame, clouds: dict[str, np.ndarray], found: dict[str, dict], threshold: float = 0.3,
                    ahead: float = 40.0, aside: float = 15.0) -> Figure:  # fmt: skip
-    """A column for each arm: its boxes over the image, and from above on the cloud that it sees; truth in black.
+    """A row for each arm: its boxes over the image, and from above on the cloud that it sees; truth in black.
 
     Args:
         clouds: arm → (N, 4), what it is fed.
         found: arm → its detections in this frame.
         threshold: least score of a box that is shown.
     """
-    width, share = 5.0, frame.image_size[1] / frame.image_size[0]
-    above, below = width * share, width * ahead / (2 * aside)
-    figure, axes = new_figure(width * len(found) + 1.4, above + below + 0.8, 2, len(found), squeeze=False,
-                              height_ratios=[above, below])  # fmt: skip
+    high = 3.4  # inches of a row; the image is as wide as fits beside the view from above
+    figure, axes = new_figure(12.5, high * len(found) + 0.4, len(found), 2, squeeze=False,
+                              width_ratios=[8.2, 2 * aside / ahead * high])  # fmt: skip
     truth = truth_of(frame)
-    for k, (name, one) in enumerate(found.items()):
+    for (over, above), (name, one) in zip(axes, found.items(), strict=True):
         shown = sure(one, threshold)
-        axes[0, k].imshow(draw_over(frame.image(), {TRUTH: truth, name: shown}, frame.calibration))
-        axes[0, k].axis("off")
+        over.imshow(draw_over(frame.image(), {TRUTH: truth, name: shown}, frame.calibration))
+        over.axis("off")
         hits = int(reached(truth, one, threshold, 2.0).sum())
-        axes[0, k].set_title(f"{arm_label(name)}: {hits} of {len(truth['boxes'])} within 2 m")
-        points = draw_birds_eye(axes[1, k], clouds[name], {TRUTH: truth["boxes"], name: shown["boxes"]}, ahead, aside)
-        axes[1, k].legend(loc="lower right", fontsize=8)
-    figure.colorbar(points, ax=axes[1], label="height above the sensor, m", shrink=0.7, extend="both")
+        over.set_title(f"{arm_label(name)}: {hits} of {len(truth['boxes'])} within 2 m")
+        points = draw_birds_eye(above, clouds[name], {TRUTH: truth["boxes"], name: shown["boxes"]}, ahead, aside)
+        above.legend(loc="upper left", fontsize=7)
+    figure.colorbar(points, ax=axes[:, 1], label="height above the sensor, m", shrink=0.5, extend="both")
     return figure
 
 

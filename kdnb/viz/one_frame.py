@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 from kdnb.datasets.kitti_calib import Calibration
 from kdnb.viz.boxes3d import TRUTH, below, beside, draw_above, draw_over, font, sure
 from kdnb.viz.detection import class_colour
-from kdnb.viz.style import BLUE, YELLOW, arm_colour
+from kdnb.viz.style import YELLOW, arm_colour
 
 WIDE, LOW, GAP = 600, 232, 6  # pixels: of a stack, height of its lowest row, between pictures
 MOST_HIGH = 420  # pixels of the upper picture
@@ -138,12 +138,12 @@ def _lowest(frame, found, side, car, took, threshold) -> np.ndarray:
         above = draw_above(found["boxes"]["points"], _shown(frame, found, side, threshold), LOW)
     else:
         above = _words("nothing from above", 186, LOW)
-    return beside([above, _car_and_time(frame, found, car, took, WIDE - above.shape[1] - GAP)], GAP)
+    return beside([above, _car_and_time(frame, found, side, car, took, WIDE - above.shape[1] - GAP)], GAP)
 
 
 # --- what it is, and how long it took ---------------------------------------------------------------------------
 
-def _car_and_time(frame, found, car, took, width) -> np.ndarray:
+def _car_and_time(frame, found, side, car, took, width) -> np.ndarray:
     picture = Image.new("RGB", (width, LOW), "white")
     draw = ImageDraw.Draw(picture)
     if car is not None and found.get("model"):
@@ -154,7 +154,7 @@ def _car_and_time(frame, found, car, took, width) -> np.ndarray:
         for k, (name, share) in enumerate(found["model"][:MODELS]):
             y = 2 + 21 * k
             mark = ", true" if name == car[1] else ""
-            draw.rectangle([160, y + 13, 160 + round(110 * share), y + 18], fill=BLUE)
+            draw.rectangle([160, y + 13, 160 + round(110 * share), y + 18], fill=arm_colour(ARMS[side]))
             draw.text((160, y - 1), f"{name}{mark}", fill="black", font=font(11))
             draw.text((276, y + 4), f"{100 * share:.0f} %", fill="black", font=font(11))
     else:

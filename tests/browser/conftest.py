@@ -65,6 +65,7 @@ def lesson(request, run_in_lab, results):
     with run_in_lab(number, notebook) as lesson:
         lesson.keep("before")
         assert lesson.faults() == []
+        assert lesson.enlarged() <= 1.01
         yield lesson
         lesson.keep("after")
         assert lesson.faults() == []

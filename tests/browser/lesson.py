@@ -55,6 +55,10 @@ class Lesson:
 
     # --- eyes
 
+    def enlarged(self) -> float:
+        """How many times larger than its pixels the explorer's picture is shown; it may shrink with the page."""
+        return self.screen.evaluate("picture => picture.clientWidth / picture.naturalWidth")
+
     def at_rest(self, shown=None) -> np.ndarray:
         """What is shown once the kernel has answered everything and two looks in a row are alike."""
         shown = shown or self.screen

@@ -57,6 +57,9 @@ def test_an_upload_is_shown_with_every_arm(explorer):
     explorer.upload.value = ({"name": "mine.png", "content": buffer.getvalue(), "size": 1, "type": "image/png",
                               "last_modified": datetime.now()},)
     assert explorer.message.value == "" and explorer.picture.value == "your mine.png"
+    assert explorer.level.disabled  # nobody knows what is foreground there
+    explorer.picture.value = "a"
+    assert not explorer.level.disabled
 
 
 def test_a_callback_that_fails_says_so_inside_the_explorer(explorer):

@@ -38,7 +38,7 @@ def test_arms_disagree_about_objects_that_one_of_them_finds(frame):
     assert disagreement(frame, found(BOXES[2:], [1], [0.9]), found(BOXES[2:], [2], [0.9]), 0.3) == 1  # a cyclist there
 
 
-def test_a_column_for_each_arm_says_what_it_found(frame):
+def test_a_row_for_each_arm_says_what_it_found(frame):
     points = np.random.default_rng(0).uniform((0, -15, -2, 0), (40, 15, 1, 1), (500, 4))
     answers = {"teacher": found(BOXES, [0, 0, 1], [0.9] * 3), "baseline": found(BOXES[:1], [0], [0.9])}
     figure = what_arms_find(frame, {name: points for name in answers}, answers)

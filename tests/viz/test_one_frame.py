@@ -8,6 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from kdnb.datasets.kitti_calib import guessed_calibration
 from kdnb.viz.one_frame import MEANT, ROAD, TRUE, as_figure, sheet
+from kdnb.viz.style import arm_colour
 
 CLASSES = ["bus", "car"]
 TOOK = {"teachers": {"objects": 8.0, "boxes": 11.5}, "students": {"objects": 5.0}}
@@ -57,6 +58,16 @@ def test_every_layer_can_be_left_out(frame, found):
         assert count(whole, rgb(colour)) > count(silent, rgb(colour)) + 500
     unsure = sheet(frame, found, TOOK, CLASSES, frame.cars[0], threshold=0.1)
     assert unsure.shape == whole.shape == silent.shape and (unsure != whole).any()
+
+
+def test_what_a_car_is_taken_for_has_its_sides_colour(frame, found):
+    """Bars: 110 pixels across at 100 %, six high."""
+    del found["students"]["boxes"], found["teachers"]["boxes"]
+    shown = sheet(frame, found, {}, CLASSES, frame.cars[0], layers=())
+    silent = sheet(frame, found, {}, CLASSES, None, layers=())
+    for arm in ("teacher", "distilled"):
+        colour = rgb(arm_colour(arm))
+        assert count(shown, colour) - count(silent, colour) == pytest.approx(110 * 6, abs=20)
 
 
 def test_another_command_hides_what_the_frames_own_one_means(frame, found):
