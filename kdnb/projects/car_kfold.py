@@ -123,6 +123,7 @@ ARMS = {  # of arms that train side by side the longest comes first, or one core
 ABLATION_ARMS = {
     "distilled_fold_1": Arm("fold_1", cached=True),
     "few_labels_oof": Arm("out_of_fold", cached=True, few=True),
+    "long_distilled_live": Arm("ensemble", longer=None),
     "double_baseline": Arm(longer=2.0),
     "double_distilled": Arm("ensemble", cached=True, longer=2.0),
     "transductive_half": Arm("ensemble", test_half=True),
@@ -135,6 +136,8 @@ COMPARISONS = [
     ("few_labels_distilled", "few_labels_baseline"),
     ("few_labels_distilled", "baseline"),
     ("long_distilled", "long_baseline"),
+    ("long_distilled_live", "long_baseline"),
+    ("long_distilled_live", "long_distilled"),
     ("distilled_cached", "baseline"),
     ("distilled_cached", "distilled"),
     ("distilled_best_fold", "distilled"),

@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from kdnb.datasets.kitti_boxes import EDGES, NEAR, corners
 from kdnb.datasets.kitti_calib import Calibration
 from kdnb.datasets.kitti_labels import CLASSES
+from kdnb.viz.detection import free_row
 from kdnb.viz.points import COLOURS, DEPTHS
 from kdnb.viz.style import arm_colour, arm_label
 
@@ -90,10 +91,8 @@ def _write_above(draw, outline, text, colour, taken):
     if right < 0 or left >= width or bottom < 0 or top >= height:
         return
     x, lowest = int(np.clip(left, 0, max(0, width - wide))), int(np.clip(top - 13, 0, height - 13))
-    near = [b for a, b, w in taken if x < a + w and a < x + wide]
-    y = next((y for y in range(lowest, max(-1, lowest - 40), -1) if all(abs(y - b) >= 13 for b in near)), None)
+    y = free_row(taken, x, wide, lowest, 13)
     if y is not None:
-        taken.append((x, y, wide))
         draw.rectangle([x, y, x + wide, y + 12], fill="white")
         draw.rectangle([x, y, x + 2, y + 12], fill=colour)
         draw.text((x + 4, y), text, fill="black", font=font(11))

@@ -39,15 +39,29 @@ def draw_boxes(image: Tensor, boxes: Tensor, labels: Tensor, classes, scores: Te
     corners = [[corner * zoom for corner in box] for box in boxes.tolist()]
     for box, label in zip(corners, labels, strict=True):
         draw.rectangle(box, outline=class_colour(label), width=2)
-    for i, box in enumerate(corners):  # after all boxes, so that no line crosses a word
+    taken = []  # words come after all boxes, so that no line crosses one; the surest have the first choice of places
+    for i in range(len(corners)) if scores is None else scores.argsort(descending=True).tolist():
+        box = corners[i]
         text = classes[int(labels[i]) - 1] + (f" {100 * float(scores[i]):.0f}" if scores is not None else "")
         left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
         width, height = right - left + 4, bottom - top + 4
         x = min(max(box[0], 0), picture.width - width)
-        y = box[1] - height if box[1] >= height else box[1]
-        draw.rectangle([x, y, x + width, y + height], fill=class_colour(labels[i]))
-        draw.text((x + 2 - left, y + 2 - top), text, fill="black", font=font)
+        y = free_row(taken, int(x), int(width), int(box[1] - height if box[1] >= height else box[1]), int(height))
+        if y is not None:
+            draw.rectangle([x, y, x + width, y + height], fill=class_colour(labels[i]))
+            draw.text((x + 2 - left, y + 2 - top), text, fill="black", font=font)
     return np.asarray(picture)
+
+
+def free_row(taken: list[tuple[int, int, int]], x: int, width: int, lowest: int, height: int) -> int | None:
+    """The row from ``lowest`` up to 40 pixels higher at which a word covers none of those in ``taken``, as (x, y,
+    width), which it then joins; None without room."""
+    near = [b for a, b, w in taken if x < a + w and a < x + width]
+    rows = range(lowest, max(-1, lowest - 40), -1)
+    y = next((y for y in rows if all(abs(y - b) >= height for b in near)), None)
+    if y is not None:
+        taken.append((x, y, width))
+    return y
 
 
 def picture_grid(pictures: list[list[np.ndarray]], titles: list[str], rows: list[str] | None = None,

@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from kdnb.viz.detection import disagreement, draw_boxes
+from kdnb.viz.detection import disagreement, draw_boxes, free_row
 from kdnb.viz.explore import DetectionExplorer
 from kdnb.viz.guard import read_upload, side_by_side_titled
 
@@ -81,3 +81,13 @@ def test_drawing_leaves_the_picture_alone():
     image = torch.full((3, 30, 40), 128, dtype=torch.uint8)
     drawn = draw_boxes(image, torch.tensor([[5.0, 5, 20, 20]]), torch.tensor([2]), CLASSES, zoom=2)
     assert drawn.shape == (60, 80, 3) and (drawn != 128).any() and (image == 128).all()
+
+
+def test_words_cover_no_other_word():
+    taken = []
+    assert free_row(taken, 10, 50, 100, 13) == 100
+    assert free_row(taken, 40, 50, 95, 13) == 87  # above the first
+    assert free_row(taken, 61, 50, 100, 13) == 100  # beside the first, below the second
+    assert free_row(taken, 20, 50, 2, 13) == 2
+    assert free_row(taken, 20, 50, 5, 13) is None  # no room up to the picture's edge
+    assert taken == [(10, 100, 50), (40, 87, 50), (61, 100, 50), (20, 2, 50)]
