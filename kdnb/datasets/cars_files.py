@@ -80,7 +80,7 @@ def _unpacked(archive: Path) -> Path:
     try:
         with built_beside(folder) as build:
             unpack(archive, build)
-    except PermissionError as error:
+    except OSError as error:  # no permission, a read-only mount, a full disk
         raise InputError(f"{folder}: cannot be written ({error.strerror}), expected it beside {archive.name}") from None
     return folder
 

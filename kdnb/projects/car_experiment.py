@@ -59,7 +59,8 @@ class Experiment:
     scores, and the best of them on validation as a network; "ensemble" is what they say together. Students learn from
     fold 1's training part and are selected on its validation part. Folds 2 to 5 have trained on those pictures, so what
     they tell a student makes its validation scores a little too good, and hands on labels that the baseline has not
-    ("distilled_fold_1" is the control for that). No arm has seen a picture that is scored.
+    ("distilled_fold_1" is the control for that). No arm has seen a picture that is scored, but "transductive_half" and
+    what is trained under the setting ``transductive``.
     """
 
     def __init__(self, run: Run, settings: CarKfoldSettings, data: Data, root: str | Path = "data"):
@@ -343,7 +344,11 @@ class Experiment:
             return None
         if arm.cached:
             return StoredAnswers(self.stored_answers(arm.teacher), self.stored)
-        return LiveTeacher(self.train("ensemble" if arm.teacher == "ensemble" else "teacher").model, teacher_step)
+        live = {"ensemble": "ensemble", "best_fold": "teacher", "fold_1": self.folds()[0]}
+        if arm.teacher not in live:
+            raise InputError(f"a live teacher {arm.teacher!r}, expected one of {', '.join(live)}: only stored answers "
+                             "can come from another fold for each picture")  # fmt: skip
+        return LiveTeacher(self.train(live[arm.teacher]).model, teacher_step)
 
     # --- scores -------------------------------------------------------------------------------------------------
 

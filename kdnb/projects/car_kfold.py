@@ -5,6 +5,7 @@ What the notebook and ``python -m kdnb.projects.car_kfold`` share: settings, dat
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -144,6 +145,7 @@ COMPARISONS = [
     ("distilled_oof", "distilled"),
     ("distilled_best_fold", "distilled_cached"),
     ("distilled_oof", "distilled_cached"),
+    ("distilled_oof", "distilled_best_fold"),
     ("distilled_fold_1", "distilled_cached"),
     ("distilled_fold_1", "baseline"),
     ("experiment_B", "experiment_A"),
@@ -192,10 +194,21 @@ def open_data(settings: CarKfoldSettings, data: str | Path | None = None, root: 
         held = [(path, cars.solution[name]) for name, path in zip(cars.test_ids, cars.test_paths, strict=True)]
         names = list(cars.test_ids)
     else:
-        train, held = train_test_split(train, test_size=settings.held_out, stratify=[label for _, label in train],
-                                       random_state=0)  # fmt: skip
+        train, held = hold_out(train, settings.held_out)
         names = [str(Path(path).relative_to(cars.root)) for path, _ in held]
     return Data(cars, train, held, names, pool_of(settings, cars), cars.solution is not None)
+
+
+def hold_out(items: list[tuple[Path, int]], share: float) -> tuple[list, list]:
+    """(what is left, what is held out): the same share of every class, at least one picture of each. Raises InputError
+    for a share that gives fewer."""
+    labels = [label for _, label in items]
+    classes = len(set(labels))
+    if math.ceil(share * len(items)) < classes:
+        enough = math.ceil(100 * classes / len(items)) / 100
+        raise InputError(f"setting 'held_out' is {share}, of {len(items)} training pictures fewer than the {classes} "
+                         f"classes have; expected {enough} or more: one picture of each")  # fmt: skip
+    return train_test_split(items, test_size=share, stratify=labels, random_state=0)
 
 
 def pool_of(settings: CarKfoldSettings, cars: Cars) -> list[Path]:

@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from kdnb.errors import InputError
+
 
 def run_side_by_side(commands: dict[str, list[str]], logs: Path, look: Callable[[], None]) -> None:
     """Carry out all commands at the same time.
@@ -20,7 +22,7 @@ def run_side_by_side(commands: dict[str, list[str]], logs: Path, look: Callable[
         look: called every now and then, and once after the last command ended.
 
     Raises:
-        RuntimeError: when a command fails, with the end of its output; the others are stopped, whatever they had
+        InputError, RuntimeError: when a command fails; see ``failure``. The others are stopped, whatever they had
             finished stays.
     """
     logs.mkdir(parents=True, exist_ok=True)
@@ -35,11 +37,18 @@ def run_side_by_side(commands: dict[str, list[str]], logs: Path, look: Callable[
             look()
             for name in [name for name, process in running.items() if process.poll() is not None]:
                 if running.pop(name).returncode:
-                    tail = (logs / f"{name}.log").read_text(errors="replace").strip().splitlines()[-8:]
-                    raise RuntimeError(f"training {name} failed:\n" + "\n".join(tail))
+                    raise failure(name, logs / f"{name}.log")
         look()
     finally:
         for process in running.values():
             process.terminate()
         for process in running.values():
             process.wait()
+
+
+def failure(name: str, log: Path) -> Exception:
+    """What a command said last: wrong input, which ``headless`` tells in one line, or the end of a traceback."""
+    lines = log.read_text(errors="replace").strip().splitlines()
+    if lines and lines[-1].startswith("kdnb: "):
+        return InputError(lines[-1].removeprefix("kdnb: "))
+    return RuntimeError(f"training {name} failed:\n" + "\n".join(lines[-8:]))

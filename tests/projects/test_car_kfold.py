@@ -101,6 +101,13 @@ def test_without_a_solution_a_part_of_training_is_held_out(tmp_path, data):
     assert np.bincount([label for _, label in opened.scored]).tolist() == [2] * 24
 
 
+def test_a_share_that_holds_out_too_few_is_one_line(tmp_path, data):
+    root = Path(shutil.copytree(data.cars.root, tmp_path / "copy"))
+    (root / "solution.csv").unlink()
+    with pytest.raises(InputError, match="'held_out' is 0.1, of 192 training pictures fewer .* expected 0.13 or more"):
+        project.open_data(settings_of(held_out=0.1), root)
+
+
 def test_the_transductive_pool_warns_and_is_the_test_set(data, drawn):
     with pytest.warns(UserWarning, match="transductive: students learn from the test pictures"):
         opened = project.open_data(settings_of(transductive=True), root=drawn)
@@ -217,6 +224,30 @@ def test_few_labels_arms_see_so_many_labels(experiment):
     assert {index for batch in batches(experiment, "few_labels_baseline", 20) for index, _ in batch} == set(few)
     for batch in batches(experiment, "few_labels_distilled"):
         assert len(batch) == 32 and sum(index in few for index, _ in batch) == 16
+
+
+def test_a_pool_fills_half_of_the_batches_of_who_has_a_teacher(tmp_path, data, drawn, experiment):
+    pool, first = tmp_path / "pool", len(data.train)
+    pool.mkdir()
+    for path in data.cars.test_paths[:5]:
+        shutil.copy(path, pool)
+    opened = project.open_data(settings_of(unlabelled=str(pool)), root=drawn)
+    other = another(tmp_path, opened, drawn, experiment, unlabelled=str(pool))
+    assert batches(other, "baseline") == batches(experiment, "baseline")
+    for batch in batches(other, "distilled"):
+        assert len(batch) == 32 and sum(first <= index < first + 5 for index, _ in batch) == 16
+    assert not same_weights(other.train("distilled"), experiment.train("distilled"))
+
+
+def test_only_stored_answers_come_from_another_fold_for_each_picture(experiment):
+    with pytest.raises(InputError, match="a live teacher 'out_of_fold', expected one of ensemble, best_fold, fold_1"):
+        experiment.teacher_of(project.Arm("out_of_fold"))
+    assert experiment.teacher_of(project.Arm("fold_1")).model is experiment.train("fold_1").model
+
+
+def test_the_temperature_falls_with_each_epoch_down_to_one():
+    at = project.cooling(settings_of("full"), 50)
+    assert [at(epoch / 50) for epoch in (0, 0.9, 1, 2)] == pytest.approx([2, 2, 1.9, 1.805]) and at(1.0) == 1
 
 
 def test_labels_that_may_not_be_used_change_nothing(tmp_path, data, drawn, experiment):

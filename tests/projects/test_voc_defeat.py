@@ -294,6 +294,12 @@ def test_a_failing_side_process_is_told_and_the_others_stopped(tmp_path):
         run_side_by_side(commands, tmp_path, lambda: None)
 
 
+def test_wrong_input_that_a_side_process_meets_is_told_as_such(tmp_path):
+    commands = {"bad": [sys.executable, "-c", "raise SystemExit('kdnb: a.jpg: cannot be read')"]}
+    with pytest.raises(InputError, match=r"^a\.jpg: cannot be read$"):
+        run_side_by_side(commands, tmp_path, lambda: None)
+
+
 def test_full_step_from_r101_to_r50_on_two_photographs(real_data):
     """The original's networks, sizes and terms, random weights, one training step on photographs."""
     settings = load_settings(project.VocDefeatSettings, "voc_defeat", "full", size=(333, 200))
