@@ -15,6 +15,10 @@ TESTABLE  := $(VENV)/.installed_test
 export PYTHONDONTWRITEBYTECODE :=
 PIP       := $(BIN)/python -m pip install --disable-pip-version-check --no-compile
 
+# Sets that were drawn, by the hash of their settings in their names; what you downloaded or trained stays.
+HEX := [0-9a-f][0-9a-f][0-9a-f][0-9a-f]
+DRAWN := $(foreach set,coco voc camvid kitti cars talk2car,data/$(set)_$(HEX)$(HEX)$(HEX) data/.$(set)_*)
+
 .PHONY: help run install test lab clean
 .DELETE_ON_ERROR:
 
@@ -24,7 +28,7 @@ help:
 	@echo "make install  only the environment, in $(VENV) (PYTHON=python3.12 picks the interpreter)"
 	@echo "make test     lint and all tests, two files at a time"
 	@echo "make lab      open the notebooks in JupyterLab"
-	@echo "make clean    remove $(VENV), drawn data and caches; results stay"
+	@echo "make clean    remove $(VENV), drawn data and caches; results and downloads stay"
 
 run: $(INSTALLED)
 	@$(BIN)/kdnb run $(NB) --profile $(PROFILE) --seeds $(SEED) --out "$(RESULTS)" $(if $(DATA),-p DATA "$(DATA)")
@@ -40,7 +44,7 @@ lab: $(INSTALLED)
 
 clean:
 	rm -rf $(VENV) kdnb.egg-info build test-artifacts .pytest_cache .ruff_cache
-	find data -mindepth 1 -maxdepth 1 ! -name '*.md' -exec rm -rf {} +
+	rm -rf $(DRAWN)
 	find kdnb tests -name __pycache__ -prune -exec rm -rf {} +
 
 $(BIN)/python:

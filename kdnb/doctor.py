@@ -117,7 +117,7 @@ def check_device(torch=None):
     if torch.cuda.is_available():
         return Check(True, f"GPU: {torch.cuda.get_device_name(0)}, {torch.cuda.device_count()} in all")
     if torch.backends.mps.is_available():
-        return Check(True, "GPU: Apple MPS")
+        return Check(True, "GPU: Apple MPS, which training does not use: smoke and lite run on the CPU")
     return Check(True, "no GPU; smoke and lite are made for the CPU, full is not")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -175,11 +176,13 @@ def fit(
     bar = tqdm(loader, name, total=how.steps, initial=state.steps, disable=not acc.is_local_main_process,
                mininterval=1.0, leave=False)  # fmt: skip
     for batch in bar:
+        finish(acc.device)
         clock, cpu = time.perf_counter(), time.process_time()
         state.history.append({"step": state.steps + 1, "lr": schedule.get_last_lr()[0],
                               **train_step(acc, model, optimizer, batch, state.steps, how)})  # fmt: skip
         schedule.step()
         state.steps += 1
+        finish(acc.device)
         state.seconds += time.perf_counter() - clock
         state.cpu_seconds += time.process_time() - cpu
         bar.set_postfix_str(f"loss {state.history[-1]['loss']:.3f}", refresh=False)
@@ -201,6 +204,12 @@ def fit(
     return state
 
 
+def meet(acc: Accelerator) -> None:
+    """All processes wait for each other here; one that goes on alone, after the others have left, does not."""
+    if torch.distributed.is_initialized():
+        acc.wait_for_everyone()
+
+
 def share_buffers(acc, module: nn.Module) -> None:
     """Each process takes BatchNorm's statistics of its own share of a batch; all go on with those of the first."""
     if acc.num_processes > 1:
@@ -217,9 +226,19 @@ def make_loader(data, plan: Plan, how: Fit, acc: Accelerator, collate, start: in
     share = slice(acc.process_index, None, acc.num_processes)
     batches = [plan.batch(step)[share] for step in range(start, how.steps)]
     # a generator of its own: a loader otherwise draws from the global one, and a resumed run would differ
-    loader = DataLoader(data, batch_sampler=batches, collate_fn=collate, num_workers=how.workers,
-                        pin_memory=torch.cuda.is_available(), generator=torch.Generator())  # fmt: skip
+    loader = DataLoader(data, batch_sampler=batches, collate_fn=collate, **loading(how.workers),
+                        generator=torch.Generator())  # fmt: skip
     return (move(batch, acc.device) for batch in loader)
+
+
+def loading(workers: int) -> dict:
+    """What a ``DataLoader`` has to know of processes that read for it.
+
+    They are forked: data sets hold functions, which cannot be sent to a process that starts afresh. Where nothing can
+    be forked safely, on Windows and macOS, the training process reads for itself.
+    """
+    forked = {"num_workers": workers, "multiprocessing_context": "fork"} if workers and sys.platform == "linux" else {}
+    return {"pin_memory": torch.cuda.is_available(), **forked}
 
 
 def move(batch, device):
@@ -231,6 +250,12 @@ def move(batch, device):
     if isinstance(batch, (list, tuple)):
         return [move(value, device) for value in batch]
     return batch
+
+
+def finish(device) -> None:
+    """Wait for what a GPU was told to do, so that the clock tells it all; a CPU has done it."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def train_step(acc, model, optimizer, batch, step: int, how: Fit) -> dict[str, float]:
@@ -256,7 +281,9 @@ def is_due(step: int, every: int, last: int | None) -> bool:
 
 
 def best_index(state: Fitted) -> int:
-    return max(range(len(state.scores)), key=lambda i: state.scores[i][1])
+    """Of the best score; where validation had nothing to score and all are NaN, of the last one."""
+    known = [i for i, (_, score) in enumerate(state.scores) if not math.isnan(score)]
+    return max(known, key=lambda i: state.scores[i][1], default=len(state.scores) - 1)
 
 
 def keep_best(state: Fitted, best: dict | None, score: float, module: nn.Module) -> dict | None:

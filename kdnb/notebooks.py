@@ -158,7 +158,7 @@ def execute(path, parameters, results, timeout=None):
     _make_folder(results)
     profile, seed = parameters.get("PROFILE", "lite"), parameters.get("SEED", 0)
     label = f"{path.stem}_{profile}_s{seed}"
-    executing = results / f".executing_{path.stem[:2]}.ipynb"
+    executing = results / f".executing_{label}_{os.getpid()}.ipynb"
     before, start, error = set(_run_folders(results, label)), time.perf_counter(), None
     print(f"{path.stem}: profile {profile}, seed {seed}", flush=True)
     try:

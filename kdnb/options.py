@@ -40,7 +40,7 @@ def settings_text(project):
     return source.read_text(encoding="utf-8")
 
 
-def load_settings(model, project, profile, **overrides):
+def load_settings(model, project, profile, /, **overrides):
     """Read one profile of a project's settings file into ``model``, a subclass of ``Settings``.
 
     The file has the blocks ``smoke``, ``lite`` and ``full``; an optional block ``common`` lies beneath each of
@@ -59,10 +59,15 @@ def load_settings(model, project, profile, **overrides):
     if not isinstance(blocks, dict) or not isinstance(blocks.get(profile), dict):
         raise InputError(f"{name} has no block {profile!r}; expected the blocks {', '.join(PROFILES)}")
     values = _merge(_merge(blocks.get("common") or {}, blocks[profile]), overrides)
+    return validated(model, values, f"{name} [{profile}]")
+
+
+def validated(model, values, where):
+    """A dict as ``model``; raises InputError, which says ``where`` the values are from."""
     try:
         return model.model_validate(values)
     except pydantic.ValidationError as error:
-        raise InputError(_explain(error.errors()[0], model, f"{name} [{profile}]")) from None
+        raise InputError(_explain(error.errors()[0], model, where)) from None
 
 
 def _merge(below, above):

@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from kdnb.distill.distiller import Distiller
-from kdnb.engine import Fit, NonFiniteLoss, Plan, fit, make_schedule
+from kdnb.engine import Fit, Fitted, NonFiniteLoss, Plan, fit, keep_best, loading, make_schedule
 from kdnb.errors import InputError
 
 HOW = {"steps": 12, "lr": 0.05, "clip": 1.0, "schedule": "onecycle"}
@@ -212,3 +212,52 @@ def test_an_input_error_of_a_worker_is_one_line():
     with pytest.raises(InputError) as caught:
         next(iter(torch.utils.data.DataLoader(Broken(), num_workers=1)))
     assert str(caught.value) == "training/image_2/000001.png: cannot be read, expected a PNG"
+
+
+def test_a_score_that_is_no_number_never_wins_over_one_that_is():
+    """Where validation has nothing to score, the state of the end is kept, as without validation."""
+    nan, net = float("nan"), nn.Linear(1, 1, bias=False)
+
+    def kept(scores):
+        state, best = Fitted(), None
+        for step, score in enumerate(scores, start=1):
+            net.weight.data.fill_(step)
+            state.steps = step
+            best = keep_best(state, best, score, net)
+        assert state.best_step == best["weight"].item()
+        return state.best_step
+
+    assert kept([nan, nan, nan]) == 3 and kept([nan, 1.0, nan, 0.5]) == 2 and kept([1.0, 2.0, 2.0, nan]) == 2
+
+
+def test_processes_that_read_are_forked_or_there_are_none(monkeypatch):
+    assert loading(0).get("num_workers", 0) == 0
+    monkeypatch.setattr(sys, "platform", "linux")
+    assert loading(3) == {**loading(0), "num_workers": 3, "multiprocessing_context": "fork"}
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert "num_workers" not in loading(3)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks")
+def test_a_data_set_with_functions_in_it_is_read_by_other_processes():
+    class Doubled(Dataset):
+        double = staticmethod(lambda value: 2 * value)  # cannot be sent to a process that starts afresh
+
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, key):
+            return self.double(torch.tensor([float(key[0])])), os.getpid()
+
+    seen = []
+
+    class Model(nn.Linear):
+        def forward(self, batch, progress):
+            seen.append(batch)
+            return {"loss": super().forward(batch[0]).pow(2).mean()}
+
+    def collate(samples):
+        return torch.stack([value for value, _ in samples]), {pid for _, pid in samples}
+
+    fit(Model(1, 1), Doubled(), Plan([(range(4), 4)]), Fit(1, 0.1, workers=1), collate=collate)
+    assert sorted(seen[0][0].flatten().tolist()) == [0, 2, 4, 6] and os.getpid() not in seen[0][1]

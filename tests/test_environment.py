@@ -131,12 +131,14 @@ def test_an_old_python_is_named(checkout):
 def test_help_and_clean(checkout):
     assert {"make run", "make test", "make install", "make lab", "make clean"} \
         <= {" ".join(line.split()[:2]) for line in make(checkout, "help").stdout.splitlines()}
-    for folder in ("data/voc", ".venv", "results", "kdnb", "tests"):
+    data = ("data/voc_0123456789ab", "data/voc", "data/aligned_0123456789ab")
+    for folder in (*data, ".venv", "results", "kdnb", "tests"):
         (checkout / folder).mkdir(parents=True)
     (checkout / "data" / "voc.md").touch()
     assert make(checkout, "clean").returncode == 0
     assert sorted(path.name for path in checkout.iterdir() if path.is_dir()) == ["data", "kdnb", "results", "tests"]
-    assert [path.name for path in (checkout / "data").iterdir()] == ["voc.md"]
+    # downloads and trained networks stay
+    assert sorted(path.name for path in (checkout / "data").iterdir()) == ["aligned_0123456789ab", "voc", "voc.md"]
 
 
 def test_continuous_integration_calls_make_test():

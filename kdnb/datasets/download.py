@@ -110,13 +110,15 @@ def _disk_error(error, path):
 def unpack(archive, folder):
     """Unpack a zip or tar (plain, gz, bz2, xz) into ``folder``; files already there under the same name are replaced.
 
-    Everything is written to a temporary folder beside the target first and moved when the whole archive was read.
+    Everything is written to a temporary folder within the target first and moved when the whole archive was read:
+    beside the target there may be another disk.
     Raises InputError, and leaves ``folder`` untouched, for an archive that is cut short or no archive, for absolute
     names or ``..``, for links that leave the folder, and for devices.
     """
     archive, folder = Path(archive), Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=".unpacking.", dir=folder))
     try:
         try:
             _extract(archive, scratch)
@@ -132,6 +134,8 @@ def unpack(archive, folder):
         _move(scratch, folder)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+        if new and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def _extract(archive, scratch):

@@ -25,27 +25,29 @@ def count_flops(fn):
     return counter.get_total_flops()
 
 
-def latency_ms(fns, repeats=30, warmup=5, threads=1):
+def latency_ms(fns, repeats=30, warmup=5, threads=1, at_most=300.0):
     """Median milliseconds of one call of each function in ``fns`` (name -> callable): ``{name: ms}``.
 
     The functions take turns in one run, so that a machine that slows down slows all of them. ``threads`` is set for
     the run and restored. Functions are called as they are: put ``torch.inference_mode()`` and ``eval`` into them.
+    After ``at_most`` seconds no new turn begins: a diffusion model takes minutes for one call on a CPU.
     """
     times = {name: [] for name in fns}
-    before = torch.get_num_threads()
+    before, began = torch.get_num_threads(), time.perf_counter()
     torch.set_num_threads(threads)
     try:
         for turn in range(warmup + repeats):
+            if turn and time.perf_counter() - began > at_most:
+                break
             for name, fn in fns.items():
                 start = time.perf_counter()
                 fn()
                 if torch.cuda.is_initialized():
                     torch.cuda.synchronize()
-                if turn >= warmup:
-                    times[name].append(1000 * (time.perf_counter() - start))
+                times[name].append(1000 * (time.perf_counter() - start))
     finally:
         torch.set_num_threads(before)
-    return {name: statistics.median(values) for name, values in times.items()}
+    return {name: statistics.median(values[min(warmup, len(values) - 1) :]) for name, values in times.items()}
 
 
 def state_dict_mb(model):

@@ -295,8 +295,9 @@ def align_cells(feature_map: Tensor, boxes: Tensor, cells: int) -> Tensor:
     One pass over the picture serves all its proposals, whatever their number.
     """
     height, width = feature_map.shape[-2:]
-    scaled = boxes * boxes.new_tensor([width, height, width, height])
-    found = roi_align(feature_map, list(scaled.to(feature_map.dtype)), cells, sampling_ratio=2, aligned=True)
+    scaled = boxes.float() * boxes.new_tensor([width, height, width, height]).float()
+    # in bf16 a box's edge would be rounded to a quarter of a cell
+    found = roi_align(feature_map.float(), list(scaled), cells, sampling_ratio=2, aligned=True)
     return found.flatten(2).transpose(1, 2).unflatten(0, boxes.shape[:2])
 
 

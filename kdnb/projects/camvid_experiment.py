@@ -352,7 +352,8 @@ class Experiment:
         image = torch.zeros(1, 3, height, width, dtype=torch.uint8)
         models = {}
         for name in self.results:
-            models.setdefault(network_of(name), self._build(name).cpu().eval())
+            if network_of(name) not in models:  # to build a diffusion model takes a while
+                models[network_of(name)] = self._build(name).cpu().eval()
         calls = {who: lambda model=model: model(image) for who, model in models.items()}
         add_costs(self.results, calls, network_of)
 

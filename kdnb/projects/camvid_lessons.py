@@ -55,9 +55,9 @@ def kl_at_sizes(student_logits: Tensor, teacher_logits: Tensor, sizes: Sequence[
 @torch.no_grad()
 def miou_at(model: nn.Module, items: Sequence[dict], size: tuple[int, int]) -> float:
     """mIoU in percent of a network that is shown pictures at ``size`` (height, width), in the pixels of the labels."""
-    size, total = [max(SMALLEST, round(side)) for side in size], 0
+    size, total, device = [max(SMALLEST, round(side)) for side in size], 0, next(model.parameters()).device
     for one in items:
-        logits = model(resize(one["image"], size, antialias=True)[None])["logits"]
+        logits = model(resize(one["image"], size, antialias=True)[None].to(device))["logits"].cpu()
         total = total + confusion(resized(logits, one["label"].shape)[0].argmax(0), one["label"])
     return scores_from(total)["mIoU"]
 
@@ -65,9 +65,9 @@ def miou_at(model: nn.Module, items: Sequence[dict], size: tuple[int, int]) -> f
 @torch.no_grad()
 def cells(body: nn.Module, items: Sequence[dict], every: int = 4) -> tuple[Tensor, Tensor]:
     """Features (n, C + 1), a 1 at the end of each, and classes (n,) of some cells of pictures; void left out."""
-    features, classes = [], []
+    features, classes, device = [], [], next(body.parameters()).device
     for one in items:
-        found = body.feature_map(one["image"][None])[0]
+        found = body.feature_map(one["image"][None].to(device))[0].cpu()
         label = F.interpolate(one["label"][None, None].float(), found.shape[1:])[0, 0].long()
         features.append(found[:, ::every, ::every].flatten(1).T)
         classes.append(label[::every, ::every].flatten())

@@ -76,7 +76,7 @@ class CamVidPromptKdSettings(Settings):
     milestones: list[float] = [0.75, 0.92]  # of schedule "step", as fractions of training
     clip: float = 1.0
     class_weights: bool = True  # rare classes weigh more in every loss, the teachers' included; see ``class_weights``
-    precision: str = "auto"
+    precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
     workers: int = 0
     checkpoint_every: int = 0
     curve_points: int = 3  # how often each arm is scored on validation while training

@@ -70,7 +70,7 @@ class CarKfoldSettings(Settings):
     schedule: str = "cosine"
     milestones: list[float] = [0.75, 0.92]  # of schedule "step", as fractions of training
     clip: float = 5.0
-    precision: str = "auto"
+    precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
     workers: int = 0
     checkpoint_every: int = 0
     curve_points: int = 5  # how often each arm is scored on validation while training

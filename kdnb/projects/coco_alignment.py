@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -80,7 +81,7 @@ class CocoAlignmentSettings(Settings):
     schedule: str = "onecycle"
     milestones: list[float] = [0.75, 0.92]  # of schedule "step", as fractions of training
     clip: float = 5.0
-    precision: str = "auto"
+    precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
     workers: int = 0
     checkpoint_every: int = 0
     curve_points: int = 3

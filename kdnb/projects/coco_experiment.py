@@ -18,7 +18,7 @@ from kdnb.datasets.region_views import VIEWS, RegionViews
 from kdnb.datasets.region_views import collate as collate_crops
 from kdnb.distill.distiller import Distiller, LiveTeacher, require_stronger_teacher
 from kdnb.distill.table import TeacherTable
-from kdnb.engine import Fitted, Plan, accelerator, fit
+from kdnb.engine import Fitted, Plan, accelerator, fit, loading
 from kdnb.errors import InputError
 from kdnb.evidence import Comparison, mean_metric
 from kdnb.metrics.cost import count_parameters, state_dict_mb
@@ -268,7 +268,7 @@ class Experiment:
                 keys = [(i, view) for view in VIEWS for i in train.indices]
                 batches = [keys[i : i + 256] for i in range(0, len(keys), 256)]
                 loader = DataLoader(train, batch_sampler=batches, collate_fn=collate_crops,
-                                    generator=torch.Generator(), num_workers=self.settings.workers)  # fmt: skip
+                                    generator=torch.Generator(), **loading(self.settings.workers))  # fmt: skip
                 self._table.fill({**batch, "images": batch["images"].to(self.acc.device)} for batch in loader)
             self.acc.wait_for_everyone()
             self._table.load()
@@ -339,8 +339,8 @@ def encode_crops(model: nn.Module, crops: RegionViews, size: int = 256, workers:
     model.eval()
     keys = [(index, "plain") for index in crops.indices]
     batches = [keys[start : start + size] for start in range(0, len(keys), size)]
-    loader = DataLoader(crops, batch_sampler=batches, collate_fn=collate_crops, num_workers=workers,
-                        generator=torch.Generator())  # fmt: skip
+    loader = DataLoader(crops, batch_sampler=batches, collate_fn=collate_crops, generator=torch.Generator(),
+                        **loading(workers))  # fmt: skip
     parts = [embed(model, batch["images"].to(device)).cpu() for batch in loader]
     model.train(training)
     return torch.cat(parts)

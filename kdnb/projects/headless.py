@@ -13,6 +13,7 @@ from accelerate.utils import broadcast_object_list
 
 from kdnb.engine import accelerator
 from kdnb.errors import InputError
+from kdnb.options import validated
 from kdnb.run import PROFILES, Run, check_parameters, load_settings, set_threads
 
 
@@ -49,8 +50,9 @@ def headless(project: str, model: type, open_data: Callable, experiment: Callabl
             check_parameters(PROFILE=profile, SEED=seed, DATA=data, RESULTS=out)
             set_threads()
             run = shared_run(project, file, model, profile, seed, data, out, folder, changes)
-            settings = model.model_validate(run.settings)
+            settings = validated(model, run.settings, run.folder / "config.yaml")
             acc = accelerator(settings.precision, cpu=not torch.cuda.is_available())
+            check_shares(settings, acc.num_processes)
             with acc.main_process_first():  # one process draws the data, the others find it
                 opened = open_data(settings, data, root)
             carry_out(experiment(run, settings, opened, root), stages, ablations, claims)
@@ -107,12 +109,24 @@ def shared_run(project, file, model, profile, seed, data, out, folder, changes) 
     return Run(made, project, profile, seed, settings.model_dump(mode="json"), data)
 
 
+def check_shares(settings, processes: int) -> None:
+    """Refuse at once what the engine would refuse hours later: where labels are few, half of a batch has none, and each
+    process takes its share of both halves."""
+    if settings.batch % (2 * processes) and processes > 1:
+        raise InputError(f"setting 'batch' is {settings.batch}, halves of which {processes} processes cannot share; "
+                         f"expected a multiple of {2 * processes}")  # fmt: skip
+
+
 def parse_change(change: str) -> tuple[str, object]:
     """"batch=16" → ("batch", 16)."""
     name, equals, value = change.partition("=")
     if not equals:
         raise InputError(f"--set {change!r}, expected NAME=VALUE")
-    return name, yaml.safe_load(value)
+    try:
+        return name, yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        reason = getattr(error, "problem", None) or "syntax error"
+        raise InputError(f"--set {change!r}: not readable as YAML: {reason}") from None
 
 
 def claim(path: Path) -> bool:

@@ -18,7 +18,7 @@ from kdnb.datasets.kitti_labels import KittiLabel, write_labels
 from kdnb.datasets.kitti_views import PLAIN, KittiViews, PreparedFrames, as_sample, collate, crop, shrink
 from kdnb.datasets.pseudo_lidar import pseudo_points
 from kdnb.distill.distiller import Distiller, require_stronger_teacher
-from kdnb.engine import Fitted, Plan, accelerator, fit, move
+from kdnb.engine import Fitted, Plan, accelerator, fit, loading, move
 from kdnb.errors import InputError
 from kdnb.evidence import Comparison
 from kdnb.metrics.cost import count_parameters, state_dict_mb
@@ -258,8 +258,8 @@ class Experiment:
         views = KittiViews(self.prepared[split], arm.points, image=arm.image)
         keys = [(i, "plain") for i in range(len(views))]
         loader = DataLoader(views, batch_sampler=[keys[i : i + size] for i in range(0, len(keys), size)],
-                            collate_fn=collate, num_workers=self.settings.workers,
-                            generator=torch.Generator())  # fmt: skip
+                            collate_fn=collate, generator=torch.Generator(),
+                            **loading(self.settings.workers))  # fmt: skip
         found = {}
         for batch in loader:
             found |= zip(batch["names"], self._answers(model, batch), strict=True)

@@ -73,7 +73,7 @@ class KittiPseudoLidarSettings(Settings):
     schedule: str = "onecycle"
     milestones: list[float] = [0.75, 0.92]  # of schedule "step", as fractions of training
     clip: float = 10.0
-    precision: str = "auto"
+    precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
     workers: int = 0
     checkpoint_every: int = 0
     curve_points: int = 1  # how often each arm is scored on validation while training; the best weights are kept

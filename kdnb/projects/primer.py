@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -59,7 +60,7 @@ class PrimerSettings(Settings):
     schedule: str = "onecycle"
     milestones: list[float] = [0.75, 0.92]  # of schedule "step", as fractions of training
     clip: float = 5.0
-    precision: str = "auto"
+    precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
     workers: int = 0
     checkpoint_every: int = 0
     curve_points: int = 4  # how often each arm is scored on validation while training

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 
 from kdnb.distill.distiller import Distiller
-from kdnb.engine import Fit, accelerator, make_optimizer, move
+from kdnb.engine import Fit, accelerator, make_optimizer, meet, move
 from kdnb.run import Run
 
 
@@ -67,7 +67,7 @@ def cost_of_distilling(run: Run, acc, plain: Callable[[], Distiller], distilling
         seconds = {name: value / 1000 for name, value in ms.items()}
         factor = seconds["distilling"] / seconds["plain"] + filling() / (seconds["plain"] * how.steps)
         run.save_json(file.stem, {**seconds, "factor": factor})
-    acc.wait_for_everyone()
+    meet(acc)
     return json.loads(file.read_text())["factor"]
 
 

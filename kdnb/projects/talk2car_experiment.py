@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from kdnb.datasets.talk2car import HEIGHT, WIDTH, Talk2Car, to_pixels
 from kdnb.distill.cache import weights_hash
 from kdnb.distill.distiller import Distiller
-from kdnb.engine import Fitted, Plan, accelerator, fit, move
+from kdnb.engine import Fitted, Plan, accelerator, fit, loading, move
 from kdnb.errors import InputError
 from kdnb.evidence import Comparison, mean_metric
 from kdnb.metrics.cost import count_parameters, state_dict_mb
@@ -171,8 +171,8 @@ class Experiment:
     def _load(self, data: Grounded, batches: list[range]) -> Iterator[dict]:
         """Batches of commands as they are, on the device."""
         keys = [[(index, "plain") for index in batch] for batch in batches]
-        loader = DataLoader(data, batch_sampler=keys, collate_fn=collate, num_workers=self.settings.workers,
-                            generator=torch.Generator())  # fmt: skip
+        loader = DataLoader(data, batch_sampler=keys, collate_fn=collate, generator=torch.Generator(),
+                            **loading(self.settings.workers))  # fmt: skip
         return (move(batch, self.acc.device) for batch in loader)
 
     # --- arms ---------------------------------------------------------------------------------------------------

@@ -64,7 +64,7 @@ class Talk2CarGroundingSettings(Settings):
     schedule: str = "onecycle"
     milestones: list[float] = [0.75, 0.92]
     clip: float = 5.0
-    precision: str = "auto"
+    precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
     workers: int = 0
     checkpoint_every: int = 0
     curve_points: int = 5

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 import torch
@@ -68,7 +69,7 @@ class VocDefeatSettings(Settings):
     schedule: str = "onecycle"
     milestones: list[float] = [0.75, 0.92]  # of schedule "step", as fractions of training
     clip: float
-    precision: str = "auto"
+    precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
     workers: int = 0
     checkpoint_every: int = 0
     curve_points: int = 3  # how often each arm is scored on validation while training

@@ -256,6 +256,14 @@ def test_damaged_zip_fails_its_own_checksum(tmp_path):
     assert "cannot be unpacked" in error_of(lambda: unpack(path, tmp_path / "out"))
 
 
+def test_unpacking_stays_within_its_folder(tmp_path, monkeypatch):
+    """Beside the folder there may be another disk, or no permission to write."""
+    places, real = [], download_module.tempfile.mkdtemp
+    monkeypatch.setattr(download_module.tempfile, "mkdtemp", lambda **how: places.append(how["dir"]) or real(**how))
+    unpack(tar_of(tmp_path / "x.tar", GOOD), tmp_path / "out")
+    assert places == [tmp_path / "out"] and sorted(os.listdir(tmp_path)) == ["out", "x.tar"]
+
+
 def test_full_disk_while_unpacking(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")

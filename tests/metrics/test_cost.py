@@ -52,6 +52,18 @@ def test_latency_is_the_median_of_calls_in_turn_and_threads_are_restored(monkeyp
     assert times == pytest.approx({"teacher": 20, "student": 5})
 
 
+def test_a_slow_call_is_not_repeated_for_hours(monkeypatch):
+    clock, calls = [0.0], []
+    monkeypatch.setattr(cost.time, "perf_counter", lambda: clock[0])
+
+    def step():
+        calls.append(1)
+        clock[0] += 200
+
+    assert latency_ms({"diffusion": step}, at_most=300) == {"diffusion": pytest.approx(200_000)}
+    assert len(calls) == 2
+
+
 def test_threads_are_restored_after_a_failure():
     before = torch.get_num_threads()
     torch.set_num_threads(2)

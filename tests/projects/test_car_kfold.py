@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from kdnb.projects import car_kfold as project
 from kdnb.projects.car_answers import StoredAnswers, answers, out_of_fold
 from kdnb.projects.car_experiment import Experiment, main
 from kdnb.projects.car_outcome import cost_table, step_times
+from kdnb.projects.headless import check_shares
 from kdnb.run import Run, load_settings
 
 FOLDS = [f"fold_{number}" for number in range(1, 6)]
@@ -336,6 +338,40 @@ def test_headless_smoke(tmp_path, drawn, data, capsys):
     assert log_loss(said, labels) == pytest.approx(metrics["arms"]["ensemble"]["log_loss"], abs=1e-5)
 
 
+def test_a_run_of_another_version_is_one_line(tmp_path, drawn):
+    run = Run.start(project.PROJECT, "smoke", 0, tmp_path, settings_of().model_dump(mode="json") | {"colour": 1})
+    with pytest.raises(SystemExit) as left:
+        main(["--run", str(run.folder), "--root", str(drawn)])
+    assert left.value.code.startswith(f"kdnb: unknown setting 'colour' in {run.folder}/config.yaml")
+
+
+def test_a_batch_that_processes_cannot_share_is_refused_at_once():
+    check_shares(settings_of(batch=5), 1)
+    check_shares(settings_of(batch=16), 8)
+    with pytest.raises(InputError, match="setting 'batch' is 8, halves of which 8 processes cannot share; .* of 16"):
+        check_shares(settings_of(batch=8), 8)
+
+
+def test_every_project_in_full_can_be_shared_by_eight_processes():
+    for path in (Path(project.__file__).parents[1] / "settings").glob("[!p]*.yaml"):
+        found = [value for name, value in vars(import_module(f"kdnb.projects.{path.stem}")).items()
+                 if name.endswith("Settings") and name != "Settings"]  # fmt: skip
+        check_shares(load_settings(found[0], path.stem, "full"), 8)
+
+
+def test_two_processes_score_and_hand_in_what_they_have_trained(tmp_path, drawn):
+    """Scores are taken by the first process alone, after the other has left."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m",
+               "kdnb.projects.car_kfold", "--profile", "smoke", "--root", str(drawn), "--out", str(tmp_path),
+               *stages("all")]  # fmt: skip
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "KDNB_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    folder = next(tmp_path.glob("result_*"))
+    assert set(project.ARMS) < set(json.loads((folder / "metrics.json").read_text())["arms"])
+    assert "live / cached" in (folder / "run.log").read_text()
+
+
 def test_sigkill_and_resume_end_at_the_same_weights(tmp_path, drawn, data, experiment, capsys):
     """Killed in its second fold: the first one is not trained again, the second goes on from its checkpoint."""
     command = [sys.executable, "-m", "kdnb.projects.car_kfold", "--profile", "smoke", "--root", str(drawn),
@@ -383,6 +419,9 @@ def test_real_thumbnails_end_in_a_valid_submission(tmp_path, real_data, capsys):
         (["--set", "few_labels=7"], "few_labels is 7, expected fewer than the 6 training pictures"),
         (["--set", "teacher={backbone: nowhere}", "--stage", "fold_1"], "backbone 'nowhere' is unknown to timm"),
         (["--set", "experiment=E"], "setting 'experiment'"),
+        (["--set", "profile=lite"], "unknown setting 'profile'"),
+        (["--set", "precision=half"], "setting 'precision' .* is 'half', expected 'auto', 'no', 'bf16' or 'fp16'"),
+        (["--set", "batch=[1"], r"--set 'batch=\[1': not readable as YAML"),
         (["--data", "nowhere"], "parameter DATA is 'nowhere', which does not exist"),
     ],
 )
