@@ -3,6 +3,7 @@ and check that a committed notebook has the shape of a lesson and that its outpu
 
 import copy
 import hashlib
+import json
 import re
 import statistics
 import sys
@@ -13,6 +14,7 @@ import yaml
 
 from kdnb.errors import InputError
 from kdnb.notebooks import find_notebooks, read_notebook
+from kdnb.options import settings_text
 from kdnb.run import atomic_write
 from kdnb.viz.strip import write_strip
 
@@ -22,10 +24,26 @@ PROGRESS = re.compile(r"\d+%\||\d+it \[|\d(it|s)/(s|it)\b")  # what tqdm draws
 
 
 def code_hash(notebook):
-    """SHA-256 over the sources of the code cells, but for the set-up cell and the one that papermill injects."""
+    """SHA-256 over what outputs hang on: the sources of the code cells, but for the set-up cell and the one that
+    papermill injects, and the settings that they load for ``lite``."""
     sources = [cell.source for cell in _own_cells(notebook)
                if cell.cell_type == "code" and "setup" not in cell.metadata.get("tags", [])]
-    return hashlib.sha256("\0".join(sources).encode("utf-8")).hexdigest()
+    settings = [json.dumps(lite, sort_keys=True) for lite in _lite_settings(sources)]
+    return hashlib.sha256("\0".join(sources + settings).encode("utf-8")).hexdigest()
+
+
+def _lite_settings(sources):
+    """The blocks of settings files, as they are written, that the cells load when their profile is ``lite``."""
+    names = re.findall(r'load_settings\([\w.]+, "(\w+)"', "\n".join(sources))
+    blocks = [yaml.safe_load(settings_text(name)) for name in names]
+    return [{**(block.get("common") or {}), **block["lite"]} for block in blocks]
+
+
+def _holds(settings, wanted):
+    """Whether a run's settings are those that a file asks for; what the file leaves out has its default."""
+    if isinstance(wanted, dict):
+        return isinstance(settings, dict) and all(_holds(settings.get(key), one) for key, one in wanted.items())
+    return settings == wanted
 
 
 def publish(number, run_folder=None, results="results"):
@@ -33,7 +51,8 @@ def publish(number, run_folder=None, results="results"):
 
     The run's ``figures/cover.png``, if it made one, becomes ``images/<notebook>.png``, the picture at the top, and a
     piece of it goes into the README's strip.
-    ``run_folder``: by default the newest lite run in ``results``. Sources must be those of the committed notebook.
+    ``run_folder``: by default the newest lite run in ``results``. Its code must be that of the committed notebook, and
+    its settings those of today.
     Raises InputError when they are not, when an output is an error, and at 1.5 MB or more.
     """
     path = find_notebooks([number])[0]
@@ -42,6 +61,10 @@ def publish(number, run_folder=None, results="results"):
     notebook = copy.deepcopy(read_notebook(path))
     _copy_outputs(executed, notebook, path, folder)
     config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    sources = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    if config["profile"] == "lite" and not all(_holds(config["settings"], lite) for lite in _lite_settings(sources)):
+        raise InputError(f"{folder} was made with other settings than lite has now; run it again: "
+                         f"kdnb run {path.stem[:2]} --profile lite")  # fmt: skip
     notebook.metadata.pop("widgets", None)
     notebook.metadata.pop("papermill", None)
     notebook.metadata["kdnb"] = {"code_sha256": code_hash(notebook), "profile": config["profile"],
@@ -74,10 +97,11 @@ def _own_cells(notebook):
 
 
 def _copy_outputs(executed, notebook, path, folder):
-    """Take outputs from ``executed``; everything else in ``notebook`` stays. Execution counts start at 1."""
+    """Take outputs from ``executed``; everything else in ``notebook`` stays, prose that was mended since as well.
+    Execution counts start at 1."""
     cells = _own_cells(executed)
     for number, (theirs, ours) in enumerate(zip(cells, notebook.cells, strict=False), start=1):
-        if (theirs.cell_type, theirs.source) != (ours.cell_type, ours.source):
+        if theirs.cell_type != ours.cell_type or (ours.cell_type == "code" and theirs.source != ours.source):
             raise InputError(f"cell {number} of {folder / 'notebook.ipynb'} is not the one in {path.name}; expected "
                              f"the same code, run it again: kdnb run {path.stem[:2]} --profile lite")
     if len(cells) != len(notebook.cells):

@@ -287,6 +287,34 @@ def test_publish_refuses(repo):
     assert (repo / "notebooks" / "90_toy.ipynb").read_bytes() == source
 
 
+def test_publish_takes_outputs_also_where_prose_was_mended_since(repo):
+    changed = cells()
+    changed[0].source = "older words"
+    fake_run(repo, [with_output(cell, picture(9)) if cell.cell_type == "code" else cell for cell in changed])
+    published = nbformat.read(publish("90"), as_version=4)
+    assert published.cells[0].source == cells()[0].source and published.cells[2].outputs
+
+
+def test_outputs_hang_on_the_settings_of_lite_too(repo, monkeypatch):
+    import kdnb.publish as module
+
+    text = "common: {lr: 0.1, net: {width: 4}}\nsmoke: {steps: 1}\nlite: {steps: 9}\nfull: {steps: 99}\n"
+    monkeypatch.setattr(module, "settings_text", lambda name: {"toy": text}[name])
+    whole = [*cells(), new_code_cell('settings = load_settings(project.Toy, "toy", PROFILE)')]
+    write(repo / "notebooks" / "90_toy.ipynb", whole)
+    folder = fake_run(repo, [with_output(cell) if cell.cell_type == "code" else cell for cell in whole])
+    ran = {"lr": 0.1, "net": {"width": 4, "depth": 2}, "steps": 9, "clip": 5}
+    (folder / "config.yaml").write_text(str({"profile": "lite", "seed": 0, "settings": ran}))
+    before = nbformat.read(publish("90"), as_version=4).metadata["kdnb"]["code_sha256"]
+    for old, new, changes_lite in (("99", "98", False), ("lr: 0.1", "lr: 0.2", True), ("width: 4", "width: 8", True),
+                                   ("steps: 9}", "steps: 8}", True)):  # fmt: skip
+        monkeypatch.setattr(module, "settings_text", lambda name, old=old, new=new: text.replace(old, new))
+        assert (code_hash(nbformat.read(repo / "notebooks" / "90_toy.ipynb", as_version=4)) != before) == changes_lite
+        if changes_lite:
+            with pytest.raises(InputError, match="was made with other settings than lite has now; run it again"):
+                publish("90")
+
+
 def test_publish_cleans_by_kind_of_output(repo):
     changed = cells()
     home = str(Path.home())
