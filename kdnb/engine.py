@@ -7,7 +7,6 @@ its checkpoint to the same weights, bit for bit on a CPU, as a run that was not.
 from __future__ import annotations
 
 import math
-import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -23,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from kdnb.errors import InputError
+from kdnb.files import whole
 
 
 class NonFiniteLoss(RuntimeError):
@@ -301,11 +301,10 @@ def save_checkpoint(acc, path, module, optimizer, schedule, state: Fitted, best:
         return
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    torch.save({"module": module.state_dict(), "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict(),
-                "fitted": vars(state), "best": best, "rng": torch.get_rng_state(),
-                "cuda_rng": torch.cuda.get_rng_state_all()}, part)  # fmt: skip
-    os.replace(part, path)
+    with whole(path) as part:
+        torch.save({"module": module.state_dict(), "optimizer": optimizer.state_dict(),
+                    "schedule": schedule.state_dict(), "fitted": vars(state), "best": best,
+                    "rng": torch.get_rng_state(), "cuda_rng": torch.cuda.get_rng_state_all()}, part)  # fmt: skip
 
 
 def load_checkpoint(path, module, optimizer, schedule) -> tuple[Fitted, dict | None]:

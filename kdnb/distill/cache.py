@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 from kdnb.distill.distiller import LiveTeacher
 from kdnb.errors import InputError
+from kdnb.files import whole
 
 
 def weights_hash(model: nn.Module) -> str:
@@ -70,9 +70,8 @@ class TeacherCache:
             values = flatten(self.teacher.observe(batch, None, list(self.outputs)), self.outputs)
             for i, path in enumerate(paths):
                 one = {name: value[i].to(self.dtype).contiguous() for name, value in values.items()}
-                part = path.with_suffix(f".{os.getpid()}.part")
-                save_file(one, part)
-                os.replace(part, path)
+                with whole(path) as part:
+                    save_file(one, part)
                 computed += 1
         return computed
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from torch import Tensor
 from kdnb.distill.cache import spent, weights_hash
 from kdnb.distill.distiller import LiveTeacher
 from kdnb.errors import InputError
+from kdnb.files import whole
 
 
 class TeacherTable:
@@ -74,10 +74,9 @@ class TeacherTable:
             raise InputError(f"{item} in view {view!r} was not in the batches that filled the teacher's table, or the "
                              "teacher answered NaN")  # fmt: skip
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        part = self.file.with_suffix(f".{os.getpid()}.part")
         seconds = spent(device) - start
-        save_file({"values": values, "seconds": torch.tensor(seconds, dtype=torch.float64)}, part)
-        os.replace(part, self.file)
+        with whole(self.file) as part:
+            save_file({"values": values, "seconds": torch.tensor(seconds, dtype=torch.float64)}, part)
         self.values, self.seconds = values, seconds
 
     def observe(self, batch: dict, student_seen: dict, taps: list[str]) -> dict[str, Tensor]:

@@ -7,7 +7,6 @@ computes on its way up knows what stands where. It is told the prompts meanwhile
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import warnings
 from collections.abc import Mapping, Sequence
@@ -23,6 +22,7 @@ from kdnb.datasets.camvid import CLASSES
 from kdnb.distill.cache import weights_hash
 from kdnb.distill.taps import Taps
 from kdnb.errors import InputError
+from kdnb.files import whole
 from kdnb.models.segmenter import Pyramid, pixels, resized, segmentation_step
 from kdnb.models.stable_diffusion import Diffusion
 
@@ -154,9 +154,8 @@ def content(*tensors: Tensor) -> str:
 
 def write(maps: Mapping[str, Tensor], path: Path) -> None:
     """In half precision, under a temporary name first: a killed run leaves no broken file."""
-    part = path.with_suffix(f".{os.getpid()}.part")
-    save_file({block: one.half().cpu().contiguous() for block, one in maps.items()}, part)
-    os.replace(part, path)
+    with whole(path) as part:
+        save_file({block: one.half().cpu().contiguous() for block, one in maps.items()}, part)
 
 
 # --- a segmenter of them ----------------------------------------------------------------------------------------
