@@ -25,7 +25,7 @@ def test_it_has_the_shape_of_a_lesson(path):
     assert check_shape(read_notebook(path), path.stem[:2]) == []
 
 
-@pytest.mark.parametrize(("number", "where"), [("01", "coco"), ("03", "voc/VOCdevkit"), ("04", "kitti")])
+@pytest.mark.parametrize(("number", "where"), [("01", "coco"), ("03", "voc/VOCdevkit"), ("04", "kitti"), ("06", "cars")])
 def test_it_runs_on_photographs(number, where, real_data, tmp_path):
     root = real_data / where
     done = subprocess.run([sys.executable, "-m", "kdnb.cli", "run", number, "--profile", "smoke",
