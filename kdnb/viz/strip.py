@@ -19,7 +19,7 @@ PIECES = {
     "01_coco_alignment": ("01 a text finds its pictures", (0.0, 0.38, 0.545, 1.0)),
     "02_talk2car_grounding": ("02 what a command means", (0.503, 0.808, 0.748, 0.993)),
     "03_voc_defeat": ("03 what is where", (0.511, 0.515, 0.752, 0.75)),
-    "04_kitti_pseudo_lidar": ("04 a camera, no laser", (0.637, 0.6, 0.891, 0.935)),
+    "04_kitti_pseudo_lidar": ("04 a camera, no laser", (0.337, 0.685, 0.918, 0.948)),
     "05_camvid_prompt_kd": ("05 alone and taught, eight labels", (0.509, 0.307, 0.832, 0.498)),
     "06_car_5fold_kd": ("06 which car is this", (0.0, 0.05, 0.465, 0.475)),
     "07_scoreboard": ("07 all students", (0.503, 0.075, 0.995, 0.67)),
