@@ -97,12 +97,14 @@ class Fitted:
     Attributes:
         history: one dict per step: "step", "lr" and every part of the loss by name.
         scores: (step, validation score) pairs.
+        validated: where validation gives more than a score, all of it, with its "step".
         seconds, cpu_seconds: of training alone, validation left out; CPU seconds count all threads.
     """
 
     steps: int = 0
     history: list[dict] = field(default_factory=list)
     scores: list[tuple[int, float]] = field(default_factory=list)
+    validated: list[dict] = field(default_factory=list)
     best_step: int = 0
     seconds: float = 0.0
     cpu_seconds: float = 0.0
@@ -155,9 +157,9 @@ def fit(
             are moved to the device.
         plan: the batches. Under torchrun each process takes its share of the same global batch.
         checkpoint: file to write every ``how.checkpoint_every`` steps and to go on from if it exists.
-        validate: ``validate(module)`` → score, higher is better, called every ``how.validate_every`` steps and at
-            the end; with ``how.patience`` > 0, that many scores without a new best stop the training. The weights
-            of the best score are restored at the end.
+        validate: ``validate(module)`` → score, higher is better, or a dict with it under "score", called every
+            ``how.validate_every`` steps and at the end; with ``how.patience`` > 0, that many scores without a new best
+            stop the training. The weights of the best score are restored at the end.
 
     Raises:
         NonFiniteLoss: naming the step and the part.
@@ -188,7 +190,7 @@ def fit(
         bar.set_postfix_str(f"loss {state.history[-1]['loss']:.3f}", refresh=False)
         if validate is not None and is_due(state.steps, how.validate_every, how.steps):
             share_buffers(acc, module)
-            best = keep_best(state, best, validate(module), module)
+            best = keep_best(state, best, note(state, validate(module)), module)
             module.train()
             if how.patience and len(state.scores) - 1 - best_index(state) >= how.patience:
                 break
@@ -284,6 +286,14 @@ def best_index(state: Fitted) -> int:
     """Of the best score; where validation had nothing to score and all are NaN, of the last one."""
     known = [i for i, (_, score) in enumerate(state.scores) if not math.isnan(score)]
     return max(known, key=lambda i: state.scores[i][1], default=len(state.scores) - 1)
+
+
+def note(state: Fitted, found: float | dict) -> float:
+    """The score of a validation; what else it found is kept, in checkpoints too."""
+    if not isinstance(found, dict):
+        return found
+    state.validated.append({"step": state.steps, **found})
+    return found["score"]
 
 
 def keep_best(state: Fitted, best: dict | None, score: float, module: nn.Module) -> dict | None:

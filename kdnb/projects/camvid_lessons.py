@@ -52,10 +52,14 @@ def kl_at_sizes(student_logits: Tensor, teacher_logits: Tensor, sizes: Sequence[
     return table
 
 
+def device_of(model: nn.Module) -> torch.device:
+    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+
+
 @torch.no_grad()
 def miou_at(model: nn.Module, items: Sequence[dict], size: tuple[int, int]) -> float:
     """mIoU in percent of a network that is shown pictures at ``size`` (height, width), in the pixels of the labels."""
-    size, total, device = [max(SMALLEST, round(side)) for side in size], 0, next(model.parameters()).device
+    size, total, device = [max(SMALLEST, round(side)) for side in size], 0, device_of(model)
     for one in items:
         logits = model(resize(one["image"], size, antialias=True)[None].to(device))["logits"].cpu()
         total = total + confusion(resized(logits, one["label"].shape)[0].argmax(0), one["label"])
@@ -65,7 +69,7 @@ def miou_at(model: nn.Module, items: Sequence[dict], size: tuple[int, int]) -> f
 @torch.no_grad()
 def cells(body: nn.Module, items: Sequence[dict], every: int = 4) -> tuple[Tensor, Tensor]:
     """Features (n, C + 1), a 1 at the end of each, and classes (n,) of some cells of pictures; void left out."""
-    features, classes, device = [], [], next(body.parameters()).device
+    features, classes, device = [], [], device_of(body)
     for one in items:
         found = body.feature_map(one["image"][None].to(device))[0].cpu()
         label = F.interpolate(one["label"][None, None].float(), found.shape[1:])[0, 0].long()

@@ -179,26 +179,24 @@ class Experiment:
     def _train(self, name: str, model: nn.Module, teacher, plan: Plan, how: Fit, letter: str, fold: int,
                epochs: float = 1.0, labelled=None) -> Result:  # fmt: skip
         """Fit a network, go back to its best state on a fold's validation part, and let it answer what is scored."""
-        curve, validation = [], np.flatnonzero(self.fold_of == fold)
+        validation = np.flatnonzero(self.fold_of == fold)
 
         def validate(_):
             logits = answers(model, self.learned(letter), [(int(i), "plain") for i in validation], self.acc.device)
-            curve.append(self.scores(logits, self.labels[validation]))
-            return -curve[-1][PRIMARY]
+            found = self.scores(logits, self.labels[validation])
+            return {"score": -found[PRIMARY], **found}
 
         distiller = build_distiller(model, teacher, self.settings, epochs)
         torch.manual_seed(self.run.seed)
         fitted = fit(distiller, self.learned(letter, labelled), plan, how, collate=collate, name=name,
                      validate=validate, checkpoint=self._checkpoint(name))  # fmt: skip
-        steps = [step for step, _ in fitted.scores][len(fitted.scores) - len(curve) :]  # resumed: the last
         whats = ["scored"] if self.data.on_test or not name.startswith("fold_") else ["scored", "test"]
         answered = {what: self._answers_to(what, model, letter) for what in whats}
         self._keep_answers(name, answered)
         numbers = {**self.scores(answered["scored"], self.truth), "params": count_parameters(model),
                    "size_mb": state_dict_mb(model), "train_s": training_seconds(fitted, self.acc),
                    "steps": fitted.steps}  # fmt: skip
-        curve = [{"step": step, **one} for step, one in zip(steps, curve, strict=True)]
-        return Result(model, {"curve": curve}, numbers, max(score for _, score in fitted.scores), fitted)
+        return Result(model, {"curve": fitted.validated}, numbers, max(score for _, score in fitted.scores), fitted)
 
     def _combine(self, name: str) -> Result:
         """The mean fold, or the folds as one: nothing is trained."""

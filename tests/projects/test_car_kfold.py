@@ -274,6 +274,25 @@ def test_a_constant_temperature_trains_another_student(tmp_path, data, drawn, ex
     assert first != again
 
 
+def test_ablations_train_as_long_and_on_what_they_say(experiment):
+    plain = experiment.train("baseline").numbers["steps"]
+    for name, arm in project.ABLATION_ARMS.items():
+        numbers = experiment.train(name).numbers
+        assert np.isfinite(numbers["log_loss"])
+        assert numbers["steps"] == pytest.approx((arm.longer or experiment.settings.long) * plain, abs=1)
+    scored = len(experiment.labels)  # the first of them, as there is no pool
+    rows = {index for batch in batches(experiment, "transductive_half", 40) for index, _ in batch if index >= scored}
+    assert rows == set(range(scored, scored + 20))  # every other one of the 40
+    assert {"transductive_half_vs_distilled", "long_distilled_live_vs_long_baseline"} <= \
+        {f"{b}_vs_{a}" for b, a in project.COMPARISONS}
+
+
+def test_patience_ends_a_fold(tmp_path, data, drawn):
+    other = another(tmp_path, data, drawn, teacher_epochs=6, curve_points=30, teacher_lr=1e-12, patience=2)
+    fitted = other.train("fold_1").fitted
+    assert len(fitted.scores) < 30 and fitted.steps < 6 * (other.fold_of != 1).sum() / 32
+
+
 def test_the_matched_student_gets_the_steps_that_distilling_costs(experiment):
     times = step_times(experiment)
     steps = experiment.train("baseline").numbers["steps"]
@@ -376,8 +395,8 @@ def test_sigkill_and_resume_end_at_the_same_weights(tmp_path, drawn, data, exper
     """Killed in its second fold: the first one is not trained again, the second goes on from its checkpoint."""
     command = [sys.executable, "-m", "kdnb.projects.car_kfold", "--profile", "smoke", "--root", str(drawn),
                "--out", str(tmp_path / "killed"), *stages("fold_1", "fold_2"), "--set", "teacher_epochs=6",
-               "--set", "checkpoint_every=1"]  # fmt: skip
-    whole = another(tmp_path / "whole", data, drawn, teacher_epochs=6)
+               "--set", "checkpoint_every=1", "--set", "curve_points=12"]  # fmt: skip
+    whole = another(tmp_path / "whole", data, drawn, teacher_epochs=6, curve_points=12)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "KDNB_THREADS": "1"}
     killed = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
@@ -391,6 +410,8 @@ def test_sigkill_and_resume_end_at_the_same_weights(tmp_path, drawn, data, exper
     assert not (folder / "arms" / "fold_2.json").exists()
     carried_out(capsys, "--run", str(folder), "--root", str(drawn), *stages("fold_1", "fold_2"))
     assert first.stat().st_mtime_ns == written
+    curve = json.loads((folder / "arms" / "fold_2.json").read_text())["answers"]["curve"]
+    assert len(curve) >= 10 and curve == json.loads(json.dumps(whole.train("fold_2").answers["curve"]))
     again = load_file(folder / "weights" / "fold_2.safetensors")
     assert all(torch.equal(value, again[key]) for key, value in whole.train("fold_2").model.state_dict().items())
 
