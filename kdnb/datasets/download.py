@@ -117,8 +117,11 @@ def unpack(archive, folder):
     """
     archive, folder = Path(archive), Path(folder)
     new = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=".unpacking.", dir=folder))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=".unpacking.", dir=folder))
+    except OSError as error:
+        raise _disk_error(error, folder) from None
     try:
         try:
             _extract(archive, scratch)

@@ -200,14 +200,14 @@ def open_data(settings: CarKfoldSettings, data: str | Path | None = None, root: 
 
 
 def hold_out(items: list[tuple[Path, int]], share: float) -> tuple[list, list]:
-    """(what is left, what is held out): the same share of every class, at least one picture of each. Raises InputError
-    for a share that gives fewer."""
+    """(what is left, what is held out): the same share of every class, as nearly as whole pictures allow. Raises
+    InputError for a share that is fewer pictures than there are classes."""
     labels = [label for _, label in items]
     classes = len(set(labels))
     if math.ceil(share * len(items)) < classes:
         enough = math.ceil(100 * classes / len(items)) / 100
         raise InputError(f"setting 'held_out' is {share}, of {len(items)} training pictures fewer than the {classes} "
-                         f"classes have; expected {enough} or more: one picture of each")  # fmt: skip
+                         f"classes; expected {enough} or more")  # fmt: skip
     return train_test_split(items, test_size=share, stratify=labels, random_state=0)
 
 

@@ -21,7 +21,7 @@ def class_colour(label: int) -> str:
 
 def draw_boxes(image: Tensor, boxes: Tensor, labels: Tensor, classes, scores: Tensor | None = None,
                zoom: int = 2) -> np.ndarray:  # fmt: skip
-    """A copy of the picture, ``zoom`` times larger, with labelled boxes.
+    """A copy of the picture, ``zoom`` times larger, with labelled boxes; a word that would cover others is left out.
 
     Args:
         image: (3, H, W) uint8.

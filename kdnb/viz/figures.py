@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+from typing import TYPE_CHECKING
 
-import pandas as pd
 from IPython.display import Image
 from matplotlib.figure import Figure
 
 from kdnb.viz.style import BLUE, GREEN, GREY, ORANGE, PINK, arm_colour, arm_label, arm_line, arm_marker
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 PARTS = ((ORANGE, "-"), (GREEN, "--"), (BLUE, ":"), (PINK, "-."))  # of a loss: its colour and its line
 
@@ -52,16 +55,17 @@ def loss_parts(log: pd.DataFrame, names: list[str], over: int = 10) -> Figure:
 
     Args:
         log: one row a step, one column for each part, as ``Fitted.history`` has them.
+        names: of at most four parts: more could not be told apart.
     """
     figure, axes = new_figure(7, 3.2)
     smooth = log[names].rolling(over, min_periods=1).mean()
-    for name, (colour, line) in zip(names, PARTS, strict=False):
+    for name, (colour, line) in zip(names, PARTS[: len(names)], strict=True):
         axes.plot(smooth.index, smooth[name], color=colour, ls=line, lw=1.6, label=arm_label(name))
     axes.set_yscale("log")
     axes.set(xlabel="step", ylabel="part of the loss (log scale)",
              title=f"Every part is logged by name (mean of {over} steps)")  # fmt: skip
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))  # four lines leave no room inside
     return figure
 
 

@@ -264,6 +264,15 @@ def test_unpacking_stays_within_its_folder(tmp_path, monkeypatch):
     assert places == [tmp_path / "out"] and sorted(os.listdir(tmp_path)) == ["out", "x.tar"]
 
 
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path, monkeypatch):
+    def refused(**_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(download_module.tempfile, "mkdtemp", refused)
+    message = error_of(lambda: unpack(tar_of(tmp_path / "x.tar", GOOD), tmp_path / "out"))
+    assert message.startswith(f"{tmp_path / 'out'}: cannot be") and "Permission denied" in message
+
+
 def test_full_disk_while_unpacking(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
