@@ -67,12 +67,14 @@ def run(context, numbers, profile, seeds, out, extra, timeout):
     click.echo("\n" + summary_table(executions))
     failures = [done for done in executions if done.error]
     for done in failures:
-        click.echo(f"\n{done.name}, {done.profile}, seed {done.seed} failed; kept as {done.notebook}\n{done.error}",
-                   err=True)
+        click.echo(
+            f"\n{done.name}, {done.profile}, seed {done.seed} failed; kept as {done.notebook}\n{done.error}", err=True
+        )
     context.exit(1 if failures else 0)
 
 
 # --- data -------------------------------------------------------------------------------------------------------
+
 
 @main.group()
 def data():
@@ -131,8 +133,13 @@ def data_make_talk2car(out, train, val, test, size, seed):
 @click.option("--test", type=click.IntRange(min=1), default=60, show_default=True, help="Frames in test.")
 @click.option("--size", default="828x250", show_default=True, metavar="WxH", callback=parse_size)
 @click.option("--beams", type=click.IntRange(min=2), default=32, show_default=True, help="Of the LiDAR, KITTI: 64.")
-@click.option("--sector", type=click.FloatRange(20, 180), default=45, show_default=True,
-              help="Degrees the LiDAR turns to either side; 180 is a whole scan.")
+@click.option(
+    "--sector",
+    type=click.FloatRange(20, 180),
+    default=45,
+    show_default=True,
+    help="Degrees the LiDAR turns to either side; 180 is a whole scan.",
+)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 def data_make_kitti(out, train, val, test, size, beams, sector, seed):
     """Draw drives along the street as KITTI object: images, LiDAR, calibration, labels."""
@@ -148,8 +155,13 @@ def data_make_kitti(out, train, val, test, size, beams, sector, seed):
 @click.option("--test", type=click.IntRange(min=1), default=100, show_default=True, help="Frames in test.")
 @click.option("--size", default="160x120", show_default=True, metavar="WxH", callback=parse_size)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-@click.option("--layout", type=click.Choice(["segnet", "colour"]), default="segnet", show_default=True,
-              help="Ids of 11 classes as SegNet's release, or the original's colours of 32.")
+@click.option(
+    "--layout",
+    type=click.Choice(["segnet", "colour"]),
+    default="segnet",
+    show_default=True,
+    help="Ids of 11 classes as SegNet's release, or the original's colours of 32.",
+)
 def data_make_camvid(out, train, val, test, size, seed, layout):
     """Draw drives through a town as CamVid: images and a class for every pixel."""
     from kdnb.world.export_camvid import export_camvid
@@ -272,6 +284,7 @@ def data_get_coco(out):
 
 # --- eval, report, bench ----------------------------------------------------------------------------------------
 
+
 @main.group("eval")
 def evaluate():
     """Score detections by the official rules."""
@@ -303,10 +316,20 @@ def eval_talk2car(commands, pred, json_out):
 
 @evaluate.command("kitti")
 @click.option("--gt", required=True, metavar="DIR", help="label_2, or any folder of <frame>.txt with 15 fields a line.")
-@click.option("--pred", required=True, metavar="DIR", help="<frame>.txt with 16 fields a line, the last the score. "
-              "A frame without a file counts as one without detections, with a warning.")  # fmt: skip
-@click.option("--overlap", type=click.Choice(["strict", "loose"]), default="strict", show_default=True,
-              help="IoU for Car, Pedestrian, Cyclist: 0.7 0.5 0.5; loose: 0.5 0.25 0.25 in bev and 3d.")  # fmt: skip
+@click.option(
+    "--pred",
+    required=True,
+    metavar="DIR",
+    help="<frame>.txt with 16 fields a line, the last the score. "
+    "A frame without a file counts as one without detections, with a warning.",
+)
+@click.option(
+    "--overlap",
+    type=click.Choice(["strict", "loose"]),
+    default="strict",
+    show_default=True,
+    help="IoU for Car, Pedestrian, Cyclist: 0.7 0.5 0.5; loose: 0.5 0.25 0.25 in bev and 3d.",
+)
 @click.option("--frames", metavar="FILE", help="Score only those listed, such as ImageSets/val.txt.")
 @click.option("--json", "json_out", metavar="FILE", help="Also write the result here.")
 def eval_kitti(gt, pred, overlap, frames, json_out):
@@ -365,6 +388,7 @@ def bench(number):
 
 
 # --- publish, doctor --------------------------------------------------------------------------------------------
+
 
 @main.command()
 @click.argument("number", metavar="[NN]", required=False)

@@ -39,6 +39,7 @@ GITHUB = "https://github.com/"
 
 # --- the repository's address ------------------------------------------------------------------------------------
 
+
 def repository(pyproject):
     """The address in pyproject.toml, "" before there is one."""
     text = Path(pyproject).read_text(encoding="utf-8") if Path(pyproject).is_file() else ""
@@ -56,6 +57,7 @@ def name_repository(name, pyproject):
 
 
 # --- the shared cells --------------------------------------------------------------------------------------------
+
 
 def dress_all():
     """Write the shared cells of all committed notebooks anew; returns the paths of those that changed."""
@@ -99,7 +101,7 @@ def way_from(path):
 
 
 def _title(path):
-    """"03 · VOC DeFeat" of "# 03 · VOC DeFeat: teaching a small detector ..."."""
+    """ "03 · VOC DeFeat" of "# 03 · VOC DeFeat: teaching a small detector ..."."""
     return read_notebook(path).cells[0].source.splitlines()[0].removeprefix("# ").split(":")[0]
 
 
@@ -113,5 +115,7 @@ def badges(path, address):
     name, path = address.removeprefix(GITHUB), Path(path)
     colab = f"https://colab.research.google.com/github/{name}/blob/main/notebooks/{path.name}"
     binder = f"https://mybinder.org/v2/gh/{name}/main?labpath=notebooks%2F{path.name}"
-    return (f"[![Open in Colab](images/open_in_colab.svg)]({colab}) "
-            f"[![Open in Binder](images/open_in_binder.svg)]({binder})")  # fmt: skip
+    return (
+        f"[![Open in Colab](images/open_in_colab.svg)]({colab}) "
+        f"[![Open in Binder](images/open_in_binder.svg)]({binder})"
+    )

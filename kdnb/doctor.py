@@ -15,7 +15,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-GIGA = 1024 ** 3
+GIGA = 1024**3
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
@@ -69,8 +69,11 @@ def check_torchvision(load=None, versions=None):
     try:
         (load or _run_nms)()
     except Exception as error:  # whatever a broken binary raises: ImportError, RuntimeError, OSError
-        return Check(False, f"{what}: {(str(error) or type(error).__name__).splitlines()[0]}",
-                     _torchvision_fix(torch_version, vision_version))
+        return Check(
+            False,
+            f"{what}: {(str(error) or type(error).__name__).splitlines()[0]}",
+            _torchvision_fix(torch_version, vision_version),
+        )
     return Check(True, what)
 
 
@@ -90,12 +93,16 @@ def _torchvision_fix(torch_version, vision_version):
         return "pip install torch torchvision"
     torch_build, vision_build = (v.partition("+")[2] for v in (torch_version, vision_version))
     if torch_build != vision_build:
-        return f"the two are different builds ({torch_build or 'PyPI'} and {vision_build or 'PyPI'}); take both from " \
-               f"PyPI, whose wheels run on CPU and GPU: {both}"
+        return (
+            f"the two are different builds ({torch_build or 'PyPI'} and {vision_build or 'PyPI'}); take both from "
+            f"PyPI, whose wheels run on CPU and GPU: {both}"
+        )
     minor, expected = Version(vision_version).minor, Version(torch_version).minor + 15
     if Version(torch_version).major == 2 and minor != expected:
-        return f"torch {Version(torch_version).release[0]}.{Version(torch_version).minor} belongs to torchvision " \
-               f"0.{expected}: pip install 'torchvision==0.{expected}.*'"
+        return (
+            f"torch {Version(torch_version).release[0]}.{Version(torch_version).minor} belongs to torchvision "
+            f"0.{expected}: pip install 'torchvision==0.{expected}.*'"
+        )
     return both
 
 
@@ -112,8 +119,11 @@ def check_device(torch=None):
         try:
             import torch
         except Exception as error:
-            return Check(False, f"torch does not import: {(str(error) or type(error).__name__).splitlines()[0]}",
-                         "pip install --force-reinstall torch torchvision")
+            return Check(
+                False,
+                f"torch does not import: {(str(error) or type(error).__name__).splitlines()[0]}",
+                "pip install --force-reinstall torch torchvision",
+            )
     if torch.cuda.is_available():
         return Check(True, f"GPU: {torch.cuda.get_device_name(0)}, {torch.cuda.device_count()} in all")
     if torch.backends.mps.is_available():
@@ -170,8 +180,11 @@ def check_kernel(find=None):
         return Check(False, "no Jupyter kernel 'python3'", f"{sys.executable} -m ipykernel install --sys-prefix")
     if argv[0] in ("python", "python3") or Path(argv[0]).absolute() == Path(sys.executable).absolute():
         return Check(True, "Jupyter kernel 'python3' is this Python")
-    return Check(None, f"Jupyter kernel 'python3' is {argv[0]}, not this Python",
-                 f"for JupyterLab: {sys.executable} -m ipykernel install --sys-prefix")
+    return Check(
+        None,
+        f"Jupyter kernel 'python3' is {argv[0]}, not this Python",
+        f"for JupyterLab: {sys.executable} -m ipykernel install --sys-prefix",
+    )
 
 
 def _kernel_command():
@@ -187,8 +200,17 @@ def check_chromium(which=shutil.which):
     return Check(None, "no chromium; only the browser tests need it and are skipped", "apt-get install chromium")
 
 
-CHECKS = (check_python, check_packages, check_torchvision, check_device, check_threads, check_disk, check_memory,
-          check_kernel, check_chromium)
+CHECKS = (
+    check_python,
+    check_packages,
+    check_torchvision,
+    check_device,
+    check_threads,
+    check_disk,
+    check_memory,
+    check_kernel,
+    check_chromium,
+)
 
 
 def examine(checks=CHECKS):

@@ -175,13 +175,25 @@ def fit(
     model, optimizer = acc.prepare(module, optimizer)
     module.train()
     loader = make_loader(data, plan, how, acc, collate, start=state.steps)
-    bar = tqdm(loader, name, total=how.steps, initial=state.steps, disable=not acc.is_local_main_process,
-               mininterval=1.0, leave=False)  # fmt: skip
+    bar = tqdm(
+        loader,
+        name,
+        total=how.steps,
+        initial=state.steps,
+        disable=not acc.is_local_main_process,
+        mininterval=1.0,
+        leave=False,
+    )
     for batch in bar:
         finish(acc.device)
         clock, cpu = time.perf_counter(), time.process_time()
-        state.history.append({"step": state.steps + 1, "lr": schedule.get_last_lr()[0],
-                              **train_step(acc, model, optimizer, batch, state.steps, how)})  # fmt: skip
+        state.history.append(
+            {
+                "step": state.steps + 1,
+                "lr": schedule.get_last_lr()[0],
+                **train_step(acc, model, optimizer, batch, state.steps, how),
+            }
+        )
         schedule.step()
         state.steps += 1
         finish(acc.device)
@@ -223,13 +235,15 @@ def make_loader(data, plan: Plan, how: Fit, acc: Accelerator, collate, start: in
     """Batches of the steps from ``start`` on: this process's share of each global batch."""
     for _, count in plan.pools:
         if count % acc.num_processes:
-            raise InputError(f"{count} pictures of a batch cannot be shared by {acc.num_processes} processes; "
-                             "expected a multiple")  # fmt: skip
+            raise InputError(
+                f"{count} pictures of a batch cannot be shared by {acc.num_processes} processes; expected a multiple"
+            )
     share = slice(acc.process_index, None, acc.num_processes)
     batches = [plan.batch(step)[share] for step in range(start, how.steps)]
     # a generator of its own: a loader otherwise draws from the global one, and a resumed run would differ
-    loader = DataLoader(data, batch_sampler=batches, collate_fn=collate, **loading(how.workers),
-                        generator=torch.Generator())  # fmt: skip
+    loader = DataLoader(
+        data, batch_sampler=batches, collate_fn=collate, **loading(how.workers), generator=torch.Generator()
+    )
     return (move(batch, acc.device) for batch in loader)
 
 
@@ -269,8 +283,10 @@ def train_step(acc, model, optimizer, batch, step: int, how: Fit) -> dict[str, f
     values = acc.reduce(torch.stack([parts[name].detach().float() for name in names]), "mean").tolist()
     for name, value in zip(names, values, strict=True):
         if name != "loss" and not math.isfinite(value):
-            raise NonFiniteLoss(f"step {step + 1}: part {name!r} of the loss is {value}; lower the learning rate, "
-                                "clip gradients, or look at this batch")  # fmt: skip
+            raise NonFiniteLoss(
+                f"step {step + 1}: part {name!r} of the loss is {value}; lower the learning rate, "
+                "clip gradients, or look at this batch"
+            )
     acc.backward(parts["loss"])
     if how.clip:
         acc.clip_grad_norm_(model.parameters(), how.clip)
@@ -312,9 +328,18 @@ def save_checkpoint(acc, path, module, optimizer, schedule, state: Fitted, best:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole(path) as part:
-        torch.save({"module": module.state_dict(), "optimizer": optimizer.state_dict(),
-                    "schedule": schedule.state_dict(), "fitted": vars(state), "best": best,
-                    "rng": torch.get_rng_state(), "cuda_rng": torch.cuda.get_rng_state_all()}, part)  # fmt: skip
+        torch.save(
+            {
+                "module": module.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "schedule": schedule.state_dict(),
+                "fitted": vars(state),
+                "best": best,
+                "rng": torch.get_rng_state(),
+                "cuda_rng": torch.cuda.get_rng_state_all(),
+            },
+            part,
+        )
 
 
 def load_checkpoint(path, module, optimizer, schedule) -> tuple[Fitted, dict | None]:

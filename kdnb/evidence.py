@@ -97,8 +97,9 @@ def over_seeds(comparisons, n_resamples=10_000, seed=0):
 def _values(metric, weights):
     values = np.asarray(metric(weights), dtype=float)
     if values.shape != (len(weights),):
-        raise InputError(f"a metric returned shape {values.shape} for {len(weights)} resamples, "
-                         f"expected ({len(weights)},)")
+        raise InputError(
+            f"a metric returned shape {values.shape} for {len(weights)} resamples, expected ({len(weights)},)"
+        )
     return values
 
 

@@ -36,6 +36,7 @@ class Executed:
 
 # --- finding ----------------------------------------------------------------------------------------------------
 
+
 def notebooks_folder():
     """The repository's ``notebooks/``: below the current folder, the current folder itself, or beside the package."""
     for root in (Path.cwd(), Path.cwd().parent, Path(__file__).resolve().parents[1]):
@@ -75,6 +76,7 @@ def read_notebook(path):
 
 # --- parameters -------------------------------------------------------------------------------------------------
 
+
 def parameter_names(notebook):
     """Names assigned in the cell tagged ``parameters``, in order; [] without such a cell."""
     for cell in notebook.cells:
@@ -82,10 +84,16 @@ def parameter_names(notebook):
             try:
                 statements = ast.parse(cell.source).body
             except SyntaxError as error:
-                raise InputError(f"the cell tagged 'parameters' is not Python, line {error.lineno}: {error.msg}; "
-                                 "expected lines such as SEED = 0") from None
-            targets = [target for s in statements if isinstance(s, (ast.Assign, ast.AnnAssign))
-                       for target in (s.targets if isinstance(s, ast.Assign) else [s.target])]
+                raise InputError(
+                    f"the cell tagged 'parameters' is not Python, line {error.lineno}: {error.msg}; "
+                    "expected lines such as SEED = 0"
+                ) from None
+            targets = [
+                target
+                for s in statements
+                if isinstance(s, (ast.Assign, ast.AnnAssign))
+                for target in (s.targets if isinstance(s, ast.Assign) else [s.target])
+            ]
             return [target.id for target in targets if isinstance(target, ast.Name)]
     return []
 
@@ -123,6 +131,7 @@ def plan(paths, profile, seeds, results, extra):
 
 
 # --- executing --------------------------------------------------------------------------------------------------
+
 
 @contextlib.contextmanager
 def own_kernel():
@@ -164,8 +173,15 @@ def execute(path, parameters, results, timeout=None):
     try:
         with own_kernel():
             papermill.execute_notebook(
-                _literal(path), _literal(executing), parameters, kernel_name="python3", language="python",
-                cwd=str(path.parent), execution_timeout=timeout, start_timeout=120)
+                _literal(path),
+                _literal(executing),
+                parameters,
+                kernel_name="python3",
+                language="python",
+                cwd=str(path.parent),
+                execution_timeout=timeout,
+                start_timeout=120,
+            )
     except papermill.PapermillExecutionError as problem:
         error = _describe(problem)
     except (RuntimeError, TimeoutError) as problem:  # the kernel died, or a cell took longer than `timeout`

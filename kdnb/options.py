@@ -18,6 +18,7 @@ PROFILES = ("smoke", "lite", "full")
 
 # --- settings ---------------------------------------------------------------------------------------------------
 
+
 class Settings(pydantic.BaseModel):
     """Base of every project's settings: no unknown keys, no changes after reading."""
 
@@ -54,8 +55,10 @@ def load_settings(model, project, profile, /, **overrides):
         blocks = yaml.safe_load(settings_text(project)) or {}
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        raise InputError(f"{name}:{mark.line + 1 if mark else '?'}: not readable as YAML: "
-                         f"{getattr(error, 'problem', None) or 'syntax error'}") from None
+        raise InputError(
+            f"{name}:{mark.line + 1 if mark else '?'}: not readable as YAML: "
+            f"{getattr(error, 'problem', None) or 'syntax error'}"
+        ) from None
     if not isinstance(blocks, dict) or not isinstance(blocks.get(profile), dict):
         raise InputError(f"{name} has no block {profile!r}; expected the blocks {', '.join(PROFILES)}")
     values = _merge(_merge(blocks.get("common") or {}, blocks[profile]), overrides)
@@ -94,8 +97,11 @@ def _explain(problem, model, where):
 def _known_keys(model, parents):
     for parent in parents:
         field = model.model_fields.get(parent) if isinstance(parent, str) else None
-        if field is None or not isinstance(field.annotation, type) \
-                or not issubclass(field.annotation, pydantic.BaseModel):
+        if (
+            field is None
+            or not isinstance(field.annotation, type)
+            or not issubclass(field.annotation, pydantic.BaseModel)
+        ):
             return []
         model = field.annotation
     return list(model.model_fields)
@@ -110,6 +116,7 @@ def did_you_mean(word, known):
 
 
 # --- parameters -------------------------------------------------------------------------------------------------
+
 
 def check_parameters(**parameters):
     """Check the papermill parameters of a notebook; papermill itself accepts any type.
@@ -133,5 +140,6 @@ def check_parameters(**parameters):
         if not is_right(value):
             raise InputError(f"parameter {name} is {value!r} ({type(value).__name__}), expected {expected}")
         if name in ("DATA", "ENCODER_DATA") and value is not None and not Path(value).exists():
-            raise InputError(f"parameter {name} is {str(value)!r}, which does not exist; expected the root of a data "
-                             "set")
+            raise InputError(
+                f"parameter {name} is {str(value)!r}, which does not exist; expected the root of a data set"
+            )

@@ -26,8 +26,11 @@ PROGRESS = re.compile(r"\d+%\||\d+it \[|\d(it|s)/(s|it)\b")  # what tqdm draws
 def code_hash(notebook):
     """SHA-256 over what outputs hang on: the sources of the code cells, but for the set-up cell and the one that
     papermill injects, and the settings that they load for ``lite``."""
-    sources = [cell.source for cell in _own_cells(notebook)
-               if cell.cell_type == "code" and "setup" not in cell.metadata.get("tags", [])]
+    sources = [
+        cell.source
+        for cell in _own_cells(notebook)
+        if cell.cell_type == "code" and "setup" not in cell.metadata.get("tags", [])
+    ]
     settings = [json.dumps(lite, sort_keys=True) for lite in _lite_settings(sources)]
     return hashlib.sha256("\0".join(sources + settings).encode("utf-8")).hexdigest()
 
@@ -63,16 +66,23 @@ def publish(number, run_folder=None, results="results"):
     config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
     sources = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
     if config["profile"] == "lite" and not all(_holds(config["settings"], lite) for lite in _lite_settings(sources)):
-        raise InputError(f"{folder} was made with other settings than lite has now; run it again: "
-                         f"kdnb run {path.stem[:2]} --profile lite")  # fmt: skip
+        raise InputError(
+            f"{folder} was made with other settings than lite has now; run it again: "
+            f"kdnb run {path.stem[:2]} --profile lite"
+        )
     notebook.metadata.pop("widgets", None)
     notebook.metadata.pop("papermill", None)
-    notebook.metadata["kdnb"] = {"code_sha256": code_hash(notebook), "profile": config["profile"],
-                                 "seed": config["seed"]}
+    notebook.metadata["kdnb"] = {
+        "code_sha256": code_hash(notebook),
+        "profile": config["profile"],
+        "seed": config["seed"],
+    }
     text = nbformat.writes(notebook)
     if len(text.encode("utf-8")) >= MAX_BYTES:
-        raise InputError(f"{path.name} would have {len(text.encode()) / 1e6:.2f} MB, expected less than 1.5 MB; "
-                         f"the largest output is in cell {_largest_cell(notebook)}")
+        raise InputError(
+            f"{path.name} would have {len(text.encode()) / 1e6:.2f} MB, expected less than 1.5 MB; "
+            f"the largest output is in cell {_largest_cell(notebook)}"
+        )
     cover = folder / "figures" / "cover.png"
     if cover.exists():
         (path.parent / "images").mkdir(exist_ok=True)
@@ -85,8 +95,9 @@ def publish(number, run_folder=None, results="results"):
 def _newest_lite_run(name, results):
     folders = sorted(path.parent for path in results.glob(f"result_*_{name}_lite_s*/notebook.ipynb"))
     if not folders:
-        raise InputError(f"no lite run of {name} in {results}; expected one, make it with: "
-                         f"kdnb run {name[:2]} --profile lite")
+        raise InputError(
+            f"no lite run of {name} in {results}; expected one, make it with: kdnb run {name[:2]} --profile lite"
+        )
     return folders[-1]
 
 
@@ -102,11 +113,15 @@ def _copy_outputs(executed, notebook, path, folder):
     cells = _own_cells(executed)
     for number, (theirs, ours) in enumerate(zip(cells, notebook.cells, strict=False), start=1):
         if theirs.cell_type != ours.cell_type or (ours.cell_type == "code" and theirs.source != ours.source):
-            raise InputError(f"cell {number} of {folder / 'notebook.ipynb'} is not the one in {path.name}; expected "
-                             f"the same code, run it again: kdnb run {path.stem[:2]} --profile lite")
+            raise InputError(
+                f"cell {number} of {folder / 'notebook.ipynb'} is not the one in {path.name}; expected "
+                f"the same code, run it again: kdnb run {path.stem[:2]} --profile lite"
+            )
     if len(cells) != len(notebook.cells):
-        raise InputError(f"{folder / 'notebook.ipynb'} has {len(cells)} cells, expected the {len(notebook.cells)} of "
-                         f"{path.name}; run it again: kdnb run {path.stem[:2]} --profile lite")
+        raise InputError(
+            f"{folder / 'notebook.ipynb'} has {len(cells)} cells, expected the {len(notebook.cells)} of "
+            f"{path.name}; run it again: kdnb run {path.stem[:2]} --profile lite"
+        )
     places = _places(path, folder)
     count = 0
     for number, (theirs, ours) in enumerate(zip(cells, notebook.cells, strict=True), start=1):
@@ -114,8 +129,10 @@ def _copy_outputs(executed, notebook, path, folder):
             continue
         failed = [output for output in theirs.outputs if output.output_type == "error"]
         if failed:
-            raise InputError(f"cell {number} of {folder / 'notebook.ipynb'} ended with {failed[0].ename}, "
-                             "expected a run without errors")
+            raise InputError(
+                f"cell {number} of {folder / 'notebook.ipynb'} ended with {failed[0].ename}, "
+                "expected a run without errors"
+            )
         count += bool(ours.source.strip())
         ours.execution_count = count if ours.source.strip() else None
         cleaned = (_cleaned(output, places, count) for output in _merged(theirs.outputs))
@@ -126,11 +143,19 @@ def _copy_outputs(executed, notebook, path, folder):
 
 # --- cleaning ---------------------------------------------------------------------------------------------------
 
+
 def _places(path, folder):
     """(pattern, replacement) for this machine's absolute paths, longest first."""
     root = path.resolve().parents[1]
-    named = {str(folder.absolute().parent): "results", str(folder.resolve().parent): "results", str(root): ".",
-             sys.prefix: "<python>", sys.base_prefix: "<python>", str(Path.home()): "~", str(Path.cwd()): "."}
+    named = {
+        str(folder.absolute().parent): "results",
+        str(folder.resolve().parent): "results",
+        str(root): ".",
+        sys.prefix: "<python>",
+        sys.base_prefix: "<python>",
+        str(Path.home()): "~",
+        str(Path.cwd()): ".",
+    }
     pairs = [(re.compile(r"[^\s:]*ipykernel_\d+/\d+\.py"), "<cell>")]
     for place in sorted(named, key=len, reverse=True):
         if len(Path(place).parts) > 1 and place not in ("/usr", "/usr/local"):
@@ -147,8 +172,10 @@ def _cleaned(output, places, count):
     data = dict(output.data)
     if data.pop(WIDGET, None) is not None and set(data) <= {"text/plain"}:
         return None
-    output.data = {mime: value if mime.startswith("image/") and mime != "image/svg+xml"
-                   else _without_paths(value, places) for mime, value in data.items()}
+    output.data = {
+        mime: value if mime.startswith("image/") and mime != "image/svg+xml" else _without_paths(value, places)
+        for mime, value in data.items()
+    }
     if output.output_type == "execute_result":
         output.execution_count = count
     return nbformat.from_dict(output)
@@ -194,6 +221,7 @@ def _largest_cell(notebook):
 
 # --- shape ------------------------------------------------------------------------------------------------------
 
+
 def check_shape(notebook, number="NN"):
     """What keeps a committed notebook from being a lesson, as a list of sentences; [] when nothing does.
 
@@ -207,8 +235,11 @@ def check_shape(notebook, number="NN"):
 def _text_problems(notebook):
     code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
     prose = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
-    lines = [len(cell.source.splitlines()) for cell in notebook.cells
-             if cell.cell_type == "code" and "setup" not in cell.metadata.get("tags", [])]
+    lines = [
+        len(cell.source.splitlines())
+        for cell in notebook.cells
+        if cell.cell_type == "code" and "setup" not in cell.metadata.get("tags", [])
+    ]
     share = sum(map(len, prose)) / max(1, sum(map(len, prose + code)))
     tagged = sum("parameters" in cell.metadata.get("tags", []) for cell in notebook.cells)
     problems = []

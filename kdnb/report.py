@@ -47,8 +47,14 @@ class Metrics(pydantic.BaseModel):
         """The named comparison with its replicates, as it was when the run wrote it."""
         found = self.comparisons[name]
         low_high = tuple(_number(x) for x in found.ci95)
-        return Comparison(_number(found.delta), low_high, found.verdict, self.replicates[name],
-                          self.higher_is_better, (_number(found.delta),))
+        return Comparison(
+            _number(found.delta),
+            low_high,
+            found.verdict,
+            self.replicates[name],
+            self.higher_is_better,
+            (_number(found.delta),),
+        )
 
 
 def _number(value):
@@ -56,6 +62,7 @@ def _number(value):
 
 
 # --- reading ----------------------------------------------------------------------------------------------------
+
 
 def read_run(folder):
     """Read metrics.json and replicates.npz of one run folder; raises InputError naming what is missing or wrong."""
@@ -74,8 +81,9 @@ def read_run(folder):
         with np.load(folder / "replicates.npz", allow_pickle=False) as file:
             metrics.replicates = {name: file[name] for name in metrics.comparisons}
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise InputError(f"{folder / 'replicates.npz'} does not hold the replicates of the comparisons in "
-                         f"metrics.json: {error}") from None
+        raise InputError(
+            f"{folder / 'replicates.npz'} does not hold the replicates of the comparisons in metrics.json: {error}"
+        ) from None
     return metrics
 
 
@@ -110,6 +118,7 @@ def groups(folders):
 
 # --- writing ----------------------------------------------------------------------------------------------------
 
+
 def report(folders, out):
     """Merge runs into ``<out>.md`` and ``<out>.html``; returns the two paths.
 
@@ -122,12 +131,19 @@ def report(folders, out):
         sections.append(("All projects", course_notes(found), [("Scores, verdicts and costs", *course_table(found))]))
     for (project, profile, data), runs in found.items():
         source = "drawn data" if data == "drawn" else f"data {data}"
-        sections.append((f"{project}, {profile}, {source}", run_notes(runs),
-                         [("Arms", *arms_table(runs)), ("Comparisons", *comparisons_table(runs))]))
+        sections.append(
+            (
+                f"{project}, {profile}, {source}",
+                run_notes(runs),
+                [("Arms", *arms_table(runs)), ("Comparisons", *comparisons_table(runs))],
+            )
+        )
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    return (atomic_write(out.with_name(out.name + ".md"), _markdown(sections)),
-            atomic_write(out.with_name(out.name + ".html"), _html(sections)))
+    return (
+        atomic_write(out.with_name(out.name + ".md"), _markdown(sections)),
+        atomic_write(out.with_name(out.name + ".html"), _html(sections)),
+    )
 
 
 def _markdown(sections):
@@ -136,8 +152,9 @@ def _markdown(sections):
         parts += [f"## {title}\n", *(note + "\n" for note in notes)]
         for _, header, rows in tables:
             lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
-            parts.append("\n".join("| " + " | ".join(c.replace("|", "\\|") for c in line) + " |" for line in lines)
-                         + "\n")
+            parts.append(
+                "\n".join("| " + " | ".join(c.replace("|", "\\|") for c in line) + " |" for line in lines) + "\n"
+            )
     return "\n".join(parts)
 
 
@@ -153,23 +170,31 @@ def _html(sections):
         body.append(f"<h2>{html.escape(title)}</h2>" + "".join(f"<p>{html.escape(note)}</p>" for note in notes))
         for caption, header, rows in tables:
             body.append(_html_table(f"{caption}: {title}", header, rows))
-    return ('<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-            '<meta name="viewport" content="width=device-width, initial-scale=1"><title>kdnb results</title>'
-            f"<style>{STYLE}</style></head><body><main><h1>Results</h1>\n" + "\n".join(body)
-            + "\n</main></body></html>\n")
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1"><title>kdnb results</title>'
+        f"<style>{STYLE}</style></head><body><main><h1>Results</h1>\n" + "\n".join(body) + "\n</main></body></html>\n"
+    )
 
 
 def _html_table(caption, header, rows):
     """A table a screen reader can walk: caption, column and row headers; scrollable with the keyboard."""
     caption = html.escape(caption)
     head = "".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in header)
-    lines = "".join(f'<tr><th scope="row">{html.escape(row[0])}</th>'
-                    + "".join(f"<td>{html.escape(cell)}</td>" for cell in row[1:]) + "</tr>\n" for row in rows)
-    return (f'<div class="wide" role="region" tabindex="0" aria-label="{caption}"><table><caption>{caption}</caption>'
-            f"<thead><tr>{head}</tr></thead>\n<tbody>\n{lines}</tbody></table></div>")
+    lines = "".join(
+        f'<tr><th scope="row">{html.escape(row[0])}</th>'
+        + "".join(f"<td>{html.escape(cell)}</td>" for cell in row[1:])
+        + "</tr>\n"
+        for row in rows
+    )
+    return (
+        f'<div class="wide" role="region" tabindex="0" aria-label="{caption}"><table><caption>{caption}</caption>'
+        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{lines}</tbody></table></div>"
+    )
 
 
 # --- the end of `kdnb run` --------------------------------------------------------------------------------------
+
 
 def summary_table(executions):
     """The table at the end of ``kdnb run``: what came out, whether distillation paid, how long it took, and where.
@@ -182,15 +207,17 @@ def summary_table(executions):
         cells = [MISSING, MISSING, MISSING, MISSING, "FAILED" if done.error else MISSING]
         if not done.error and done.run_folder and (done.run_folder / "metrics.json").exists():
             run = read_run(done.run_folder)
-            scores = [mean_and_range([run.arms.get(a, {}).get(run.primary)]) for a in
-                      ("teacher", "baseline", "distilled")]
+            scores = [
+                mean_and_range([run.arms.get(a, {}).get(run.primary)]) for a in ("teacher", "baseline", "distilled")
+            ]
             main = run.comparisons.get("distilled_vs_baseline")
             cells = [run.primary, *scores, main.verdict if main else MISSING]
         rows.append([done.name, str(done.seed), *cells, f"{done.seconds:.0f} s", _nearby(done.notebook)])
     widths = [max(len(line[i]) for line in [header, *rows]) for i in range(len(header))]
     lines = [header, ["-" * width for width in widths], *rows]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-                     for line in lines)
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )
 
 
 def _nearby(path):

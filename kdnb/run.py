@@ -25,11 +25,21 @@ from kdnb import __version__
 from kdnb.errors import InputError
 from kdnb.options import PROFILES, Settings, check_parameters, load_settings
 
-__all__ = ["PROFILES", "Run", "Settings", "atomic_write", "check_parameters", "load_settings", "provenance",
-           "set_threads", "to_json"]
+__all__ = [
+    "PROFILES",
+    "Run",
+    "Settings",
+    "atomic_write",
+    "check_parameters",
+    "load_settings",
+    "provenance",
+    "set_threads",
+    "to_json",
+]
 
 
 # --- files ------------------------------------------------------------------------------------------------------
+
 
 def atomic_write(path, content):
     """Write bytes or text to ``path`` so that the file is either the old one or the complete new one.
@@ -95,6 +105,7 @@ def set_threads():
 
 # --- the results folder -----------------------------------------------------------------------------------------
 
+
 class Run:
     """The results folder of one run: ``config.yaml run.log metrics.json replicates.npz figures/ weights/``."""
 
@@ -154,17 +165,26 @@ class Run:
             raise InputError(f"arm {lacking[0]!r} has no {primary!r}; expected the primary metric in every arm")
         turned = [name for name, comparison in comparisons.items() if comparison.higher_is_better != higher_is_better]
         if turned:
-            raise InputError(f"comparison {turned[0]!r} has higher_is_better={not higher_is_better}, "
-                             f"expected {higher_is_better} as for {primary!r}")
+            raise InputError(
+                f"comparison {turned[0]!r} has higher_is_better={not higher_is_better}, "
+                f"expected {higher_is_better} as for {primary!r}"
+            )
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **{name: comparison.replicates for name, comparison in comparisons.items()})
         atomic_write(self.folder / "replicates.npz", buffer.getvalue())
-        return self.save_json("metrics", {
-            "project": self.project, "profile": self.profile, "seed": self.seed,
-            "primary": primary, "higher_is_better": higher_is_better,
-            "arms": arms, "comparisons": comparisons,
-            "provenance": provenance(self.settings, self.data, device),
-        })
+        return self.save_json(
+            "metrics",
+            {
+                "project": self.project,
+                "profile": self.profile,
+                "seed": self.seed,
+                "primary": primary,
+                "higher_is_better": higher_is_better,
+                "arms": arms,
+                "comparisons": comparisons,
+                "provenance": provenance(self.settings, self.data, device),
+            },
+        )
 
     def _subfolder(self, name):
         folder = self.folder / name
@@ -199,11 +219,17 @@ def provenance(settings, data=None, device="cpu"):
 
     text = json.dumps(to_json(settings), sort_keys=True)
     return {
-        "kdnb": __version__, "python": platform.python_version(), "torch": torch.__version__,
-        "torchvision": importlib.metadata.version("torchvision"), "cpus": os.cpu_count(),
-        "threads": torch.get_num_threads(), "device": str(device),
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"), "commit": _commit(),
-        "settings_sha256": hashlib.sha256(text.encode()).hexdigest(), "data": _data_name(data),
+        "kdnb": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": importlib.metadata.version("torchvision"),
+        "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": str(device),
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "commit": _commit(),
+        "settings_sha256": hashlib.sha256(text.encode()).hexdigest(),
+        "data": _data_name(data),
     }
 
 

@@ -9,36 +9,61 @@ import numpy as np
 
 from kdnb.evidence import over_seeds
 
-COSTS = {"params": "parameters", "flops": "FLOPs", "latency_ms": "latency, ms", "size_mb": "file, MB",
-         "train_s": "training, CPU s", "steps": "steps"}
+COSTS = {
+    "params": "parameters",
+    "flops": "FLOPs",
+    "latency_ms": "latency, ms",
+    "size_mb": "file, MB",
+    "train_s": "training, CPU s",
+    "steps": "steps",
+}
 MISSING = "–"
 UNITS = {True: "%", False: "nats"}  # of what should be high, and of what should be low
 # who teaches the student in "distilled", where it is not the arm "teacher"
 TEACHES = {"06_car_5fold_kd": "ensemble"}
-SCORES = {"teacher": "teacher", "student alone": "baseline", "student alone, as many seconds": "baseline_matched",
-          "distilled": "distilled", "few labels, alone": "few_labels_baseline",
-          "few labels, distilled": "few_labels_distilled"}
-GAINS = {"distilled − alone": "distilled_vs_baseline",
-         "distilled − alone, as many seconds": "distilled_vs_baseline_matched",
-         "few labels: distilled − alone": "few_labels_distilled_vs_few_labels_baseline"}
+SCORES = {
+    "teacher": "teacher",
+    "student alone": "baseline",
+    "student alone, as many seconds": "baseline_matched",
+    "distilled": "distilled",
+    "few labels, alone": "few_labels_baseline",
+    "few labels, distilled": "few_labels_distilled",
+}
+GAINS = {
+    "distilled − alone": "distilled_vs_baseline",
+    "distilled − alone, as many seconds": "distilled_vs_baseline_matched",
+    "few labels: distilled − alone": "few_labels_distilled_vs_few_labels_baseline",
+}
 
 
 # --- one project ------------------------------------------------------------------------------------------------
+
 
 def arms_table(runs):
     """(header, rows) of strings: per arm the mean over seeds of the metrics and costs, with the range of metrics."""
     primary = runs[0].primary
     arms = list(dict.fromkeys(name for run in runs for name in run.arms))
-    keys = list(dict.fromkeys(key for run in runs for numbers in run.arms.values() for key, value in numbers.items()
-                              if isinstance(value, (int, float))))
+    keys = list(
+        dict.fromkeys(
+            key
+            for run in runs
+            for numbers in run.arms.values()
+            for key, value in numbers.items()
+            if isinstance(value, (int, float))
+        )
+    )
     others = [key for key in keys if key != primary and key not in COSTS]
     rows = []
     for arm in arms:
+
         def values(key, arm=arm):
             return [run.arms[arm].get(key) for run in runs if arm in run.arms]
 
-        rows.append([arm] + [mean_and_range(values(key)) for key in [primary, *others]]
-                    + [quantity(values(key)) for key in COSTS])
+        rows.append(
+            [arm]
+            + [mean_and_range(values(key)) for key in [primary, *others]]
+            + [quantity(values(key)) for key in COSTS]
+        )
     return ["arm", primary, *others, *COSTS.values()], rows
 
 
@@ -50,8 +75,9 @@ def comparisons_table(runs):
         deltas = gain.per_seed
         span = f"{signed(min(deltas))} to {signed(max(deltas))}"
         interval = f"{signed(gain.ci95[0])} to {signed(gain.ci95[1])}"
-        rows.append([name.replace("_", " "), signed(gain.delta), span, interval, gain.verdict,
-                     ", ".join(map(signed, deltas))])
+        rows.append(
+            [name.replace("_", " "), signed(gain.delta), span, interval, gain.verdict, ", ".join(map(signed, deltas))]
+        )
     return ["comparison", "difference", "lowest to highest seed", "95 % interval", "verdict", "per seed"], rows
 
 
@@ -93,9 +119,11 @@ def run_notes(runs):
     """What a reader must know before trusting the tables."""
     direction = "higher" if runs[0].higher_is_better else "lower"
     seeds = ", ".join(str(run.seed) for run in runs)
-    notes = [f"Seeds: {seeds}. {runs[0].primary}: {direction} is better. Means over seeds, lowest to highest in "
-             "brackets; a difference is the first arm minus the second, its interval a paired bootstrap over test "
-             + ("items and seeds." if len(runs) > 1 else "items; one seed says nothing about others.")]
+    notes = [
+        f"Seeds: {seeds}. {runs[0].primary}: {direction} is better. Means over seeds, lowest to highest in "
+        "brackets; a difference is the first arm minus the second, its interval a paired bootstrap over test "
+        + ("items and seeds." if len(runs) > 1 else "items; one seed says nothing about others.")
+    ]
     for what, key in (("settings", "settings_sha256"), ("code", "commit"), ("device", "device")):
         if len({run.provenance.get(key) for run in runs}) > 1:
             notes.append(f"Careful: the seeds were not run with the same {what}.")
@@ -103,6 +131,7 @@ def run_notes(runs):
 
 
 # --- all projects -----------------------------------------------------------------------------------------------
+
 
 def course_table(found):
     """(header, rows) of strings: a column for each project, a row for each score, verdict and cost.
@@ -129,11 +158,16 @@ def _column(project, profile, data, runs):
     where = "" if data == "drawn" else f", data {data}"
     low = "" if first.higher_is_better else ", lower is better"
     names = {**SCORES, "teacher": teacher_of(runs)}
-    return [f"{profile}, {seeds}{where}", f"{first.primary}, {UNITS[first.higher_is_better]}{low}",
-            *(mean_and_range(scores(runs, arm)) for arm in names.values()),
-            *(_gain(runs, name) for name in GAINS.values()),
-            *(f"{quantity(cost(runs, names['teacher'], key))} → {quantity(cost(runs, 'distilled', key))}"
-              for key in _shown_costs())]
+    return [
+        f"{profile}, {seeds}{where}",
+        f"{first.primary}, {UNITS[first.higher_is_better]}{low}",
+        *(mean_and_range(scores(runs, arm)) for arm in names.values()),
+        *(_gain(runs, name) for name in GAINS.values()),
+        *(
+            f"{quantity(cost(runs, names['teacher'], key))} → {quantity(cost(runs, 'distilled', key))}"
+            for key in _shown_costs()
+        ),
+    ]
 
 
 def teacher_of(runs):
@@ -154,7 +188,7 @@ def cost(runs, arm, key):
 
 
 def _gain(runs, name):
-    """"+14.4 [+7.7, +20.2] BEATS"."""
+    """ "+14.4 [+7.7, +20.2] BEATS"."""
     gain = merged(runs, name)
     if gain is None:
         return MISSING
@@ -163,15 +197,18 @@ def _gain(runs, name):
 
 def course_notes(found):
     """What a reader must know before trusting the table over all projects."""
-    out = ["Scores of different projects do not compare: each has its own measure and its own test set. A difference "
-           "is the first arm minus the second with its 95 % interval, a paired bootstrap over test items and seeds; "
-           "of a loss the lower one is better, and BEATS means lower."]
+    out = [
+        "Scores of different projects do not compare: each has its own measure and its own test set. A difference "
+        "is the first arm minus the second with its 95 % interval, a paired bootstrap over test items and seeds; "
+        "of a loss the lower one is better, and BEATS means lower."
+    ]
     smoke = [project for project, profile, _ in found if profile == "smoke"]
     if smoke:
         out.append(f"Nothing was learned in profile smoke ({', '.join(smoke)}): those numbers say that it ran.")
     if any("latency_ms_depth" in numbers for runs in found.values() for run in runs for numbers in run.arms.values()):
-        out.append("Costs of 04's students include the depth network that makes their point clouds; their file does "
-                   "not.")
+        out.append(
+            "Costs of 04's students include the depth network that makes their point clouds; their file does not."
+        )
     return out
 
 

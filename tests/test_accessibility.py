@@ -8,8 +8,11 @@ import pytest
 from kdnb.notebooks import read_notebook
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "data").glob("*.md")),
-             *sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))]  # fmt: skip
+DOCUMENTS = [
+    ROOT / "README.md",
+    *sorted((ROOT / "data").glob("*.md")),
+    *sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb")),
+]
 PICTURE = re.compile(r"!\[(?P<alt>[^\]]*)\]\((?P<target>[^)\s]+)[^)]*\)")
 CAPTION = re.compile(r"\n\n\*[^*]")
 FEWEST_WORDS = 8  # of what a picture shows; a badge has three: "Open in Colab"
@@ -67,16 +70,19 @@ def test_a_good_picture_passes(tmp_path):
     assert faults(GOOD.format("cars.png"), tmp_path) == []
 
 
-@pytest.mark.parametrize(("text", "word"), [
-    (GOOD.format("other.png"), "no such file"),
-    (GOOD.format("https://example.org/cars.png"), "strangers"),
-    ("![](cars.png)\n\n*Cars of this run.*", "alternative"),
-    ("![cover](cars.png)\n\n*Cars of this run.*", "alternative"),
-    (GOOD.format("cars.png").split("\n")[0] + "\n\nNo caption, just the next paragraph.", "caption"),
-    (GOOD.format("cars.png").split("\n")[0] + "\n\n**Question.** Not a caption either.", "caption"),
-    ('<img src="cars.png" alt="Two cars, a red one on the left and a blue one">', "HTML"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        (GOOD.format("other.png"), "no such file"),
+        (GOOD.format("https://example.org/cars.png"), "strangers"),
+        ("![](cars.png)\n\n*Cars of this run.*", "alternative"),
+        ("![cover](cars.png)\n\n*Cars of this run.*", "alternative"),
+        (GOOD.format("cars.png").split("\n")[0] + "\n\nNo caption, just the next paragraph.", "caption"),
+        (GOOD.format("cars.png").split("\n")[0] + "\n\n**Question.** Not a caption either.", "caption"),
+        ('<img src="cars.png" alt="Two cars, a red one on the left and a blue one">', "HTML"),
+    ],
+)
 def test_a_bad_picture_is_found(text, word, tmp_path):
     (tmp_path / "cars.png").touch()
-    fault, = faults(text, tmp_path)
+    (fault,) = faults(text, tmp_path)
     assert word in fault

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def setup_cell(path):
-    cell, = [cell for cell in read_notebook(path).cells if "setup" in cell.metadata.get("tags", [])]
+    (cell,) = [cell for cell in read_notebook(path).cells if "setup" in cell.metadata.get("tags", [])]
     return cell.source
 
 
@@ -52,7 +52,7 @@ def test_every_notebook_says_minutes_and_memory_at_the_top():
     for path in find_notebooks():
         top = read_notebook(path).cells[0].source
         for profile in ("smoke", "lite", "full"):
-            row, = re.findall(rf"^\| `{profile}`.*\|$", top, re.MULTILINE)
+            (row,) = re.findall(rf"^\| `{profile}`.*\|$", top, re.MULTILINE)
             assert len(row.split("|")) == 6, (path.name, row)
         assert re.search(r"\| `lite`.*minutes?.*GB", top), path.name
 
@@ -75,8 +75,9 @@ def test_the_setup_cell_installs_the_checkout_around_it(tmp_path, monkeypatch):
     (tmp_path / "notebooks").mkdir()
     (tmp_path / "pyproject.toml").touch()
     commands = run_setup(setup_cell(find_notebooks(["03"])[0]), tmp_path / "notebooks", monkeypatch)
-    assert commands == [[sys.executable, "-m", "pip", "install", "--quiet", str(tmp_path),
-                         f"torch=={version('torch')}"]]  # fmt: skip
+    assert commands == [
+        [sys.executable, "-m", "pip", "install", "--quiet", str(tmp_path), f"torch=={version('torch')}"]
+    ]
     assert Path.cwd() == tmp_path / "notebooks"
 
 

@@ -33,6 +33,7 @@ def fake_versions(**versions):
         if name not in versions:
             raise importlib.metadata.PackageNotFoundError(name)
         return versions[name]
+
     return installed
 
 
@@ -53,12 +54,15 @@ def broken():
     raise RuntimeError("operator torchvision::nms does not exist\nand a long tale")
 
 
-@pytest.mark.parametrize(("versions", "fix"), [
-    (("2.8.0+cpu", "0.23.0"), "different builds (cpu and PyPI)"),
-    (("2.8.0", "0.22.1"), "torch 2.8 belongs to torchvision 0.23: pip install 'torchvision==0.23.*'"),
-    (("2.8.0", "0.23.0"), "pip install --force-reinstall --no-cache-dir torch torchvision"),
-    (("2.8.0", None), "pip install torch torchvision"),
-])
+@pytest.mark.parametrize(
+    ("versions", "fix"),
+    [
+        (("2.8.0+cpu", "0.23.0"), "different builds (cpu and PyPI)"),
+        (("2.8.0", "0.22.1"), "torch 2.8 belongs to torchvision 0.23: pip install 'torchvision==0.23.*'"),
+        (("2.8.0", "0.23.0"), "pip install --force-reinstall --no-cache-dir torch torchvision"),
+        (("2.8.0", None), "pip install torch torchvision"),
+    ],
+)
 def test_broken_pairs_are_named_with_their_fix(versions, fix):
     result = check_torchvision(broken, versions)
     assert result.ok is False
@@ -69,7 +73,8 @@ def test_broken_pairs_are_named_with_their_fix(versions, fix):
 def fake_torch(cuda=False, mps=False):
     return SimpleNamespace(
         cuda=SimpleNamespace(is_available=lambda: cuda, get_device_name=lambda i: "H100", device_count=lambda: 2),
-        backends=SimpleNamespace(mps=SimpleNamespace(is_available=lambda: mps)))
+        backends=SimpleNamespace(mps=SimpleNamespace(is_available=lambda: mps)),
+    )
 
 
 def test_device():
@@ -103,8 +108,11 @@ def test_kernel_and_browser():
 
 
 def test_notes_do_not_fail_but_faults_do(monkeypatch):
-    fine, note, fault = (lambda: Check(True, "fine", "x")), (lambda: Check(None, "hm", "do")), \
-        (lambda: Check(False, "bad", "mend"))
+    fine, note, fault = (
+        (lambda: Check(True, "fine", "x")),
+        (lambda: Check(None, "hm", "do")),
+        (lambda: Check(False, "bad", "mend")),
+    )
     assert examine([fine, note]) == (["ok      fine", "note    hm", "        -> do"], True)
     assert examine([fault, fine]) == (["BROKEN  bad", "        -> mend", "ok      fine"], False)
     for checks, status in (([fine, note], 0), ([fine, fault], 1)):

@@ -55,8 +55,9 @@ def make():
 def run(module=None, plan=None, checkpoint=None, validate=None, **changes):
     module = module or make()
     plan = plan or Plan([(range(40), 8)], ("plain", "flip"), seed=1)
-    fitted = fit(module, Points(), plan, Fit(**{**HOW, **changes}), collate=collate, checkpoint=checkpoint,
-                 validate=validate)  # fmt: skip
+    fitted = fit(
+        module, Points(), plan, Fit(**{**HOW, **changes}), collate=collate, checkpoint=checkpoint, validate=validate
+    )
     return module, fitted
 
 

@@ -49,8 +49,13 @@ def test_every_import_is_declared():
     known = allowed | through_others | sys.stdlib_module_names | {"kdnb"}
     for path in (ROOT / "kdnb").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else \
-                [node.module] if isinstance(node, ast.ImportFrom) and node.level == 0 else []
+            modules = (
+                [alias.name for alias in node.names]
+                if isinstance(node, ast.Import)
+                else [node.module]
+                if isinstance(node, ast.ImportFrom) and node.level == 0
+                else []
+            )
             for name in (module.partition(".")[0] for module in modules):
                 assert name in known or own_name.get(name) in known, f"{path} imports {name}"
 
@@ -129,8 +134,9 @@ def test_an_old_python_is_named(checkout):
 
 
 def test_help_and_clean(checkout):
-    assert {"make run", "make test", "make install", "make lab", "make clean"} \
-        <= {" ".join(line.split()[:2]) for line in make(checkout, "help").stdout.splitlines()}
+    assert {"make run", "make test", "make install", "make lab", "make clean"} <= {
+        " ".join(line.split()[:2]) for line in make(checkout, "help").stdout.splitlines()
+    }
     data = ("data/voc_0123456789ab", "data/voc", "data/aligned_0123456789ab")
     for folder in (*data, ".venv", "results", "kdnb", "tests"):
         (checkout / folder).mkdir(parents=True)

@@ -33,11 +33,20 @@ def test_pairing_removes_what_the_items_share():
     assert result.verdict == "BEATS" and result.ci95[1] - result.ci95[0] < 0.05
 
 
-@pytest.mark.parametrize(("low", "high", "higher", "word"), [
-    (0.1, 2, True, "BEATS"), (-2, -0.1, True, "LOSES"), (-1, 1, True, "INCONCLUSIVE"), (0, 1, True, "INCONCLUSIVE"),
-    (0.1, 2, False, "LOSES"), (-2, -0.1, False, "BEATS"), (-1, 0, False, "INCONCLUSIVE"),
-    (float("nan"), float("nan"), True, "INCONCLUSIVE"), (float("nan"), float("nan"), False, "INCONCLUSIVE"),
-])
+@pytest.mark.parametrize(
+    ("low", "high", "higher", "word"),
+    [
+        (0.1, 2, True, "BEATS"),
+        (-2, -0.1, True, "LOSES"),
+        (-1, 1, True, "INCONCLUSIVE"),
+        (0, 1, True, "INCONCLUSIVE"),
+        (0.1, 2, False, "LOSES"),
+        (-2, -0.1, False, "BEATS"),
+        (-1, 0, False, "INCONCLUSIVE"),
+        (float("nan"), float("nan"), True, "INCONCLUSIVE"),
+        (float("nan"), float("nan"), False, "INCONCLUSIVE"),
+    ],
+)
 def test_verdicts(low, high, higher, word):
     assert verdict(low, high, higher) == word
 

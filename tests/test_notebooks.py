@@ -25,15 +25,33 @@ def test_it_has_the_shape_of_a_lesson(path):
     assert check_shape(read_notebook(path), path.stem[:2]) == []
 
 
-@pytest.mark.parametrize(("number", "where"),
-                         [("01", "coco"), ("03", "voc/VOCdevkit"), ("04", "kitti"), ("06", "cars")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("number", "where"), [("01", "coco"), ("03", "voc/VOCdevkit"), ("04", "kitti"), ("06", "cars")]
+)
 def test_it_runs_on_photographs(number, where, real_data, tmp_path):
     root = real_data / where
-    done = subprocess.run([sys.executable, "-m", "kdnb.cli", "run", number, "--profile", "smoke",
-                           "--out", str(tmp_path), "-p", "DATA", str(root)],
-                          cwd=ROOT, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "kdnb.cli",
+            "run",
+            number,
+            "--profile",
+            "smoke",
+            "--out",
+            str(tmp_path),
+            "-p",
+            "DATA",
+            str(root),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
-    folder, = tmp_path.glob(f"result_*_{number}_*_smoke_s0")
+    (folder,) = tmp_path.glob(f"result_*_{number}_*_smoke_s0")
     assert json.loads((folder / "metrics.json").read_text())["provenance"]["data"] == root.name
     if number == "06":  # the files to hand in were checked against sample_submission.csv; its test has 401 pictures
         assert len((folder / "submission_fold5_ensemble_D.csv").read_text().splitlines()) == 402
@@ -48,10 +66,27 @@ def results(tmp_path_factory):
 def run_in_smoke(path, results):
     """Execute a notebook from the command line with seed 1; returns its run folder and the CPU seconds."""
     before = cpu_seconds_of_children()
-    done = subprocess.run([sys.executable, "-m", "kdnb.cli", "run", path.stem[:2], "--profile", "smoke", "--seeds", "1",
-                           "--out", str(results)], cwd=ROOT, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "kdnb.cli",
+            "run",
+            path.stem[:2],
+            "--profile",
+            "smoke",
+            "--seeds",
+            "1",
+            "--out",
+            str(results),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
-    folder, = results.glob(f"result_*_{path.stem}_smoke_s1")
+    (folder,) = results.glob(f"result_*_{path.stem}_smoke_s1")
     return folder, cpu_seconds_of_children() - before
 
 

@@ -44,8 +44,13 @@ print("done")"""
 
 
 def cells():
-    return [new_markdown_cell("# Toy\n\nA lesson."), new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]}),
-            new_code_cell(START), new_code_cell(METRICS), new_code_cell(NOISE)]
+    return [
+        new_markdown_cell("# Toy\n\nA lesson."),
+        new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]}),
+        new_code_cell(START),
+        new_code_cell(METRICS),
+        new_code_cell(NOISE),
+    ]
 
 
 def write(path, own_cells):
@@ -80,6 +85,7 @@ def kdnb(*arguments):
 
 # --- finding and parameters -------------------------------------------------------------------------------------
 
+
 def test_find_notebooks(repo):
     write(repo / "notebooks" / "03_voc.ipynb", cells())
     write(repo / "notebooks" / "draft.ipynb", cells())
@@ -101,22 +107,32 @@ def test_what_is_no_notebook(repo, content):
 def test_parameters_are_read_as_papermill_reads_them(repo, monkeypatch):
     notebook = nbformat.read(repo / "notebooks" / "90_toy.ipynb", as_version=4)
     assert parameter_names(notebook) == ["PROFILE", "SEED", "DATA", "RESULTS", "ABLATIONS"]
-    assert [parse_parameter("X", text) for text in ("3", "true", "1.5", "null", "a b", "[", "'3'")] \
-        == [3, True, 1.5, None, "a b", "[", "3"]
+    assert [parse_parameter("X", text) for text in ("3", "true", "1.5", "null", "a b", "[", "'3'")] == [
+        3,
+        True,
+        1.5,
+        None,
+        "a b",
+        "[",
+        "3",
+    ]
     monkeypatch.chdir(repo / "notebooks")
     assert parse_parameter("DATA", "../x") == str(repo / "notebooks" / "../x")
     assert parse_parameter("X", "../x") == "../x"
     assert parse_parameter("DATA", "null") is None
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    (["-p", "ABLATION", "true"], "90_toy.ipynb has no parameter 'ABLATION'; did you mean 'ABLATIONS'?"),
-    (["-p", "ABLATIONS", "3"], "parameter ABLATIONS is 3 (int), expected True or False (bool)"),
-    (["-p", "SEED", "one"], "parameter SEED is 'one' (str), expected a whole number"),
-    (["-p", "PROFILE", "light"], "parameter PROFILE is 'light' (str), expected one of"),
-    (["-p", "DATA", "nowhere"], "nowhere', which does not exist"),
-    (["--out", "notebooks/90_toy.ipynb"], "is a file, expected a folder"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-p", "ABLATION", "true"], "90_toy.ipynb has no parameter 'ABLATION'; did you mean 'ABLATIONS'?"),
+        (["-p", "ABLATIONS", "3"], "parameter ABLATIONS is 3 (int), expected True or False (bool)"),
+        (["-p", "SEED", "one"], "parameter SEED is 'one' (str), expected a whole number"),
+        (["-p", "PROFILE", "light"], "parameter PROFILE is 'light' (str), expected one of"),
+        (["-p", "DATA", "nowhere"], "nowhere', which does not exist"),
+        (["--out", "notebooks/90_toy.ipynb"], "is a file, expected a folder"),
+    ],
+)
 def test_a_wrong_parameter_stops_everything_before_it_starts(repo, arguments, message):
     result = kdnb("run", "90", *arguments)
     assert result.exit_code == 1 and message in result.stderr and result.stderr.count("\n") == 1
@@ -130,22 +146,34 @@ def test_bad_options():
 
 
 def test_plan_asks_each_notebook_only_for_what_it_has(repo):
-    board = write(repo / "notebooks" / "07_scoreboard.ipynb",
-                  [new_code_cell('RESULTS = "results"', metadata={"tags": ["parameters"]})])
+    board = write(
+        repo / "notebooks" / "07_scoreboard.ipynb",
+        [new_code_cell('RESULTS = "results"', metadata={"tags": ["parameters"]})],
+    )
     toy = repo / "notebooks" / "90_toy.ipynb"
     steps = plan([board, toy], "smoke", [0, 1], "out", {})
-    assert steps == [(board, {"RESULTS": str(repo / "out")}),
-                     (toy, {"PROFILE": "smoke", "SEED": 0, "RESULTS": str(repo / "out")}),
-                     (toy, {"PROFILE": "smoke", "SEED": 1, "RESULTS": str(repo / "out")})]
+    assert steps == [
+        (board, {"RESULTS": str(repo / "out")}),
+        (toy, {"PROFILE": "smoke", "SEED": 0, "RESULTS": str(repo / "out")}),
+        (toy, {"PROFILE": "smoke", "SEED": 1, "RESULTS": str(repo / "out")}),
+    ]
 
 
 # --- executing --------------------------------------------------------------------------------------------------
 
+
 def test_a_run_ends_in_its_own_folder(executed):
     root, printed = executed
-    folder, = (root / "results").glob("result_*_90_toy_lite_s4")
-    assert {path.name for path in folder.iterdir()} == {"config.yaml", "run.log", "metrics.json", "replicates.npz",
-                                                        "figures", "weights", "notebook.ipynb"}
+    (folder,) = (root / "results").glob("result_*_90_toy_lite_s4")
+    assert {path.name for path in folder.iterdir()} == {
+        "config.yaml",
+        "run.log",
+        "metrics.json",
+        "replicates.npz",
+        "figures",
+        "weights",
+        "notebook.ipynb",
+    }
     assert [path.name for path in (root / "results").iterdir()] == [folder.name]
     log = (folder / "run.log").read_text()
     assert sys.executable in log and f"from {root / 'notebooks'}" in log  # this Python, beside the notebook
@@ -189,12 +217,20 @@ def test_a_failing_notebook_is_kept_and_the_others_still_run(repo):
     assert not list((repo / "a {b} c").glob(".executing*"))
 
 
-@pytest.mark.parametrize(("code", "error"), [
-    ("from kdnb.errors import InputError\nraise InputError('a.xml:3: no box, expected one')",
-     "InputError: a.xml:3: no box, expected one"),
-    ("import os\nos.kill(os.getpid(), 9)", "DeadKernelError: Kernel died"),
-    ("import time\ntime.sleep(60)", "CellTimeoutError: A cell timed out while it was being executed, after 2 seconds."),
-])
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        (
+            "from kdnb.errors import InputError\nraise InputError('a.xml:3: no box, expected one')",
+            "InputError: a.xml:3: no box, expected one",
+        ),
+        ("import os\nos.kill(os.getpid(), 9)", "DeadKernelError: Kernel died"),
+        (
+            "import time\ntime.sleep(60)",
+            "CellTimeoutError: A cell timed out while it was being executed, after 2 seconds.",
+        ),
+    ],
+)
 def test_errors_in_one_line(repo, code, error):
     path = write(repo / "notebooks" / "90_toy.ipynb", [new_code_cell(code)])
     done = execute(path, {}, repo / "results", timeout=2)
@@ -221,13 +257,16 @@ def test_interrupting_ends_cleanly(repo):
 
 def test_help_is_quick():
     start = time.perf_counter()
-    code = ("import sys; from kdnb.cli import main\ntry: main(['--help'])\n"
-            "finally: print({'torch', 'pandas'} & set(sys.modules))")
+    code = (
+        "import sys; from kdnb.cli import main\ntry: main(['--help'])\n"
+        "finally: print({'torch', 'pandas'} & set(sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.rstrip().endswith("set()") and time.perf_counter() - start < 2  # 0.1 s on an idle machine
 
 
 # --- publishing -------------------------------------------------------------------------------------------------
+
 
 def test_publish_takes_outputs_and_nothing_else(executed, monkeypatch):
     root, _ = executed
@@ -241,10 +280,10 @@ def test_publish_takes_outputs_and_nothing_else(executed, monkeypatch):
     assert "widgets" not in notebook.metadata and "papermill" not in notebook.metadata
     text = path.read_text()
     assert str(root) not in text and str(Path.home()) + "/" not in text and sys.prefix not in text
-    folder, = (root / "results").iterdir()
+    (folder,) = (root / "results").iterdir()
     assert notebook.cells[2].outputs[0].text.endswith(f"writes to results/{folder.name} from ./notebooks\n")
     assert notebook.cells[3].outputs == []
-    stream, = notebook.cells[4].outputs  # neither progress bars nor the slider are left
+    (stream,) = notebook.cells[4].outputs  # neither progress bars nor the slider are left
     assert (stream.name, stream.text) == ("stdout", "done\n")
     again = path.read_text()
     assert publish("90", folder).read_text() == again  # and publishing is repeatable
@@ -306,8 +345,12 @@ def test_outputs_hang_on_the_settings_of_lite_too(repo, monkeypatch):
     ran = {"lr": 0.1, "net": {"width": 4, "depth": 2}, "steps": 9, "clip": 5}
     (folder / "config.yaml").write_text(str({"profile": "lite", "seed": 0, "settings": ran}))
     before = nbformat.read(publish("90"), as_version=4).metadata["kdnb"]["code_sha256"]
-    for old, new, changes_lite in (("99", "98", False), ("lr: 0.1", "lr: 0.2", True), ("width: 4", "width: 8", True),
-                                   ("steps: 9}", "steps: 8}", True)):  # fmt: skip
+    for old, new, changes_lite in (
+        ("99", "98", False),
+        ("lr: 0.1", "lr: 0.2", True),
+        ("width: 4", "width: 8", True),
+        ("steps: 9}", "steps: 8}", True),
+    ):
         monkeypatch.setattr(module, "settings_text", lambda name, old=old, new=new: text.replace(old, new))
         assert (code_hash(nbformat.read(repo / "notebooks" / "90_toy.ipynb", as_version=4)) != before) == changes_lite
         if changes_lite:
@@ -319,13 +362,17 @@ def test_publish_cleans_by_kind_of_output(repo):
     changed = cells()
     home = str(Path.home())
     bar = " 50%|##   | 1/2\rfit: 100%|####| 2/2 [00:01<00:00, 2.0it/s]\n"
-    with_output(changed[3], new_output("stream", name="stderr", text=bar),
-                new_output("stream", name="stdout", text="a\n"), new_output("stream", name="stdout", text="b\n"),
-                new_output("display_data", {WIDGET: {"model_id": "x"}, "text/plain": "interactive(...)"}),
-                new_output("display_data", {WIDGET: {"model_id": "x"}, "image/png": "AAAA", "text/plain": "<Figure>"}),
-                new_output("execute_result", {"text/html": f'<a href="{home}/x.html">', "text/plain": f"{home}x"}),
-                new_output("stream", name="stderr", text="/tmp/ipykernel_12/34.py:1: UserWarning: careful\n"),
-                new_output("display_data", {"application/vnd.plotly.v1+json": {"data": [{"name": str(repo / "x")}]}}))
+    with_output(
+        changed[3],
+        new_output("stream", name="stderr", text=bar),
+        new_output("stream", name="stdout", text="a\n"),
+        new_output("stream", name="stdout", text="b\n"),
+        new_output("display_data", {WIDGET: {"model_id": "x"}, "text/plain": "interactive(...)"}),
+        new_output("display_data", {WIDGET: {"model_id": "x"}, "image/png": "AAAA", "text/plain": "<Figure>"}),
+        new_output("execute_result", {"text/html": f'<a href="{home}/x.html">', "text/plain": f"{home}x"}),
+        new_output("stream", name="stderr", text="/tmp/ipykernel_12/34.py:1: UserWarning: careful\n"),
+        new_output("display_data", {"application/vnd.plotly.v1+json": {"data": [{"name": str(repo / "x")}]}}),
+    )
     fake_run(repo, changed)
     assert kdnb("publish", "90").exit_code == 0
     outputs = nbformat.read(repo / "notebooks" / "90_toy.ipynb", as_version=4).cells[3].outputs
@@ -340,12 +387,15 @@ def test_publish_cleans_by_kind_of_output(repo):
 
 # --- shape ------------------------------------------------------------------------------------------------------
 
+
 def lesson():
     """A notebook without a fault: 30 cells, half prose."""
     own = [with_output(new_code_cell("SEED = 0", metadata={"tags": ["parameters"]}))]
     for number in range(15):
-        own += [new_markdown_cell("Words about it. " * 2), with_output(new_code_cell(f"print({number})\n" * 3),
-                                                                     new_output("stream", text="1\n"))]
+        own += [
+            new_markdown_cell("Words about it. " * 2),
+            with_output(new_code_cell(f"print({number})\n" * 3), new_output("stream", text="1\n")),
+        ]
     notebook = new_notebook(cells=own)
     notebook.metadata["kdnb"] = {"code_sha256": code_hash(notebook)}
     return notebook
@@ -365,21 +415,27 @@ def lengthen(notebook):
     notebook.metadata["kdnb"]["code_sha256"] = code_hash(notebook)
 
 
-@pytest.mark.parametrize(("harm", "complaint"), [
-    (lambda n: n.cells.pop(1) and n.cells.__delitem__(slice(10, None, 2)), "expected 25 to 45"),
-    (lambda n: n.cells.extend([new_markdown_cell("x") for _ in range(20)]), "51 cells"),
-    (lambda n: set_source(n, "x\n" * 21), "code cell 3 has 21 lines, expected at most 20"),
-    (lengthen, "median of 7 lines"),
-    (lambda n: n.cells[1].update(source="prose " * 1000), "% of the characters are prose"),
-    (lambda n: set_source(n, "x" * 5000), "% of the characters are prose"),
-    (lambda n: n.cells[0].metadata.clear(), "0 cells tagged 'parameters'"),
-    (lambda n: n.cells[4].update(execution_count=None), "code cells without outputs"),
-    (lambda n: n.cells[4].outputs.append(new_output("error")), "an output is an error"),
-    (lambda n: n.metadata.update(widgets={}), "widget state"),
-    (lambda n: n.cells[4].outputs.append(new_output("display_data", {WIDGET: {}})), "widget state"),
-    (lambda n: n.cells[4].outputs.append(picture(1_600_000)), "1.61 MB, expected less than 1.5 MB"),
-    (lambda n: n.cells[4].update(source="print(1)"), "not those of this code; renew them: kdnb run 03 --profile lite"),
-])
+@pytest.mark.parametrize(
+    ("harm", "complaint"),
+    [
+        (lambda n: n.cells.pop(1) and n.cells.__delitem__(slice(10, None, 2)), "expected 25 to 45"),
+        (lambda n: n.cells.extend([new_markdown_cell("x") for _ in range(20)]), "51 cells"),
+        (lambda n: set_source(n, "x\n" * 21), "code cell 3 has 21 lines, expected at most 20"),
+        (lengthen, "median of 7 lines"),
+        (lambda n: n.cells[1].update(source="prose " * 1000), "% of the characters are prose"),
+        (lambda n: set_source(n, "x" * 5000), "% of the characters are prose"),
+        (lambda n: n.cells[0].metadata.clear(), "0 cells tagged 'parameters'"),
+        (lambda n: n.cells[4].update(execution_count=None), "code cells without outputs"),
+        (lambda n: n.cells[4].outputs.append(new_output("error")), "an output is an error"),
+        (lambda n: n.metadata.update(widgets={}), "widget state"),
+        (lambda n: n.cells[4].outputs.append(new_output("display_data", {WIDGET: {}})), "widget state"),
+        (lambda n: n.cells[4].outputs.append(picture(1_600_000)), "1.61 MB, expected less than 1.5 MB"),
+        (
+            lambda n: n.cells[4].update(source="print(1)"),
+            "not those of this code; renew them: kdnb run 03 --profile lite",
+        ),
+    ],
+)
 def test_shape(harm, complaint):
     notebook = lesson()
     assert check_shape(notebook, "03") == []
@@ -398,6 +454,7 @@ def test_the_hash_ignores_prose_and_injected_parameters():
 
 
 # --- the other commands -----------------------------------------------------------------------------------------
+
 
 def test_commands_pass_on_what_they_are_given(monkeypatch):
     calls = []
@@ -429,6 +486,6 @@ def test_no_notebooks_folder(tmp_path, monkeypatch):
 
 def test_numbers_in_summary_come_from_the_replicates_folder(executed):
     root, _ = executed
-    folder, = (root / "results").iterdir()
+    (folder,) = (root / "results").iterdir()
     with np.load(folder / "replicates.npz") as file:
         assert np.array_equal(file["distilled_vs_baseline"], np.full(20, 14.0))

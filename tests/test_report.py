@@ -18,11 +18,25 @@ def make_run(results, seed, gain, profile="lite", project="03_toy", data=None, s
     """A finished run in which the distilled arm beats the baseline by `gain` on every test item."""
     run = Run.start(project, profile, seed, results, {"steps": 3}, data)
     better = paired_bootstrap(mean_metric(np.full(9, 60.0)), mean_metric(np.full(9, 60.0 + gain)), 9, 20)
-    arms = {"teacher": {"mAP50": 90.0, "params": 1_760_000, "flops": 2.5e9, "latency_ms": 7.25, "size_mb": 7.1,
-                        "train_s": 84, "steps": 300},
-            "baseline": {"mAP50": 60.0 + seed, "mAP75": float("nan"), **baseline},
-            "distilled": {"mAP50": 60.0 + gain, "mAP75": 50.0, "params": 540_000, "per_class": {"car": 1.0},
-                          **(student or {})}}
+    arms = {
+        "teacher": {
+            "mAP50": 90.0,
+            "params": 1_760_000,
+            "flops": 2.5e9,
+            "latency_ms": 7.25,
+            "size_mb": 7.1,
+            "train_s": 84,
+            "steps": 300,
+        },
+        "baseline": {"mAP50": 60.0 + seed, "mAP75": float("nan"), **baseline},
+        "distilled": {
+            "mAP50": 60.0 + gain,
+            "mAP75": 50.0,
+            "params": 540_000,
+            "per_class": {"car": 1.0},
+            **(student or {}),
+        },
+    }
     run.save_metrics("mAP50", True, arms, {"distilled_vs_baseline": better})
     return run.folder
 
@@ -45,15 +59,27 @@ def test_three_seeds_by_hand(tmp_path):
     text = markdown.read_text()
     assert (markdown.name, page.name) == ("voc.md", "voc.html")
     header, rows = table(text, "arm")
-    assert header == ["arm", "mAP50", "mAP75", "parameters", "FLOPs", "latency, ms", "file, MB", "training, CPU s",
-                      "steps"]
-    assert rows == [["teacher", "90.00 (90.00 to 90.00)", "–", "1.76 M", "2.5 G", "7.25", "7.1", "84", "300"],
-                    ["baseline", "61.00 (60.00 to 62.00)", *"–––––––"],
-                    ["distilled", "72.00 (70.00 to 74.00)", "50.00 (50.00 to 50.00)", "540 k", *"–––––"]]
+    assert header == [
+        "arm",
+        "mAP50",
+        "mAP75",
+        "parameters",
+        "FLOPs",
+        "latency, ms",
+        "file, MB",
+        "training, CPU s",
+        "steps",
+    ]
+    assert rows == [
+        ["teacher", "90.00 (90.00 to 90.00)", "–", "1.76 M", "2.5 G", "7.25", "7.1", "84", "300"],
+        ["baseline", "61.00 (60.00 to 62.00)", *"–––––––"],
+        ["distilled", "72.00 (70.00 to 74.00)", "50.00 (50.00 to 50.00)", "540 k", *"–––––"],
+    ]
     header, rows = table(text, "comparison")
     # no noise between items, so the interval is that of three draws from 10, 12, 14: all three alike in 1 of 27
-    assert rows == [["distilled vs baseline", "+12.00", "+10.00 to +14.00", "+10.00 to +14.00", "BEATS",
-                     "+10.00, +12.00, +14.00"]]
+    assert rows == [
+        ["distilled vs baseline", "+12.00", "+10.00 to +14.00", "+10.00 to +14.00", "BEATS", "+10.00, +12.00, +14.00"]
+    ]
     assert "## 03_toy, lite, drawn data" in text and "Seeds: 0, 1, 2." in text and "higher is better" in text
     assert "Careful" not in text
 
@@ -65,8 +91,13 @@ def test_projects_profiles_and_data_stay_apart(tmp_path):
     make_run(tmp_path, 3, 40, data=tmp_path / "VOCdevkit")
     text = report([tmp_path], tmp_path / "all")[0].read_text()
     titles = [line for line in text.splitlines() if line.startswith("## ")]
-    assert titles == ["## All projects", "## 03_toy, lite, data VOCdevkit", "## 03_toy, lite, drawn data",
-                      "## 03_toy, smoke, drawn data", "## 05_toy, lite, drawn data"]
+    assert titles == [
+        "## All projects",
+        "## 03_toy, lite, data VOCdevkit",
+        "## 03_toy, lite, drawn data",
+        "## 03_toy, smoke, drawn data",
+        "## 05_toy, lite, drawn data",
+    ]
     assert text.count("one seed says nothing about others") == 4
 
 
@@ -126,8 +157,12 @@ def make_loss_run(results):
     """A smoke run of 06 in which distilling lowers the loss of every item by a quarter."""
     run = Run.start("06_car_5fold_kd", "smoke", 0, results, {"steps": 3})
     lower = paired_bootstrap(mean_metric(np.full(9, 0.9)), mean_metric(np.full(9, 0.65)), 9, 20, higher_is_better=False)
-    arms = {"teacher": {"log_loss": 0.6, "params": 1_000_000}, "ensemble": {"log_loss": 0.4, "params": 5_000_000},
-            "baseline": {"log_loss": 0.9}, "distilled": {"log_loss": 0.65, "params": 1_000_000}}
+    arms = {
+        "teacher": {"log_loss": 0.6, "params": 1_000_000},
+        "ensemble": {"log_loss": 0.4, "params": 5_000_000},
+        "baseline": {"log_loss": 0.9},
+        "distilled": {"log_loss": 0.65, "params": 1_000_000},
+    }
     run.save_metrics("log_loss", False, arms, {"distilled_vs_baseline": lower})
     return run.folder
 
@@ -159,20 +194,30 @@ def test_the_page_is_complete_and_accessible(tmp_path):
     assert headers.count("row") == 4 and headers.count("col") == 10 + 6
 
 
-@pytest.mark.parametrize(("harm", "message"), [
-    (lambda folder: (folder / "metrics.json").unlink(), "has no metrics.json; expected the results folder"),
-    (lambda folder: (folder / "metrics.json").write_text("{"), "metrics.json is malformed: Expecting property name"),
-    (lambda folder: (folder / "metrics.json").write_text("[]"), "metrics.json is malformed"),
-    (lambda folder: edit(folder, lambda m: m.pop("primary")), "metrics.json is malformed: primary: Field required"),
-    (lambda folder: edit(folder, lambda m: m.update(arms=3)), "metrics.json is malformed: arms: "),
-    (lambda folder: edit(folder, lambda m: m["arms"]["teacher"].clear()), "arm 'teacher' lacks the primary metric"),
-    (lambda folder: edit(folder, lambda m: m["comparisons"]["distilled_vs_baseline"].update(verdict="WINS")),
-     "comparisons.distilled_vs_baseline.verdict"),
-    (lambda folder: (folder / "replicates.npz").unlink(), "replicates.npz does not hold the replicates"),
-    (lambda folder: (folder / "replicates.npz").write_bytes(b"PK"), "replicates.npz does not hold the replicates"),
-    (lambda folder: edit(folder, lambda m: m["comparisons"].update(x=m["comparisons"]["distilled_vs_baseline"])),
-     "replicates.npz does not hold the replicates"),
-])
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (lambda folder: (folder / "metrics.json").unlink(), "has no metrics.json; expected the results folder"),
+        (
+            lambda folder: (folder / "metrics.json").write_text("{"),
+            "metrics.json is malformed: Expecting property name",
+        ),
+        (lambda folder: (folder / "metrics.json").write_text("[]"), "metrics.json is malformed"),
+        (lambda folder: edit(folder, lambda m: m.pop("primary")), "metrics.json is malformed: primary: Field required"),
+        (lambda folder: edit(folder, lambda m: m.update(arms=3)), "metrics.json is malformed: arms: "),
+        (lambda folder: edit(folder, lambda m: m["arms"]["teacher"].clear()), "arm 'teacher' lacks the primary metric"),
+        (
+            lambda folder: edit(folder, lambda m: m["comparisons"]["distilled_vs_baseline"].update(verdict="WINS")),
+            "comparisons.distilled_vs_baseline.verdict",
+        ),
+        (lambda folder: (folder / "replicates.npz").unlink(), "replicates.npz does not hold the replicates"),
+        (lambda folder: (folder / "replicates.npz").write_bytes(b"PK"), "replicates.npz does not hold the replicates"),
+        (
+            lambda folder: edit(folder, lambda m: m["comparisons"].update(x=m["comparisons"]["distilled_vs_baseline"])),
+            "replicates.npz does not hold the replicates",
+        ),
+    ],
+)
 def test_a_broken_folder_is_named(tmp_path, harm, message):
     folder = make_run(tmp_path, 0, 10)
     harm(folder)
@@ -221,9 +266,11 @@ def test_what_was_written_is_read_back(tmp_path):
 
 def test_summary_lines(tmp_path):
     folder = make_run(tmp_path, 0, 10)
-    executions = [Executed("03_toy", "lite", 0, 61.7, folder / "notebook.ipynb", folder),
-                  Executed("07_board", "lite", 0, 2.2, tmp_path / "executed.ipynb"),
-                  Executed("09_bad", "lite", 0, 1.0, tmp_path / "failed.ipynb", folder, "ValueError: x")]
+    executions = [
+        Executed("03_toy", "lite", 0, 61.7, folder / "notebook.ipynb", folder),
+        Executed("07_board", "lite", 0, 2.2, tmp_path / "executed.ipynb"),
+        Executed("09_bad", "lite", 0, 1.0, tmp_path / "failed.ipynb", folder, "ValueError: x"),
+    ]
     rows = [line.split() for line in summary_table(executions).splitlines()[2:]]
     assert rows[0][:8] == ["03_toy", "0", "mAP50", "90.00", "60.00", "70.00", "BEATS", "62"]
     assert rows[1][:8] == ["07_board", "0", "–", "–", "–", "–", "–", "2"]

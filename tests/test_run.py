@@ -37,6 +37,7 @@ class Toy(Settings):
 def settings_file(monkeypatch):
     def use(text):
         monkeypatch.setattr(options, "settings_text", lambda project: text)
+
     use(TEXT)
     return use
 
@@ -50,18 +51,28 @@ def test_settings_lie_on_top_of_each_other(settings_file):
         full.steps = 3
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    (TEXT.replace("lite: {}", "lite: {stepz: 3}"),
-     r"unknown setting 'stepz' in settings/toy.yaml \[lite\]; did you mean 'steps'\?"),
-    (TEXT.replace("lite: {}", "lite: {student: {widht: 3}}"),
-     r"unknown setting 'student.widht' in settings/toy.yaml \[lite\]; did you mean 'width'\?"),
-    (TEXT.replace("lite: {}", "lite: {steps: many}"), r"setting 'steps' in settings/toy.yaml \[lite\] is 'many', "
-                                                       "expected a valid integer"),
-    (TEXT.replace("lite: {}", "lite: {steps: yes}"), r"'steps' .* is True, expected a number"),
-    (TEXT.replace("steps: 100, ", ""), r"setting 'steps' is missing in settings/toy.yaml \[lite\]"),
-    (TEXT.replace("lite: {}", "lite: 3"), r"settings/toy.yaml has no block 'lite'"),
-    (TEXT + "  : [", r"settings/toy.yaml:6: not readable as YAML"),
-])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            TEXT.replace("lite: {}", "lite: {stepz: 3}"),
+            r"unknown setting 'stepz' in settings/toy.yaml \[lite\]; did you mean 'steps'\?",
+        ),
+        (
+            TEXT.replace("lite: {}", "lite: {student: {widht: 3}}"),
+            r"unknown setting 'student.widht' in settings/toy.yaml \[lite\]; did you mean 'width'\?",
+        ),
+        (
+            TEXT.replace("lite: {}", "lite: {steps: many}"),
+            r"setting 'steps' in settings/toy.yaml \[lite\] is 'many', "
+            "expected a valid integer",
+        ),
+        (TEXT.replace("lite: {}", "lite: {steps: yes}"), r"'steps' .* is True, expected a number"),
+        (TEXT.replace("steps: 100, ", ""), r"setting 'steps' is missing in settings/toy.yaml \[lite\]"),
+        (TEXT.replace("lite: {}", "lite: 3"), r"settings/toy.yaml has no block 'lite'"),
+        (TEXT + "  : [", r"settings/toy.yaml:6: not readable as YAML"),
+    ],
+)
 def test_a_wrong_setting_is_named_in_one_line(settings_file, text, message):
     settings_file(text)
     with pytest.raises(InputError, match=message) as caught:
@@ -84,12 +95,24 @@ def test_missing_settings_file():
 GOOD = {"PROFILE": "lite", "SEED": 0, "DATA": None, "RESULTS": "results", "ABLATIONS": False}
 
 
-@pytest.mark.parametrize(("name", "value", "expected"), [
-    ("PROFILE", "light", "one of 'smoke', 'lite', 'full'"), ("PROFILE", 3, "one of"), ("PROFILE", ["lite"], "one of"),
-    ("SEED", "1", "int"), ("SEED", 1.0, "int"), ("SEED", True, "int"), ("SEED", -1, ">= 0"),
-    ("DATA", 3, "path"), ("DATA", "/no/such/folder", "which does not exist"), ("RESULTS", None, "folder"),
-    ("RESULTS", "", "folder"), ("ABLATIONS", 1, "bool"), ("ABLATIONS", "False", "bool"),
-])
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("PROFILE", "light", "one of 'smoke', 'lite', 'full'"),
+        ("PROFILE", 3, "one of"),
+        ("PROFILE", ["lite"], "one of"),
+        ("SEED", "1", "int"),
+        ("SEED", 1.0, "int"),
+        ("SEED", True, "int"),
+        ("SEED", -1, ">= 0"),
+        ("DATA", 3, "path"),
+        ("DATA", "/no/such/folder", "which does not exist"),
+        ("RESULTS", None, "folder"),
+        ("RESULTS", "", "folder"),
+        ("ABLATIONS", 1, "bool"),
+        ("ABLATIONS", "False", "bool"),
+    ],
+)
 def test_parameters_of_a_wrong_type_are_refused(name, value, expected):
     check_parameters(**GOOD)
     with pytest.raises(InputError) as caught:
@@ -116,8 +139,9 @@ def test_threads_from_the_environment(monkeypatch):
 
 
 def start(tmp_path, **changes):
-    return Run.start(**{"project": "03_toy", "profile": "smoke", "seed": 7, "results": tmp_path,
-                        "settings": {"steps": 4}, **changes})
+    return Run.start(
+        **{"project": "03_toy", "profile": "smoke", "seed": 7, "results": tmp_path, "settings": {"steps": 4}, **changes}
+    )
 
 
 def test_folder_names_are_unique_within_a_second(tmp_path):
@@ -165,22 +189,51 @@ def test_figure(tmp_path):
 
 def save_toy_metrics(run, **changes):
     better = paired_bootstrap(mean_metric(np.zeros(20)), mean_metric(np.ones(20)), 20, 50)
-    arms = {"teacher": {"mAP50": np.float32(90.5), "params": torch.tensor(7), "steps": 3, "loss": float("nan")},
-            "baseline": {"mAP50": 60.0}, "distilled": {"mAP50": 61.0}}
-    return run.save_metrics(**{"primary": "mAP50", "higher_is_better": True, "arms": arms,
-                               "comparisons": {"distilled_vs_baseline": better}, **changes})
+    arms = {
+        "teacher": {"mAP50": np.float32(90.5), "params": torch.tensor(7), "steps": 3, "loss": float("nan")},
+        "baseline": {"mAP50": 60.0},
+        "distilled": {"mAP50": 61.0},
+    }
+    return run.save_metrics(
+        **{
+            "primary": "mAP50",
+            "higher_is_better": True,
+            "arms": arms,
+            "comparisons": {"distilled_vs_baseline": better},
+            **changes,
+        }
+    )
 
 
 def test_metrics_are_as_designed(tmp_path):
     run = start(tmp_path, data=tmp_path)
     text = save_toy_metrics(run).read_text()
     metrics = json.loads(text, parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
-    assert list(metrics) == ["project", "profile", "seed", "primary", "higher_is_better", "arms", "comparisons",
-                             "provenance"]
+    assert list(metrics) == [
+        "project",
+        "profile",
+        "seed",
+        "primary",
+        "higher_is_better",
+        "arms",
+        "comparisons",
+        "provenance",
+    ]
     assert metrics["arms"]["teacher"] == {"mAP50": 90.5, "params": 7, "steps": 3, "loss": None}
     assert metrics["comparisons"] == {"distilled_vs_baseline": {"delta": 1.0, "ci95": [1.0, 1.0], "verdict": "BEATS"}}
-    assert {"kdnb", "python", "torch", "torchvision", "cpus", "threads", "device", "date", "commit",
-            "settings_sha256", "data"} == set(metrics["provenance"])
+    assert {
+        "kdnb",
+        "python",
+        "torch",
+        "torchvision",
+        "cpus",
+        "threads",
+        "device",
+        "date",
+        "commit",
+        "settings_sha256",
+        "data",
+    } == set(metrics["provenance"])
     assert metrics["provenance"]["data"] == tmp_path.name
     with np.load(run.folder / "replicates.npz") as replicates:
         assert np.array_equal(replicates["distilled_vs_baseline"], np.ones(50))

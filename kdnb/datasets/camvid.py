@@ -25,16 +25,40 @@ from kdnb.datasets.voc import read_image
 from kdnb.errors import InputError
 from kdnb.world.camvid_classes import CLASSES, COLOURS, SEGNET_GROUPS, VOID
 
-__all__ = ["CITYSCAPES", "CLASSES", "COLOURS", "PALETTE", "SEGNET_GROUPS", "SPLITS", "VOID", "CamVid", "CamVidReport",
-           "check_camvid", "decode_colours"]
+__all__ = [
+    "CITYSCAPES",
+    "CLASSES",
+    "COLOURS",
+    "PALETTE",
+    "SEGNET_GROUPS",
+    "SPLITS",
+    "VOID",
+    "CamVid",
+    "CamVidReport",
+    "check_camvid",
+    "decode_colours",
+]
 
 # RGB to draw the 11 classes and void with. CamVid's own colours run together for colour-blind eyes; these were searched
 # so that any two are at least 30 apart in CIELAB for normal sight, protanopia, deuteranopia and tritanopia (Machado et
 # al. 2009).
-PALETTE = np.array([
-    (65, 203, 255), (145, 147, 107), (246, 241, 142), (80, 5, 140), (197, 93, 165), (35, 81, 73), (205, 84, 0),
-    (88, 48, 0), (27, 111, 255), (209, 255, 255), (236, 186, 0), (0, 0, 0),
-], np.uint8)  # fmt: skip
+PALETTE = np.array(
+    [
+        (65, 203, 255),
+        (145, 147, 107),
+        (246, 241, 142),
+        (80, 5, 140),
+        (197, 93, 165),
+        (35, 81, 73),
+        (205, 84, 0),
+        (88, 48, 0),
+        (27, 111, 255),
+        (209, 255, 255),
+        (236, 186, 0),
+        (0, 0, 0),
+    ],
+    np.uint8,
+)
 
 
 class CamVid(torch.utils.data.Dataset):
@@ -69,16 +93,21 @@ class CamVid(torch.utils.data.Dataset):
 
     def __getitem__(self, index):
         image, label = read_frame(self.frames[index], self.layout)
-        return {"image": torch.from_numpy(image).permute(2, 0, 1).contiguous(),
-                "label": torch.from_numpy(label.astype(np.int64)), "name": self.frames[index].name}  # fmt: skip
+        return {
+            "image": torch.from_numpy(image).permute(2, 0, 1).contiguous(),
+            "label": torch.from_numpy(label.astype(np.int64)),
+            "name": self.frames[index].name,
+        }
 
 
 def read_frame(frame: Frame, layout: str) -> tuple[np.ndarray, np.ndarray]:
     """Image uint8 (H, W, 3) and label uint8 (H, W). Raises InputError for either, and when their sizes differ."""
     image, label = read_image(frame.image, "PNG"), read_label(frame.label, layout)
     if image.shape[:2] != label.shape:
-        raise InputError(f"{frame.label}: {label.shape[1]} x {label.shape[0]} pixels, expected {image.shape[1]} x "
-                         f"{image.shape[0]} as the image {frame.image}")
+        raise InputError(
+            f"{frame.label}: {label.shape[1]} x {label.shape[0]} pixels, expected {image.shape[1]} x "
+            f"{image.shape[0]} as the image {frame.image}"
+        )
     return image, label
 
 
@@ -96,6 +125,7 @@ def missing_files(frames) -> list[str]:
 
 
 # --- checker ----------------------------------------------------------------------------------------------------
+
 
 @dataclass
 class CamVidReport:
@@ -115,9 +145,12 @@ class CamVidReport:
 
     def summary(self):
         """A table of pixels and frames per class and split, in percent, then every fault on a line of its own."""
-        lines = [f"{self.root} ({self.layout})", f"{'':<12}" + "".join(f"{split:>20}" for split in self.pixels),
-                 f"{'frames':<12}" + "".join(f"{len(counts):>20}" for counts in self.pixels.values()),
-                 f"{'% of':<12}" + f"{'pixels':>11}{'frames':>9}" * len(self.pixels)]  # fmt: skip
+        lines = [
+            f"{self.root} ({self.layout})",
+            f"{'':<12}" + "".join(f"{split:>20}" for split in self.pixels),
+            f"{'frames':<12}" + "".join(f"{len(counts):>20}" for counts in self.pixels.values()),
+            f"{'% of':<12}" + f"{'pixels':>11}{'frames':>9}" * len(self.pixels),
+        ]
         columns = [self.shares(split) for split in self.pixels]
         for k, name in enumerate((*CLASSES, "void")):
             lines.append(f"  {name:<10}" + "".join(f"{share[k]:>11.2f}{frames[k]:>9.0f}" for share, frames in columns))
@@ -144,8 +177,9 @@ def check_camvid(root) -> CamVidReport:
         report.faults += faults + missing
         for frame in frames:
             if frame.name in seen:
-                report.faults.append(f"{frame.where}frame {frame.name} of {split} is in {seen[frame.name]} too, "
-                                     "expected disjoint splits")
+                report.faults.append(
+                    f"{frame.where}frame {frame.name} of {split} is in {seen[frame.name]} too, expected disjoint splits"
+                )
             seen.setdefault(frame.name, split)
         _count(report, split, [frame for frame in frames if frame.image.is_file() and frame.label.is_file()])
     report.faults += _without_label(report.root, report.layout, seen) + _colour_faults(report.root, report.layout)
@@ -168,9 +202,11 @@ def _count(report, split, frames):
 
 def _without_label(root, layout, listed):
     """Images that lie there without a label and are in no list; the lists' own are reported already."""
-    pairs = {"segnet": [(root / split, root / f"{split}annot", "") for split in SPLITS],
-             "colour": [(root / STILLS, root / LABELS, "_L")],
-             "kitti": [(root / "training" / "image_2", root / "training" / "semantic", "")]}[layout]  # fmt: skip
+    pairs = {
+        "segnet": [(root / split, root / f"{split}annot", "") for split in SPLITS],
+        "colour": [(root / STILLS, root / LABELS, "_L")],
+        "kitti": [(root / "training" / "image_2", root / "training" / "semantic", "")],
+    }[layout]
     faults = []
     for images, labels, ending in pairs:
         for image in sorted(images.glob("[!.]*.png")):

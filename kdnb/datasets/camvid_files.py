@@ -19,10 +19,26 @@ SPLITS = ("train", "val", "test")
 STILLS, LABELS = "701_StillsRaw_full", "LabeledApproved_full"
 # Cityscapes' ids; those that its own evaluation ignores are void, and so is the rest
 CITYSCAPES = {
-    7: "road", 8: "pavement", 11: "building", 12: "building", 13: "fence", 17: "pole", 19: "sign", 20: "sign",
-    21: "tree", 22: "tree", 23: "sky", 24: "pedestrian", 25: "bicyclist", 26: "car", 27: "car", 28: "car", 31: "car",
-    32: "bicyclist", 33: "bicyclist",
-}  # fmt: skip
+    7: "road",
+    8: "pavement",
+    11: "building",
+    12: "building",
+    13: "fence",
+    17: "pole",
+    19: "sign",
+    20: "sign",
+    21: "tree",
+    22: "tree",
+    23: "sky",
+    24: "pedestrian",
+    25: "bicyclist",
+    26: "car",
+    27: "car",
+    28: "car",
+    31: "car",
+    32: "bicyclist",
+    33: "bicyclist",
+}
 CITYSCAPES_IDS = (*range(34), 255)  # 255 is -1, a licence plate, in 8 bits
 KITTI_CUT = (0.7, 0.8)  # of the sorted names: the first 70 % are train, the next 10 % val, the last 20 % test
 
@@ -43,6 +59,7 @@ class Frame:
 
 # --- layouts and lists ------------------------------------------------------------------------------------------
 
+
 def find_root(data) -> tuple[Path, str]:
     """The root and its layout, given the root or a folder that holds it as ``CamVid/``. Raises InputError if none."""
     for root in (Path(data), Path(data) / "CamVid"):
@@ -53,14 +70,17 @@ def find_root(data) -> tuple[Path, str]:
         if (root / "training" / "semantic").is_dir():
             return root, "kitti"
     found = "a folder" if Path(data).is_dir() else "a file" if Path(data).exists() else "nothing"
-    raise InputError(f"{data}: found {found}, expected a CamVid root with trainannot/ (SegNet), {LABELS}/ (the "
-                     "original) or training/semantic/ (KITTI) in it")
+    raise InputError(
+        f"{data}: found {found}, expected a CamVid root with trainannot/ (SegNet), {LABELS}/ (the "
+        "original) or training/semantic/ (KITTI) in it"
+    )
 
 
 def splits_of(root: Path) -> list[str]:
     """Splits that a root has, by a list or a folder of labels; all three where a rule makes them."""
-    return [split for split in SPLITS
-            if (root / f"{split}.txt").is_file() or (root / f"{split}annot").is_dir()] or list(SPLITS)  # fmt: skip
+    return [
+        split for split in SPLITS if (root / f"{split}.txt").is_file() or (root / f"{split}annot").is_dir()
+    ] or list(SPLITS)
 
 
 def list_frames(root: Path, layout: str, split: str) -> tuple[list[Frame], list[str]]:
@@ -126,8 +146,10 @@ def _original_frames(root, split):
         name = label.stem.removesuffix("_L")
         found = original_split(name)
         if found is None:
-            raise InputError(f"{label}: of none of CamVid's four drives, expected {root / split}.txt with a line "
-                             "'image label' per frame")
+            raise InputError(
+                f"{label}: of none of CamVid's four drives, expected {root / split}.txt with a line "
+                "'image label' per frame"
+            )
         if found == split:
             frames.append(Frame(name, root / STILLS / f"{name}.png", label))
     if not frames:
@@ -142,13 +164,18 @@ def _kitti_frames(root, split):
     place = SPLITS.index(split)
     chosen = names[cuts[place] : cuts[place + 1]]
     if not chosen:
-        raise InputError(f"{root / 'training' / 'semantic'}: {len(names)} labels, none of them left for {split}, "
-                         "expected at least 10")
-    return [Frame(name, root / "training" / "image_2" / f"{name}.png", root / "training" / "semantic" / f"{name}.png")
-            for name in chosen]  # fmt: skip
+        raise InputError(
+            f"{root / 'training' / 'semantic'}: {len(names)} labels, none of them left for {split}, "
+            "expected at least 10"
+        )
+    return [
+        Frame(name, root / "training" / "image_2" / f"{name}.png", root / "training" / "semantic" / f"{name}.png")
+        for name in chosen
+    ]
 
 
 # --- labels -----------------------------------------------------------------------------------------------------
+
 
 def read_label(path, layout: str = "segnet") -> np.ndarray:
     """A label as uint8 (H, W), ids 0 to 10 and ``VOID``.
@@ -178,8 +205,10 @@ def decode_colours(array: np.ndarray, path) -> np.ndarray:
     unknown = _SORTED[place] != code
     if unknown.any():
         y, x = np.argwhere(unknown)[0].tolist()
-        raise InputError(f"{path}: pixel ({x}, {y}) has colour {tuple(array[y, x].tolist())}, expected one of CamVid's "
-                         f"{len(COLOURS)}; {int(unknown.sum())} such pixels")
+        raise InputError(
+            f"{path}: pixel ({x}, {y}) has colour {tuple(array[y, x].tolist())}, expected one of CamVid's "
+            f"{len(COLOURS)}; {int(unknown.sum())} such pixels"
+        )
     return _IDS[place]
 
 

@@ -55,8 +55,11 @@ def _rows(path, ids, classes, probabilities):
 
 def check_rows(path, ids, values, lines=None):
     """Raise InputError for the first row with NaN, an infinite or negative value, or with nothing but zeros."""
-    faults = (("NaN or an infinite value", ~np.isfinite(values).all(1)), ("a negative value", (values < 0).any(1)),
-              ("only zeros", ~(values != 0).any(1)))  # fmt: skip
+    faults = (
+        ("NaN or an infinite value", ~np.isfinite(values).all(1)),
+        ("a negative value", (values < 0).any(1)),
+        ("only zeros", ~(values != 0).any(1)),
+    )
     for what, bad in faults:
         rows = np.flatnonzero(bad)
         if len(rows):
@@ -95,8 +98,9 @@ def _no_number(table, ids, places):
             try:
                 float(row[k])
             except ValueError:
-                return InputError(f"{table.path}:{line}: row {name}, column {table.header[k]} is {row[k]!r}, expected "
-                                  "a number")
+                return InputError(
+                    f"{table.path}:{line}: row {name}, column {table.header[k]} is {row[k]!r}, expected a number"
+                )
 
 
 def check_submission(path, sample):

@@ -45,9 +45,15 @@ class CarViews(Dataset):
             missing constants; a file that is no picture, when it is read.
     """
 
-    def __init__(self, items: Sequence[tuple[Path | str, int | None]], size: tuple[int, int], experiment: str = "D",
-                 labelled: Iterable[int] | None = None, constants: tuple[Tensor, Tensor] | None = None,
-                 keep: bool = True):  # fmt: skip
+    def __init__(
+        self,
+        items: Sequence[tuple[Path | str, int | None]],
+        size: tuple[int, int],
+        experiment: str = "D",
+        labelled: Iterable[int] | None = None,
+        constants: tuple[Tensor, Tensor] | None = None,
+        keep: bool = True,
+    ):
         self.items, self.size, self.keep = list(items), tuple(size), keep
         if len(self.size) != 2 or min(self.size) < 1:
             raise InputError(f"size is {self.size}, expected (height, width) in pixels")
@@ -83,8 +89,15 @@ class CarViews(Dataset):
         picture, numbers = self.read(index)
         known = label is not None and label >= 0 and (self.labelled is None or index in self.labelled)
         image = to_tensor(seen(picture, self.size, index, view))
-        return {"id": self.ids[index], "view": view, "image": image, "meta": self.standardised(numbers),
-                "label": int(label) if known else -1, "labelled": known, "index": index}  # fmt: skip
+        return {
+            "id": self.ids[index],
+            "view": view,
+            "image": image,
+            "meta": self.standardised(numbers),
+            "label": int(label) if known else -1,
+            "labelled": known,
+            "index": index,
+        }
 
     def read(self, index: int) -> tuple[Image.Image, list[float]]:
         """The picture as it is kept, and (aspect, red, green, blue) of the original."""
@@ -173,8 +186,9 @@ def colour_matrix(brightness: float, contrast: float, saturation: float) -> tupl
     gain = brightness * contrast
     offset = 127.5 * (1 - contrast)
     grey = [(1 - saturation) * share * gain for share in (0.299, 0.587, 0.114)]  # of luma, ITU-R BT.601
-    rows = [[value + (saturation * gain if row == column else 0) for column, value in enumerate(grey)]
-            for row in range(3)]  # fmt: skip
+    rows = [
+        [value + (saturation * gain if row == column else 0) for column, value in enumerate(grey)] for row in range(3)
+    ]
     return tuple(number for row in rows for number in (*row, offset))
 
 
@@ -186,8 +200,9 @@ def warped(picture: Image.Image, size: tuple[int, int], place: tuple, flip: bool
     # from pixels of the view to -1..1, through ``place``, to pixels of the picture
     across = (a * half_w * 2 / width, b * half_w * 2 / height, half_w * (1 + c - a - b))
     along = (d * half_h * 2 / width, e * half_h * 2 / height, half_h * (1 + f - d - e))
-    view = picture.transform((width, height), Image.Transform.AFFINE, (*across, *along), Image.Resampling.NEAREST,
-                             fillcolor=BEYOND)  # fmt: skip
+    view = picture.transform(
+        (width, height), Image.Transform.AFFINE, (*across, *along), Image.Resampling.NEAREST, fillcolor=BEYOND
+    )
     return view.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else view
 
 

@@ -79,6 +79,7 @@ def describe(image: torch.Tensor) -> dict:
 
 # --- checker ----------------------------------------------------------------------------------------------------
 
+
 @dataclass
 class CarsReport:
     """What :func:`check_cars` found: images per class, how many are grey, and ``faults``, one line each."""
@@ -94,10 +95,13 @@ class CarsReport:
     def summary(self):
         """Counts, then every fault on a line of its own."""
         counts = list(self.images.values()) or [0]
-        lines = [str(self.root), f"{'classes':<14}{len(self.images):>8}   of which {self.pairs} pairs count as one",
-                 f"{'train images':<14}{sum(counts):>8}   {min(counts)} to {max(counts)} a class",
-                 f"{'test images':<14}{self.test:>8}   {'with' if self.has_solution else 'without'} solution.csv",
-                 f"{'grey':<14}{self.grey:>8}"]  # fmt: skip
+        lines = [
+            str(self.root),
+            f"{'classes':<14}{len(self.images):>8}   of which {self.pairs} pairs count as one",
+            f"{'train images':<14}{sum(counts):>8}   {min(counts)} to {max(counts)} a class",
+            f"{'test images':<14}{self.test:>8}   {'with' if self.has_solution else 'without'} solution.csv",
+            f"{'grey':<14}{self.grey:>8}",
+        ]
         return "\n".join([*lines, *self.faults, f"{len(self.faults)} faults"])
 
 

@@ -52,6 +52,7 @@ def some(names, most: int = 5) -> str:
 
 # --- roots ------------------------------------------------------------------------------------------------------
 
+
 def find_root(place) -> Path:
     """The folder with train/, given itself, a folder that holds it as ``open/``, or the competition's ``open.zip``.
 
@@ -87,6 +88,7 @@ def _unpacked(archive: Path) -> Path:
 
 # --- CSV --------------------------------------------------------------------------------------------------------
 
+
 @dataclass
 class Table:
     """A CSV file: ``header`` (NFC) and ``rows``, each a list of as many texts; ``lines``: the rows' line numbers."""
@@ -114,8 +116,9 @@ def read_table(path) -> Table:
             rows, lines = [], []
             for row in reader:
                 if row and len(row) != len(header):
-                    raise InputError(f"{path}:{reader.line_num}: {len(row)} values, expected {len(header)} as in the "
-                                     "header")
+                    raise InputError(
+                        f"{path}:{reader.line_num}: {len(row)} values, expected {len(header)} as in the header"
+                    )
                 if row:
                     rows.append(row)
                     lines.append(reader.line_num)
@@ -150,6 +153,7 @@ def require_once(path, what, names, expected=None):
 
 # --- the parts of a root ----------------------------------------------------------------------------------------
 
+
 def class_folders(root: Path) -> dict[str, list[Path]]:
     """{class name: its images, sorted}; folders whose names differ in their Unicode form alone are one class.
 
@@ -183,8 +187,11 @@ def class_names(root: Path, folders: dict) -> list[str]:
 
 def too_small(root: Path, folders: dict) -> list[str]:
     """A fault for each class with fewer than FEWEST images."""
-    return [f"{root / 'train' / name}: {len(paths)} images, expected at least {FEWEST}"
-            for name, paths in folders.items() if len(paths) < FEWEST]  # fmt: skip
+    return [
+        f"{root / 'train' / name}: {len(paths)} images, expected at least {FEWEST}"
+        for name, paths in folders.items()
+        if len(paths) < FEWEST
+    ]
 
 
 def listed_images(root: Path) -> dict[str, Path]:

@@ -28,8 +28,20 @@ from kdnb.datasets.voc import read_image
 from kdnb.errors import InputError
 from kdnb.world.phrases import USUAL_SIDE, coloured, size_word
 
-__all__ = ["COCORegionText", "COCOReport", "Region", "RegionViews", "VIEWS", "category_text", "check_coco", "collate",
-           "download_coco", "find_coco", "full_text", "side_in"]  # fmt: skip
+__all__ = [
+    "COCORegionText",
+    "COCOReport",
+    "Region",
+    "RegionViews",
+    "VIEWS",
+    "category_text",
+    "check_coco",
+    "collate",
+    "download_coco",
+    "find_coco",
+    "full_text",
+    "side_in",
+]
 
 HOST = "http://images.cocodataset.org"
 ARCHIVES = {  # path on HOST, MD5
@@ -82,8 +94,15 @@ class COCORegionText:
         InputError: no COCO root, an unknown split, a picture that is not on disk, every fault of the JSON.
     """
 
-    def __init__(self, root, split: str = "train", min_side: float = 20, min_visible: float = 0.5,
-                 context: float = 1.2, keep_in_memory: bool = False):  # fmt: skip
+    def __init__(
+        self,
+        root,
+        split: str = "train",
+        min_side: float = 20,
+        min_visible: float = 0.5,
+        context: float = 1.2,
+        keep_in_memory: bool = False,
+    ):
         if split not in SPLITS:
             raise InputError(f"split is {split!r}, expected one of {', '.join(SPLITS)}")
         self.root, self.split, self.context, self.keep_in_memory = find_coco(root), split, context, keep_in_memory
@@ -99,10 +118,17 @@ class COCORegionText:
             if why:
                 self.dropped[why] += 1
                 continue
-            self.regions.append(Region(
-                f"{split}/{instance.id}", instance.image_id, image_path(self.root, split, picture.file_name),
-                instance.box, instance.category, size_word(instance.area, picture.width, picture.height),
-                instance.attributes))  # fmt: skip
+            self.regions.append(
+                Region(
+                    f"{split}/{instance.id}",
+                    instance.image_id,
+                    image_path(self.root, split, picture.file_name),
+                    instance.box,
+                    instance.category,
+                    size_word(instance.area, picture.width, picture.height),
+                    instance.attributes,
+                )
+            )
         self._sizes = {number: (p.width, p.height) for number, p in content.pictures.items()}
         self._pictures, self._captions = {}, None
 
@@ -151,9 +177,12 @@ def missing_pictures(root, split, content: Instances) -> list[str]:
     """A line for each listed picture that is not on disk: better now than an hour into training."""
     folder = image_path(root, split, "x").parent
     there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    return [f"{folder / picture.file_name}: no such image, expected one for every entry of 'images' in "
-            f"{instances_path(root, split).name}" for picture in content.pictures.values()
-            if picture.file_name not in there]  # fmt: skip
+    return [
+        f"{folder / picture.file_name}: no such image, expected one for every entry of 'images' in "
+        f"{instances_path(root, split).name}"
+        for picture in content.pictures.values()
+        if picture.file_name not in there
+    ]
 
 
 def _size_fault(path, size, image):
@@ -178,13 +207,19 @@ class COCOReport:
         """A table of instances per category and split, then every fault on a line of its own."""
         splits = list(self.images)
         names = sorted({name for counts in self.counts.values() for name in counts})
-        rows = [("", *splits), ("images", *(self.images[s] for s in splits)),
-                ("captions", *(self.captions[s] for s in splits)), ("crowds", *(self.crowds[s] for s in splits)),
-                ("instances", *(sum(self.counts[s].values()) for s in splits)),
-                *((f"  {name}", *(self.counts[s][name] for s in splits)) for name in names)]  # fmt: skip
+        rows = [
+            ("", *splits),
+            ("images", *(self.images[s] for s in splits)),
+            ("captions", *(self.captions[s] for s in splits)),
+            ("crowds", *(self.crowds[s] for s in splits)),
+            ("instances", *(sum(self.counts[s].values()) for s in splits)),
+            *((f"  {name}", *(self.counts[s][name] for s in splits)) for name in names),
+        ]
         widths = [max(len(str(row[i])) for row in rows) for i in range(len(splits) + 1)]
-        lines = [f"{row[0]:<{widths[0]}}" + "".join(f"  {v:>{w}}" for v, w in zip(row[1:], widths[1:], strict=True))
-                 for row in rows]  # fmt: skip
+        lines = [
+            f"{row[0]:<{widths[0]}}" + "".join(f"  {v:>{w}}" for v, w in zip(row[1:], widths[1:], strict=True))
+            for row in rows
+        ]
         end = f"{len(self.faults)} fault{'s' * (len(self.faults) != 1)}" if self.faults else "no faults"
         return "\n".join([str(self.root), *lines, *self.faults, end])
 

@@ -227,7 +227,8 @@ def _box(what, bbox, picture, faults):
         return None
     x, y, w, h = bbox
     if min(x, y) < -SLACK or x + w > picture.width + SLACK or y + h > picture.height + SLACK:
-        faults.append(f"{what}, expected a box inside the {picture.width} x {picture.height} picture "
-                      f"{picture.file_name}")
+        faults.append(
+            f"{what}, expected a box inside the {picture.width} x {picture.height} picture {picture.file_name}"
+        )
         return None
     return max(x, 0.0), max(y, 0.0), min(x + w, float(picture.width)), min(y + h, float(picture.height))

@@ -48,8 +48,14 @@ class DetectionViews(Dataset):
         image = item["image"].float() / 255
         if view == "flip":
             image, boxes = image.flip(-1), flip_boxes(boxes, image.shape[-1])
-        return {"id": item["id"], "view": view, "image": image, "boxes": boxes, "labels": labels,
-                "labelled": is_labelled}  # fmt: skip
+        return {
+            "id": item["id"],
+            "view": view,
+            "image": image,
+            "boxes": boxes,
+            "labels": labels,
+            "labelled": is_labelled,
+        }
 
 
 def flip_boxes(boxes: Tensor, width: int) -> Tensor:

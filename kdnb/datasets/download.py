@@ -89,9 +89,10 @@ def _fetch(url, part, checksum):
         digest = _digest(part, checksum) if resumed else _hasher(checksum)
         length = int(answer.headers.get("Content-Length") or 0)
         total = have + length if length else None
-        with open(part, "ab" if resumed else "wb") as file, tqdm(
-            total=total, initial=have, unit="B", unit_scale=True, desc=part.stem, disable=None
-        ) as bar:
+        with (
+            open(part, "ab" if resumed else "wb") as file,
+            tqdm(total=total, initial=have, unit="B", unit_scale=True, desc=part.stem, disable=None) as bar,
+        ):
             while block := answer.read(BLOCK):
                 file.write(block)
                 digest.update(block)

@@ -134,8 +134,10 @@ def _names(root, split):
             log.warning("%s has no ImageSets: all %d frames in %s are taken as %s", root, len(names), folder, split)
             return names, [""] * len(names)
     there = "nothing" if not root.exists() else "a folder" if root.is_dir() else "a file"
-    raise InputError(f"{root / 'training' / 'image_2'}: no frames ({root} is {there}), expected a KITTI object root "
-                     f"with training/ in it; get it from {HOME}")  # fmt: skip
+    raise InputError(
+        f"{root / 'training' / 'image_2'}: no frames ({root} is {there}), expected a KITTI object root "
+        f"with training/ in it; get it from {HOME}"
+    )
 
 
 def _side(root, split):

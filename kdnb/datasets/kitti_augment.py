@@ -44,8 +44,9 @@ def see_points(points: np.ndarray, view: View) -> np.ndarray:
 def see_boxes(boxes: np.ndarray, view: View) -> np.ndarray:
     """LiDAR boxes (N, 7) of the view."""
     sign = -1.0 if view.flip else 1.0
-    return np.concatenate([boxes[:, :3] @ view.matrix.T, boxes[:, 3:6] * view.scale,
-                           sign * boxes[:, 6:] + view.turn], 1)  # fmt: skip
+    return np.concatenate(
+        [boxes[:, :3] @ view.matrix.T, boxes[:, 3:6] * view.scale, sign * boxes[:, 6:] + view.turn], 1
+    )
 
 
 def see_image(image: np.ndarray, view: View) -> np.ndarray:

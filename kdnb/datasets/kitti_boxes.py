@@ -29,7 +29,8 @@ def boxes_in_lidar(labels: list[KittiLabel], calibration: Calibration) -> np.nda
     if not labels:
         return np.zeros((0, 7))
     x, y, z, height, width, length, turn = np.array(
-        [(b.x, b.y, b.z, b.height, b.width, b.length, b.rotation_y) for b in labels]).T  # fmt: skip
+        [(b.x, b.y, b.z, b.height, b.width, b.length, b.rotation_y) for b in labels]
+    ).T
     centre = np.stack([x, y - height / 2, z], 1)
     ahead = centre + np.stack([np.cos(turn), np.zeros_like(turn), -np.sin(turn)], 1)
     centre, ahead = calibration.rect_to_lidar(centre), calibration.rect_to_lidar(ahead)
@@ -59,10 +60,23 @@ def labels_from_boxes(boxes, names, scores, calibration: Calibration, image_size
         box = None if whole is None else clip_box(whole, image_size)
         if box is None:
             continue
-        out.append(KittiLabel(str(names[k]), -1.0 if scores[k] is not None else _outside(whole, box),
-                              -1 if scores[k] is not None else 0, float(wrap(turn[k] - np.arctan2(x, z))), box,
-                              height, width, length, float(x), float(y + height / 2), float(z), float(turn[k]),
-                              scores[k]))  # fmt: skip
+        out.append(
+            KittiLabel(
+                str(names[k]),
+                -1.0 if scores[k] is not None else _outside(whole, box),
+                -1 if scores[k] is not None else 0,
+                float(wrap(turn[k] - np.arctan2(x, z))),
+                box,
+                height,
+                width,
+                length,
+                float(x),
+                float(y + height / 2),
+                float(z),
+                float(turn[k]),
+                scores[k],
+            )
+        )
     return out
 
 
@@ -97,8 +111,9 @@ def corners(boxes) -> np.ndarray:
     boxes = np.asarray(boxes, np.float64).reshape(-1, 7)
     local = SIGNS[None] * boxes[:, None, 3:6] / 2
     cos, sin = np.cos(boxes[:, 6])[:, None], np.sin(boxes[:, 6])[:, None]
-    turned = np.stack([cos * local[..., 0] - sin * local[..., 1], sin * local[..., 0] + cos * local[..., 1],
-                       local[..., 2]], -1)  # fmt: skip
+    turned = np.stack(
+        [cos * local[..., 0] - sin * local[..., 1], sin * local[..., 0] + cos * local[..., 1], local[..., 2]], -1
+    )
     return turned + boxes[:, None, :3]
 
 
@@ -110,6 +125,9 @@ def points_in_boxes(xyz, boxes) -> np.ndarray:
     for k, (x, y, z, length, width, height, yaw) in enumerate(boxes):
         px, py, pz = (xyz - (x, y, z)).T
         along, across = np.cos(yaw) * px + np.sin(yaw) * py, np.cos(yaw) * py - np.sin(yaw) * px
-        inside[:, k] = ((np.abs(along) <= length / 2 + SLACK) & (np.abs(across) <= width / 2 + SLACK)
-                        & (np.abs(pz) <= height / 2 + SLACK))  # fmt: skip
+        inside[:, k] = (
+            (np.abs(along) <= length / 2 + SLACK)
+            & (np.abs(across) <= width / 2 + SLACK)
+            & (np.abs(pz) <= height / 2 + SLACK)
+        )
     return inside

@@ -15,9 +15,15 @@ from kdnb.datasets.voc_files import write_text
 from kdnb.errors import InputError
 
 # The file's key, the field, its shape.
-KEYS = (("P0", "P0", (3, 4)), ("P1", "P1", (3, 4)), ("P2", "P2", (3, 4)), ("P3", "P3", (3, 4)),
-        ("R0_rect", "R0", (3, 3)), ("Tr_velo_to_cam", "velo_to_cam", (3, 4)),
-        ("Tr_imu_to_velo", "imu_to_velo", (3, 4)))  # fmt: skip
+KEYS = (
+    ("P0", "P0", (3, 4)),
+    ("P1", "P1", (3, 4)),
+    ("P2", "P2", (3, 4)),
+    ("P3", "P3", (3, 4)),
+    ("R0_rect", "R0", (3, 3)),
+    ("Tr_velo_to_cam", "velo_to_cam", (3, 4)),
+    ("Tr_imu_to_velo", "imu_to_velo", (3, 4)),
+)
 REQUIRED = ("P2", "R0_rect", "Tr_velo_to_cam")
 # metres of depth: between LiDAR and camera there is no street, and so close to the camera its projection means nothing
 NEAREST = 0.5
@@ -70,8 +76,10 @@ class Calibration:
         # (fx - a u) x + (skew - b u) y = right;  (sheared - a v) x + (fy - b v) y = down
         m00, m01, m10, m11 = fx - a * u, skew - b * u, sheared - a * v, fy - b * v
         scale = m00 * m11 - m01 * m10
-        return np.stack([(right * m11 - m01 * down) / scale, (m00 * down - right * m10) / scale,
-                         np.broadcast_to(z, scale.shape)], -1)  # fmt: skip
+        return np.stack(
+            [(right * m11 - m01 * down) / scale, (m00 * down - right * m10) / scale, np.broadcast_to(z, scale.shape)],
+            -1,
+        )
 
     def projection(self):
         """(3, 4) matrix from homogeneous velodyne points to homogeneous pixels: P2 R0 Tr_velo_to_cam."""
@@ -147,13 +155,15 @@ def _matrix(where, key, texts, shape):
     except ValueError:
         values = []
     if len(values) != math.prod(shape) or not all(map(math.isfinite, values)):
-        raise InputError(f"{where}: {key} has {len(texts)} values ({' '.join(texts)[:40]}), expected "
-                         f"{math.prod(shape)} numbers")  # fmt: skip
+        raise InputError(
+            f"{where}: {key} has {len(texts)} values ({' '.join(texts)[:40]}), expected {math.prod(shape)} numbers"
+        )
     return np.array(values).reshape(shape)
 
 
 def write_calibration(path, calibration: Calibration):
     """Write the official text file, 13 significant digits, under a temporary name first."""
-    lines = [f"{key}: " + " ".join(f"{value:.12e}" for value in getattr(calibration, name).ravel())
-             for key, name, _ in KEYS]  # fmt: skip
+    lines = [
+        f"{key}: " + " ".join(f"{value:.12e}" for value in getattr(calibration, name).ravel()) for key, name, _ in KEYS
+    ]
     write_text(path, "\n".join([*lines, "", ""]))

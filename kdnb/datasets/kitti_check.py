@@ -32,8 +32,11 @@ class KittiReport:
             lines += self._rows(self.counts)
             lines += ["objects", *self._rows(self.types, "  ", TYPES)]
             lines += ["that count, of 41 to be had"]
-            lines += [f"  {f'{c} {d}':<22}" + "".join(f"{v[c, d]:>9}" for v in self.valid.values())
-                      for c in CLASSES for d in DIFFICULTIES]  # fmt: skip
+            lines += [
+                f"  {f'{c} {d}':<22}" + "".join(f"{v[c, d]:>9}" for v in self.valid.values())
+                for c in CLASSES
+                for d in DIFFICULTIES
+            ]
         end = f"{len(self.faults)} fault{'s' * (len(self.faults) != 1)}" if self.faults else "no faults"
         return "\n".join([*lines, *self.faults, end])
 
@@ -96,9 +99,14 @@ def _count(report, split, notes):
     labels = [label for found, *_ in notes for label in found or ()]
     sizes = {size for _, _, size, _ in notes if size}
     clouds = [count for _, count, _, _ in notes]
-    report.counts[split] = {"frames": len(notes), "with labels": sum(found is not None for found, *_ in notes),
-                            "image sizes": len(sizes), "points, median": int(np.median(clouds)),
-                            "empty clouds": clouds.count(0)}  # fmt: skip
+    report.counts[split] = {
+        "frames": len(notes),
+        "with labels": sum(found is not None for found, *_ in notes),
+        "image sizes": len(sizes),
+        "points, median": int(np.median(clouds)),
+        "empty clouds": clouds.count(0),
+    }
     report.types[split] = Counter(label.type for label in labels)
-    report.valid[split] = {(c, d): sum(label.type == c and counts_as(label, d) for label in labels)
-                           for c in CLASSES for d in DIFFICULTIES}  # fmt: skip
+    report.valid[split] = {
+        (c, d): sum(label.type == c and counts_as(label, d) for label in labels) for c in CLASSES for d in DIFFICULTIES
+    }

@@ -8,8 +8,24 @@ from kdnb.datasets.voc_files import write_text
 from kdnb.errors import InputError
 
 TYPES = ("Car", "Van", "Truck", "Pedestrian", "Person_sitting", "Cyclist", "Tram", "Misc", "DontCare")
-FIELDS = ("type", "truncated", "occluded", "alpha", "left", "top", "right", "bottom", "height", "width", "length",
-          "x", "y", "z", "rotation_y", "score")  # fmt: skip
+FIELDS = (
+    "type",
+    "truncated",
+    "occluded",
+    "alpha",
+    "left",
+    "top",
+    "right",
+    "bottom",
+    "height",
+    "width",
+    "length",
+    "x",
+    "y",
+    "z",
+    "rotation_y",
+    "score",
+)
 CLASSES = ("Car", "Pedestrian", "Cyclist")  # what the benchmark scores
 # height in pixels above which, and levels of occlusion and truncation up to which, an object counts
 DIFFICULTIES = {"easy": (40, 0, 0.15), "moderate": (25, 1, 0.30), "hard": (25, 2, 0.50)}
@@ -72,8 +88,10 @@ def read_labels(path, scores: bool = False, any_type: bool = False) -> list[Kitt
 def _parse(where, fields, scores, any_type) -> KittiLabel:
     expected = 15 + scores
     if len(fields) != expected:
-        raise InputError(f"{where}: {len(fields)} fields, expected {expected} "
-                         f"({'15 and a score' if scores else 'type to rotation_y'})")  # fmt: skip
+        raise InputError(
+            f"{where}: {len(fields)} fields, expected {expected} "
+            f"({'15 and a score' if scores else 'type to rotation_y'})"
+        )
     if not any_type and fields[0] not in TYPES:
         raise InputError(f"{where}: type is {fields[0]!r}, expected one of {', '.join(TYPES)}")
     values = [_number(where, *pair) for pair in zip(FIELDS[1:], fields[1:], strict=False)]

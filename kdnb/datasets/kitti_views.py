@@ -61,8 +61,15 @@ class PreparedFrames:
         keep: keep them in memory.
     """
 
-    def __init__(self, frames: Sequence[Frame], area: Sequence[float], width: int = 0, least_points: int = 3,
-                 pseudo: Callable[[Frame], Path] | None = None, keep: bool = False):  # fmt: skip
+    def __init__(
+        self,
+        frames: Sequence[Frame],
+        area: Sequence[float],
+        width: int = 0,
+        least_points: int = 3,
+        pseudo: Callable[[Frame], Path] | None = None,
+        keep: bool = False,
+    ):
         self.frames, self.area, self.width, self.least_points = frames, area, width, least_points
         self.pseudo, self.keep = pseudo, keep
         self._kept: dict = {}
@@ -71,7 +78,7 @@ class PreparedFrames:
         return len(self.frames)
 
     def still(self, index: int) -> dict:
-        """"image" uint8 (H, W, 3), "projection" (3, 4) from velodyne points to its pixels, "boxes" (M, 7), "labels"
+        """ "image" uint8 (H, W, 3), "projection" (3, 4) from velodyne points to its pixels, "boxes" (M, 7), "labels"
         (M,) of the objects to find."""
         return self._once(("still", index), lambda: self._still(index))
 
@@ -106,8 +113,10 @@ class PreparedFrames:
         seen = crop(every, frame.calibration, frame.image_size, self.area)
         if not len(seen):
             x, y = self.area[3], self.area[4]
-            raise InputError(f"{path}: {len(every)} points, none of them in the image within {x:g} m ahead and {y:g} m "
-                             f"to either side, expected the cloud of frame {frame.name}")  # fmt: skip
+            raise InputError(
+                f"{path}: {len(every)} points, none of them in the image within {x:g} m ahead and {y:g} m "
+                f"to either side, expected the cloud of frame {frame.name}"
+            )
         return seen
 
 
@@ -123,9 +132,16 @@ class KittiViews(Dataset):
         relight: show every view in a light of its own, the same each time, but for the first: it stays as it is.
     """
 
-    def __init__(self, prepared: PreparedFrames, points: str, views: dict[str, View] = PLAIN,
-                 labelled: Iterable[int] | None = None, image: bool = True, teacher: bool = False,
-                 relight: bool = False):  # fmt: skip
+    def __init__(
+        self,
+        prepared: PreparedFrames,
+        points: str,
+        views: dict[str, View] = PLAIN,
+        labelled: Iterable[int] | None = None,
+        image: bool = True,
+        teacher: bool = False,
+        relight: bool = False,
+    ):
         self.relight = relight
         self.prepared, self.points, self.views, self.image, self.teacher = prepared, points, views, image, teacher
         self.labelled = None if labelled is None else set(labelled)
@@ -155,9 +171,11 @@ class KittiViews(Dataset):
 
 def as_sample(image: np.ndarray, projection: np.ndarray, points: np.ndarray, view: View = PLAIN["plain"]) -> dict:
     """Tensors of a view: "image" uint8 (3, H, W), "projection" (3, 4), "points" (N, 4)."""
-    return {"image": torch.from_numpy(see_image(image, view).copy()).permute(2, 0, 1),
-            "projection": torch.from_numpy(see_projection(projection, view, image.shape[1])).float(),
-            "points": torch.from_numpy(see_points(points, view))}  # fmt: skip
+    return {
+        "image": torch.from_numpy(see_image(image, view).copy()).permute(2, 0, 1),
+        "projection": torch.from_numpy(see_projection(projection, view, image.shape[1])).float(),
+        "points": torch.from_numpy(see_points(points, view)),
+    }
 
 
 def collate(samples: list[dict]) -> dict:
@@ -167,5 +185,9 @@ def collate(samples: list[dict]) -> dict:
     images = [F.pad(s["image"], (0, wide - s["image"].shape[2], 0, high - s["image"].shape[1])) for s in samples]
     lists = ("points", "teacher_points", "boxes", "labels", "labelled", "name")
     batch = {key: [sample[key] for sample in samples] for key in lists if key in samples[0]}
-    return {"names": batch.pop("name", None), **batch, "images": torch.stack(images).float() / 255,
-            "projections": torch.stack([sample["projection"] for sample in samples])}  # fmt: skip
+    return {
+        "names": batch.pop("name", None),
+        **batch,
+        "images": torch.stack(images).float() / 255,
+        "projections": torch.stack([sample["projection"] for sample in samples]),
+    }

@@ -26,8 +26,16 @@ HIGHEST = 1.0  # metres above the sensor, as in the original: what is higher no 
 COLUMNS = 2048  # azimuth steps of a full turn, 0.176 degrees as the HDL-64E at 10 Hz
 
 
-def pseudo_points(depth: np.ndarray, image: np.ndarray, calibration: Calibration, sampling: str = "random",
-                  share: float = 0.1, beams: int = 64, intensity: str = "constant", seed: int = 0) -> np.ndarray:
+def pseudo_points(
+    depth: np.ndarray,
+    image: np.ndarray,
+    calibration: Calibration,
+    sampling: str = "random",
+    share: float = 0.1,
+    beams: int = 64,
+    intensity: str = "constant",
+    seed: int = 0,
+) -> np.ndarray:
     """The points of a depth map's pixels, all of them put through P2's offsets, R0 and Tr inverted, and then thinned.
 
     Points behind the sensor (x < 0) or 1 m and more above it are left out, and pixels of depth 0.
@@ -147,16 +155,19 @@ def keep_recipe(out: Path, depth: str, points: str, how: dict):
     for key in sorted({*there, *recipe}):
         if key not in there or key not in recipe or there[key] != recipe[key]:
             made, wanted = (repr(one[key]) if key in one else "left open" for one in (there, recipe))
-            raise InputError(f"{path}: the clouds here were made with {key} {made}, expected {wanted}; choose a new "
-                             "folder")  # fmt: skip
+            raise InputError(
+                f"{path}: the clouds here were made with {key} {made}, expected {wanted}; choose a new folder"
+            )
 
 
 def carry_files(frame: Frame, root: Path, out: Path):
     """Copy a frame's label and calibration and link its image, at the same places under ``out`` as under ``root``."""
     labels = [frame.label_path] if frame.label_path.exists() else []
     if not labels and frame.label_path.parent.name == "label_2":
-        raise InputError(f"{frame.label_path}: no such file, expected the labels of frame {frame.name}: a detector "
-                         "would learn from its cloud that the street is empty")  # fmt: skip
+        raise InputError(
+            f"{frame.label_path}: no such file, expected the labels of frame {frame.name}: a detector "
+            "would learn from its cloud that the street is empty"
+        )
     for path in (*labels, frame.calibration_path, frame.image_path):
         place = out / path.relative_to(root)
         place.parent.mkdir(parents=True, exist_ok=True)

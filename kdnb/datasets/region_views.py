@@ -110,5 +110,9 @@ class RegionViews(torch.utils.data.Dataset):
 def collate(samples: list[dict]) -> dict:
     """{"ids": [...], "views": [...], "images": uint8 (N, 3, crop, crop), "regions": int64 (N,)}."""
     images: Tensor = torch.stack([sample["image"] for sample in samples])
-    return {"ids": [sample["id"] for sample in samples], "views": [sample["view"] for sample in samples],
-            "images": images, "regions": torch.tensor([sample["region"] for sample in samples])}
+    return {
+        "ids": [sample["id"] for sample in samples],
+        "views": [sample["view"] for sample in samples],
+        "images": images,
+        "regions": torch.tensor([sample["region"] for sample in samples]),
+    }

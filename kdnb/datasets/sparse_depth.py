@@ -7,8 +7,9 @@ import numpy as np
 from kdnb.datasets.kitti_calib import Calibration, shown
 
 
-def sparse_depth(points: np.ndarray, calibration: Calibration, shape: tuple[int, int],
-                 into: tuple[int, int] | None = None) -> np.ndarray:  # fmt: skip
+def sparse_depth(
+    points: np.ndarray, calibration: Calibration, shape: tuple[int, int], into: tuple[int, int] | None = None
+) -> np.ndarray:
     """Project LiDAR points and keep, where several meet in one pixel, the nearest.
 
     Args:

@@ -68,9 +68,15 @@ class Talk2Car(torch.utils.data.Dataset):
 
     def __getitem__(self, index):
         command = self.commands[index]
-        item = {"token": command.token, "command": command.text, "name": command.name,
-                "image_path": self.images / command.image, "box": _tensor(command.box),
-                "twin": command.twin, "twin_box": _tensor(command.twin_box)}  # fmt: skip
+        item = {
+            "token": command.token,
+            "command": command.text,
+            "name": command.name,
+            "image_path": self.images / command.image,
+            "box": _tensor(command.box),
+            "twin": command.twin,
+            "twin_box": _tensor(command.twin_box),
+        }
         if self.proposals is not None:
             boxes, scores = self.proposals[command.token]
             item |= {"proposals": torch.from_numpy(boxes.copy()), "scores": torch.from_numpy(scores.copy())}
@@ -91,8 +97,9 @@ def _require_images(path, folder, commands):
     there = {file.name for file in folder.iterdir()}
     for command in commands:
         if command.image not in there:
-            raise InputError(f"{folder / command.image}: no such image, expected it for command {command.token} of "
-                             f"{path}")  # fmt: skip
+            raise InputError(
+                f"{folder / command.image}: no such image, expected it for command {command.token} of {path}"
+            )
 
 
 def _missing_proposals(path, proposals, commands):
@@ -148,12 +155,17 @@ def check_talk2car(root) -> Talk2CarReport:
 
 def _counts(commands):
     boxes = [c.box for c in commands if c.box is not None]
-    return {"commands": len(commands), "pictures": len({c.image for c in commands}),
-            "scenes": len({c.scene for c in commands}), "boxes": len(boxes),
-            "  smaller than 64 x 64": sum(map(is_small, boxes)),
-            "name a colour": sum(names_colour(c.text) for c in commands),
-            "name a side": sum(names_side(c.text) for c in commands),
-            "with a twin": sum(c.twin is not None for c in commands), "proposals": 0}  # fmt: skip
+    return {
+        "commands": len(commands),
+        "pictures": len({c.image for c in commands}),
+        "scenes": len({c.scene for c in commands}),
+        "boxes": len(boxes),
+        "  smaller than 64 x 64": sum(map(is_small, boxes)),
+        "name a colour": sum(names_colour(c.text) for c in commands),
+        "name a side": sum(names_side(c.text) for c in commands),
+        "with a twin": sum(c.twin is not None for c in commands),
+        "proposals": 0,
+    }
 
 
 def _image_faults(root, split, commands):

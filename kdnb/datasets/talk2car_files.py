@@ -18,15 +18,39 @@ WIDTH, HEIGHT = 1600, 900
 SPLITS = ("train", "val", "test")
 HOME = "https://talk2car.github.io (code, commands and proposals: https://github.com/talk2car/Talk2Car)"
 # The folder itself, the same per split, the official repository, and the flat one of its first release.
-COMMAND_PLACES = ("commands/{0}_commands.json", "{0}/commands/{0}_commands.json", "data/commands/{0}_commands.json",
-                  "{0}_commands.json", "data/{0}_commands.json")  # fmt: skip
+COMMAND_PLACES = (
+    "commands/{0}_commands.json",
+    "{0}/commands/{0}_commands.json",
+    "data/commands/{0}_commands.json",
+    "{0}_commands.json",
+    "data/{0}_commands.json",
+)
 # The official archive unpacks to imgs/ and is then renamed.
 IMAGE_PLACES = ("images", "imgs", "{0}/images", "{0}/imgs", "images/{0}", "data/images", "data/imgs")
 PROPOSAL_FILES = ("centernet_bboxes.json", "talk2car_w_rpn_no_duplicates.json", "talk2car_w_rpn.json")
 PROPOSAL_FOLDERS = (".", "data", "baseline/data", "c4av_model/data", "../baseline/data", "../c4av_model/data")
 
-COLOUR_WORDS = ("red", "blue", "white", "black", "silver", "grey", "gray", "green", "yellow", "orange", "brown",
-                "pink", "purple", "beige", "golden", "gold", "cream", "turquoise", "maroon")  # fmt: skip
+COLOUR_WORDS = (
+    "red",
+    "blue",
+    "white",
+    "black",
+    "silver",
+    "grey",
+    "gray",
+    "green",
+    "yellow",
+    "orange",
+    "brown",
+    "pink",
+    "purple",
+    "beige",
+    "golden",
+    "gold",
+    "cream",
+    "turquoise",
+    "maroon",
+)
 SIDE_WORDS = ("left", "right", "middle", "leftmost", "rightmost", "center", "centre")
 SMALL = 64  # a box of less than 64 x 64 pixels counts as small
 _COLOUR = re.compile(rf"\b({'|'.join(COLOUR_WORDS)})\b")
@@ -80,6 +104,7 @@ def to_pixels(boxes, width, height):
 
 # --- where things lie -------------------------------------------------------------------------------------------
 
+
 def find_commands(root, split) -> Path:
     """The commands file of a split. Raises InputError that says what is missing and where to get it."""
     if split not in SPLITS:
@@ -90,8 +115,9 @@ def find_commands(root, split) -> Path:
         if path.is_file():
             return path
     there = "a folder" if root.is_dir() else "a file" if root.exists() else "nothing"
-    raise InputError(f"{places[0]}: no such file ({root} is {there}), expected the commands of {split}; get them from "
-                     f"{HOME}")  # fmt: skip
+    raise InputError(
+        f"{places[0]}: no such file ({root} is {there}), expected the commands of {split}; get them from {HOME}"
+    )
 
 
 def find_images(root, split, first) -> Path:
@@ -106,8 +132,10 @@ def find_images(root, split, first) -> Path:
             return folder
     if folders:
         return folders[0]
-    raise InputError(f"{Path(root) / 'images'}: no such folder, expected the pictures, such as {first}; the link to "
-                     f"the archive imgs.zip is on {HOME}")  # fmt: skip
+    raise InputError(
+        f"{Path(root) / 'images'}: no such folder, expected the pictures, such as {first}; the link to "
+        f"the archive imgs.zip is on {HOME}"
+    )
 
 
 def find_proposals(root) -> Path | None:
@@ -121,6 +149,7 @@ def find_proposals(root) -> Path | None:
 
 
 # --- what is in them --------------------------------------------------------------------------------------------
+
 
 def load_json(path):
     """Parse a JSON file; a key that is given twice is refused. Raises InputError with file and line."""
@@ -193,8 +222,17 @@ def _command(row, blind, seen):
         if box[0] < -1 or box[1] < -1 or box[2] > WIDTH + 1 or box[3] > HEIGHT + 1:
             raise ValueError(f"'2d_box' {row['2d_box']} reaches outside, expected it within {WIDTH} x {HEIGHT}")
     twin_box = edges(row["twin_box"]) if row.get("twin_box") is not None else None
-    return Command(token, row["command"], box, row["t2c_img"], str(row.get("obj_name", "")),
-                   str(row.get("scene_token", "")), row.get("twin"), twin_box, "twin" in row)
+    return Command(
+        token,
+        row["command"],
+        box,
+        row["t2c_img"],
+        str(row.get("obj_name", "")),
+        str(row.get("scene_token", "")),
+        row.get("twin"),
+        twin_box,
+        "twin" in row,
+    )
 
 
 def edges(box) -> tuple:

@@ -152,8 +152,10 @@ class VOCReport:
         rows.append(("  difficult", *(self.difficult[s] for s in sets)))
         rows += [(f"  {name}", *(self.counts[s][name] for s in sets)) for name in VOC_CLASSES]
         widths = [max(len(str(row[i])) for row in rows) for i in range(len(rows[0]))]
-        lines = [f"{row[0]:<{widths[0]}}" + "".join(f"  {v:>{w}}" for v, w in zip(row[1:], widths[1:], strict=True))
-                 for row in rows]  # fmt: skip
+        lines = [
+            f"{row[0]:<{widths[0]}}" + "".join(f"  {v:>{w}}" for v, w in zip(row[1:], widths[1:], strict=True))
+            for row in rows
+        ]
         end = f"{len(self.faults)} fault{'s' * (len(self.faults) != 1)}" if self.faults else "no faults"
         return "\n".join([str(self.root), *lines, *self.faults, end])
 

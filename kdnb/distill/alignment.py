@@ -22,8 +22,13 @@ def similarity_logits(images: Tensor, texts: Tensor, scale: Tensor | float) -> T
         return scale * (images.float() @ texts.float().T)
 
 
-def multi_positive_infonce(image_embeddings: Tensor, text_embeddings: Tensor, positive: Tensor,
-                           scale: Tensor | float, known: Tensor | None = None) -> Tensor:  # fmt: skip
+def multi_positive_infonce(
+    image_embeddings: Tensor,
+    text_embeddings: Tensor,
+    positive: Tensor,
+    scale: Tensor | float,
+    known: Tensor | None = None,
+) -> Tensor:
     """Contrastive loss in both directions, where an image may match several texts and a text several images.
 
     Cross-entropy of each image's row of logits with a target spread evenly over its positives, likewise of each
@@ -59,8 +64,9 @@ def spread(positive: Tensor) -> Tensor:
     return target / target.sum(1, keepdim=True)
 
 
-def similarity_kd(student_images: Tensor, teacher_images: Tensor, texts: Tensor, scale: Tensor | float,
-                  temperature: float = 4.0) -> Tensor:  # fmt: skip
+def similarity_kd(
+    student_images: Tensor, teacher_images: Tensor, texts: Tensor, scale: Tensor | float, temperature: float = 4.0
+) -> Tensor:
     """KL between the teacher's and the student's ranking of the same texts, for the same images, times temperature².
 
     Both rows of logits are cosines times *one* scale, the teacher's: ``scale · image @ texts.T``, with each model's own

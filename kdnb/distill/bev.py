@@ -89,8 +89,9 @@ def teacher_step(teacher: nn.Module, batch: dict, student_seen: dict | None) -> 
     return teacher(batch["teacher_points"], batch["images"], batch["projections"])
 
 
-def bev_terms(channels: tuple[int, int], names: Sequence[str] = NAMES, scale: dict[str, float] | None = None,
-              switch: float = 0.5) -> list[Term]:  # fmt: skip
+def bev_terms(
+    channels: tuple[int, int], names: Sequence[str] = NAMES, scale: dict[str, float] | None = None, switch: float = 0.5
+) -> list[Term]:
     """The terms with these names, with the original's two phases; boxes change phase as the logits do.
 
     Args:

@@ -46,11 +46,23 @@ class TeacherCache:
         dtype: float16 halves the disk space at a relative error of 5e-4.
     """
 
-    def __init__(self, teacher: LiveTeacher, root: str | Path, data: str, views: Iterable[str],
-                 outputs: Iterable[str], dtype: torch.dtype = torch.float32):  # fmt: skip
+    def __init__(
+        self,
+        teacher: LiveTeacher,
+        root: str | Path,
+        data: str,
+        views: Iterable[str],
+        outputs: Iterable[str],
+        dtype: torch.dtype = torch.float32,
+    ):
         self.teacher, self.views, self.outputs, self.dtype = teacher, tuple(views), tuple(outputs), dtype
-        key = {"teacher": weights_hash(teacher.model), "data": data, "views": self.views, "outputs": self.outputs,
-               "dtype": str(dtype)}  # fmt: skip
+        key = {
+            "teacher": weights_hash(teacher.model),
+            "data": data,
+            "views": self.views,
+            "outputs": self.outputs,
+            "dtype": str(dtype),
+        }
         name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
         self.folder = Path(root) / f"teacher_{name}"
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -15,8 +15,9 @@ from kdnb.distill.terms import Term
 from kdnb.errors import InputError
 
 
-def soft_label_term(temperature: float | Callable[[float], float] = 1.0,
-                    weight: float | Callable[[float], float] = 1.0) -> Term:  # fmt: skip
+def soft_label_term(
+    temperature: float | Callable[[float], float] = 1.0, weight: float | Callable[[float], float] = 1.0
+) -> Term:
     """The term "kd_kl": T² · KL(teacher ‖ student) at temperature T, mean over all pictures, labelled or not.
 
     Args:

@@ -120,8 +120,11 @@ class Distiller(nn.Module):
     def _warn_if_too_large(self, name: str, part: Tensor, task: Tensor) -> None:
         if name not in self.warned and part.detach() > self.too_large * task.detach() > 0:  # 0: no labels at all
             self.warned.add(name)
-            warnings.warn(f"term {name!r} is {part.item():.3g}, more than {self.too_large:g} times the task loss "
-                          f"{task.item():.3g}: it will drown the labels", stacklevel=3)  # fmt: skip
+            warnings.warn(
+                f"term {name!r} is {part.item():.3g}, more than {self.too_large:g} times the task loss "
+                f"{task.item():.3g}: it will drown the labels",
+                stacklevel=3,
+            )
 
 
 def require_stronger_teacher(teacher_score: float, baseline_score: float, metric: str, allow_weaker=False) -> None:

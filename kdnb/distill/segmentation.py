@@ -18,8 +18,13 @@ from kdnb.distill.terms import Term
 from kdnb.errors import InputError
 
 
-def pixel_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0,
-             class_weights: Tensor | None = None, mask: Tensor | None = None) -> Tensor:  # fmt: skip
+def pixel_kl(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    temperature: float = 1.0,
+    class_weights: Tensor | None = None,
+    mask: Tensor | None = None,
+) -> Tensor:
     """``kd_kl`` in every pixel, averaged over the pixels of a mask, each weighted by ``pixel_weights``.
 
     Args:
@@ -38,8 +43,9 @@ def pixel_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float 
     return temperature**2 * weighted_mean(per_pixel, pixel_weights(teacher, class_weights), mask)
 
 
-def pixel_mse(student_logits: Tensor, teacher_logits: Tensor, class_weights: Tensor | None = None,
-              mask: Tensor | None = None) -> Tensor:  # fmt: skip
+def pixel_mse(
+    student_logits: Tensor, teacher_logits: Tensor, class_weights: Tensor | None = None, mask: Tensor | None = None
+) -> Tensor:
     """``centred_mse`` in every pixel, averaged as in ``pixel_kl``, which tends to half of this as temperatures rise."""
     student, teacher = same_shape(student_logits, teacher_logits)
     difference = student - teacher
@@ -47,8 +53,9 @@ def pixel_mse(student_logits: Tensor, teacher_logits: Tensor, class_weights: Ten
     return weighted_mean(per_pixel, pixel_weights(teacher, class_weights), mask)
 
 
-def channel_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 4.0,
-               mask: Tensor | None = None) -> Tensor:  # fmt: skip
+def channel_kl(
+    student_logits: Tensor, teacher_logits: Tensor, temperature: float = 4.0, mask: Tensor | None = None
+) -> Tensor:
     """Where does each class lie? KL of two softmaxes over the *pixels*, mean over classes and frames, times T².
 
     CWD (Shu et al. 2021, arXiv 2011.13256, section 3.2). Through log_softmax, because a pixel's share of a large
@@ -97,8 +104,9 @@ def same_shape(student_logits: Tensor, teacher_logits: Tensor) -> tuple[Tensor, 
     return student_logits.float(), teacher_logits.detach().float()
 
 
-def dead_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 5.0, factor: float = 0.1,
-            largest: float = 1.0) -> Tensor:  # fmt: skip
+def dead_kl(
+    student_logits: Tensor, teacher_logits: Tensor, temperature: float = 5.0, factor: float = 0.1, largest: float = 1.0
+) -> Tensor:
     """Not for training: the KL that DIFF's released code offers, to show why it teaches nothing.
 
     "batchmean" divides by N alone, so the value grows with H·W; the clamp then cuts it, and with it its gradient
@@ -121,8 +129,12 @@ def taught_pixels(seen: dict) -> Tensor:
     return (seen["labels"] != VOID) | ~seen["labelled"][:, None, None]
 
 
-def response_terms(kind: str = "kl", temperature: float = 1.0, weight: float | Callable[[float], float] = 1.0,
-                   class_weights: Tensor | None = None) -> list[Term]:  # fmt: skip
+def response_terms(
+    kind: str = "kl",
+    temperature: float = 1.0,
+    weight: float | Callable[[float], float] = 1.0,
+    class_weights: Tensor | None = None,
+) -> list[Term]:
     """One term on the logits, "kd_kl", "kd_mse" or "kd_channel".
 
     Args:
@@ -151,8 +163,9 @@ def response_terms(kind: str = "kl", temperature: float = 1.0, weight: float | C
     return [Term(f"kd_{kind}", losses[kind], "logits", "logits", mask=taught_pixels, weight=weight)]
 
 
-def feature_terms(channels: tuple[int, int], kind: str = "pkd",
-                  weight: float | Callable[[float], float] = 1.0) -> list[Term]:  # fmt: skip
+def feature_terms(
+    channels: tuple[int, int], kind: str = "pkd", weight: float | Callable[[float], float] = 1.0
+) -> list[Term]:
     """One term, "kd_features", on the maps that the logits are made from; of all pixels, a cell sees beyond its own.
 
     Args:

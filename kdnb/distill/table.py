@@ -33,13 +33,20 @@ class TeacherTable:
         output: the key of the teacher's step to keep, a tensor (N, D).
     """
 
-    def __init__(self, teacher: LiveTeacher, root: str | Path, data: str, items: Iterable[str], views: Iterable[str],
-                 output: str):  # fmt: skip
+    def __init__(
+        self, teacher: LiveTeacher, root: str | Path, data: str, items: Iterable[str], views: Iterable[str], output: str
+    ):
         self.teacher, self.output = teacher, output
         self.items = {item: row for row, item in enumerate(items)}
         self.views = {view: column for column, view in enumerate(views)}
-        key = {"teacher": weights_hash(teacher.model), "data": data, "items": list(self.items),
-               "views": list(self.views), "output": output, "format": 2}  # fmt: skip
+        key = {
+            "teacher": weights_hash(teacher.model),
+            "data": data,
+            "items": list(self.items),
+            "views": list(self.views),
+            "output": output,
+            "format": 2,
+        }
         digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
         self.file = Path(root) / f"teacher_{digest}.safetensors"
         self.values, self.seconds = None, float("nan")
@@ -71,8 +78,10 @@ class TeacherTable:
         if len(missing):
             row, column = missing[0].tolist()
             item, view = list(self.items)[row], list(self.views)[column]
-            raise InputError(f"{item} in view {view!r} was not in the batches that filled the teacher's table, or the "
-                             "teacher answered NaN")  # fmt: skip
+            raise InputError(
+                f"{item} in view {view!r} was not in the batches that filled the teacher's table, or the "
+                "teacher answered NaN"
+            )
         self.file.parent.mkdir(parents=True, exist_ok=True)
         seconds = spent(device) - start
         with whole(self.file) as part:

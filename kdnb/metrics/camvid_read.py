@@ -35,8 +35,10 @@ def evaluate_folders(gt, pred) -> dict:
         label = read_label(path, "colour" if _is_coloured(path) else "segnet")
         ids = read_ids(found[name])
         if ids.shape != label.shape:
-            raise InputError(f"{found[name]}: {ids.shape[1]} x {ids.shape[0]} pixels, expected {label.shape[1]} x "
-                             f"{label.shape[0]} as {path}")
+            raise InputError(
+                f"{found[name]}: {ids.shape[1]} x {ids.shape[0]} pixels, expected {label.shape[1]} x "
+                f"{label.shape[0]} as {path}"
+            )
         require_ids(ids, len(CLASSES) - 1, found[name])
         total += confusion(ids, label)
     return scores_from(total)
@@ -66,8 +68,11 @@ def camvid_main(gt, pred, json_out=None) -> dict:
         print(f"{name:<14}{value:6.2f}" if np.isfinite(value) else f"{name:<14}     -")
     print(f"{'mIoU':<14}{scores['mIoU']:6.2f}   pixel accuracy {scores['pixel_accuracy']:.2f}")
     if json_out:
-        clean = {"mIoU": _null(scores["mIoU"]), "pixel_accuracy": _null(scores["pixel_accuracy"]),
-                 "iou": {name: _null(value) for name, value in scores["iou"].items()}}  # fmt: skip
+        clean = {
+            "mIoU": _null(scores["mIoU"]),
+            "pixel_accuracy": _null(scores["pixel_accuracy"]),
+            "iou": {name: _null(value) for name, value in scores["iou"].items()},
+        }
         write_text(json_out, json.dumps(clean, indent=1) + "\n")
     return scores
 

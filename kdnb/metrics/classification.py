@@ -93,6 +93,10 @@ def scores(probabilities, labels, merged=None) -> dict:
     """
     p, y = settle(probabilities, labels, merged)
     true = p[np.arange(len(y)), y][:, None]
-    return {"log_loss": log_loss(p, y), "accuracy": 100 * float((p.argmax(1) == y).mean()),
-            "top5": 100 * float(((p > true).sum(1) < 5).mean()), "macro_f1": macro_f1(confusion(p, y)),
-            "calibration_error": calibration_error(p, y)}  # fmt: skip
+    return {
+        "log_loss": log_loss(p, y),
+        "accuracy": 100 * float((p.argmax(1) == y).mean()),
+        "top5": 100 * float(((p > true).sum(1) < 5).mean()),
+        "macro_f1": macro_f1(confusion(p, y)),
+        "calibration_error": calibration_error(p, y),
+    }

@@ -27,8 +27,10 @@ def valid_pixels(predicted: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, 
     predicted, truth = predicted[counts], truth[counts]
     wrong = ~(np.isfinite(predicted) & (predicted >= 0))
     if wrong.any():
-        raise InputError(f"{int(wrong.sum())} predicted depths such as {predicted[wrong][0]}, "
-                         "expected positive metres, or 0 for unknown")  # fmt: skip
+        raise InputError(
+            f"{int(wrong.sum())} predicted depths such as {predicted[wrong][0]}, "
+            "expected positive metres, or 0 for unknown"
+        )
     known = predicted > 0
     return predicted[known], truth[known]
 
@@ -45,9 +47,13 @@ def depth_scores(predicted: np.ndarray, truth: np.ndarray) -> dict:
         return {"AbsRel": None, "RMSE": None, "delta1.25": None, "MAE": None, "pixels": 0}
     error = np.abs(predicted - truth)
     ratio = np.maximum(predicted / truth, truth / predicted)
-    return {"AbsRel": float((error / truth).mean()), "RMSE": float((error**2).mean() ** 0.5),
-            "delta1.25": float(100 * (ratio < 1.25).mean()), "MAE": float(error.mean()),
-            "pixels": len(truth)}  # fmt: skip
+    return {
+        "AbsRel": float((error / truth).mean()),
+        "RMSE": float((error**2).mean() ** 0.5),
+        "delta1.25": float(100 * (ratio < 1.25).mean()),
+        "MAE": float(error.mean()),
+        "pixels": len(truth),
+    }
 
 
 def evaluate_depth(pairs) -> dict:
@@ -64,8 +70,12 @@ def evaluate_depth(pairs) -> dict:
     names = ("AbsRel", "RMSE", "delta1.25", "MAE")
     mean = {name: float(np.mean([s[name] for s in each])) if each else None for name in names}
     everything = [np.concatenate([pair[i] for pair in kept]) if kept else np.zeros(0) for i in (0, 1)]
-    return {**mean, "pixels": sum(s["pixels"] for s in each), "images": len(each),
-            "by_distance": error_by_distance(*everything)}  # fmt: skip
+    return {
+        **mean,
+        "pixels": sum(s["pixels"] for s in each),
+        "images": len(each),
+        "by_distance": error_by_distance(*everything),
+    }
 
 
 def error_by_distance(predicted: np.ndarray, truth: np.ndarray, edges=EDGES) -> list[dict]:

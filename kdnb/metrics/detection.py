@@ -40,9 +40,12 @@ def coco_map(ground_truth, detections):
     """
     # The thresholds in float64 as pycocotools has them: torchmetrics' own, in float32, move a recall of 3/10 past 0.3.
     metric = MeanAveragePrecision(
-        iou_thresholds=np.linspace(0.5, 0.95, 10).tolist(), rec_thresholds=np.linspace(0, 1, 101).tolist(),
-        box_format="xyxy", iou_type="bbox", backend="pycocotools",
-    )  # fmt: skip
+        iou_thresholds=np.linspace(0.5, 0.95, 10).tolist(),
+        rec_thresholds=np.linspace(0, 1, 101).tolist(),
+        box_format="xyxy",
+        iou_type="bbox",
+        backend="pycocotools",
+    )
     metric.warn_on_many_detections = False
     nothing = {"boxes": np.zeros((0, 4)), "labels": np.zeros(0), "scores": np.zeros(0)}
     targets = [_tensors(truth, labels="labels", iscrowd="difficult") for truth in ground_truth.values()]

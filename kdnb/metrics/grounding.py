@@ -83,9 +83,11 @@ def _same_tokens(tokens, predictions):
     there = set(tokens)
     missing = [token for token in tokens if token not in predictions]
     extra = [token for token in predictions if token not in there]
-    faults = [f"{len(some)} {what}: {', '.join(map(str, some[:10]))}{', ...' if len(some) > 10 else ''}"
-              for some, what in ((missing, "commands without a prediction"), (extra, "predictions without a command"))
-              if some]  # fmt: skip
+    faults = [
+        f"{len(some)} {what}: {', '.join(map(str, some[:10]))}{', ...' if len(some) > 10 else ''}"
+        for some, what in ((missing, "commands without a prediction"), (extra, "predictions without a command"))
+        if some
+    ]
     if faults:
         raise InputError(f"predictions do not fit the commands: {'; '.join(faults)}; expected exactly one per command")
 
@@ -125,6 +127,7 @@ def slices(commands) -> dict:
 
 # --- proposals --------------------------------------------------------------------------------------------------
 
+
 def upper_bound(items) -> float:
     """Percent of items with a proposal that overlaps the true box by an IoU above 0.5: what choosing can reach.
 
@@ -143,6 +146,7 @@ def _overlaps(item):
 
 
 # --- files ------------------------------------------------------------------------------------------------------
+
 
 def read_predictions(path) -> dict:
     """The dict of a predictions file. Raises InputError for no file, no JSON, a token given twice, no dict."""

@@ -21,9 +21,16 @@ from kdnb.metrics.kitti_match import METRICS, OVERLAPS, build_cases
 from kdnb.metrics.kitti_read import as_objects, read_detections, read_frame_list, read_ground_truth
 
 __all__ = [
-    "Curve", "average_precision", "bootstrap_kitti", "evaluate_kitti", "kitti_cases", "kitti_curves", "kitti_main",
-    "read_detections", "read_ground_truth",
-]  # fmt: skip
+    "Curve",
+    "average_precision",
+    "bootstrap_kitti",
+    "evaluate_kitti",
+    "kitti_cases",
+    "kitti_curves",
+    "kitti_main",
+    "read_detections",
+    "read_ground_truth",
+]
 
 SAMPLES = 41
 KINDS = ("bbox", "bev", "3d", "aos")
@@ -68,20 +75,29 @@ def evaluate_kitti(ground_truth, detections, overlap="strict", within=None) -> d
 
 
 def _scores(curves):
-    return {name: {kind: {points: {d: curve.ap[points] for d, curve in by_difficulty.items()}
-                          for points in ("R11", "R40")}
-                   for kind, by_difficulty in kinds.items()}
-            for name, kinds in curves.items()}  # fmt: skip
+    return {
+        name: {
+            kind: {points: {d: curve.ap[points] for d, curve in by_difficulty.items()} for points in ("R11", "R40")}
+            for kind, by_difficulty in kinds.items()
+        }
+        for name, kinds in curves.items()
+    }
 
 
 def _too_few(curves):
     """One line about classes and difficulties whose AP cannot reach 100; None when all can."""
-    few = [f"{name} {difficulty} {curve.objects}" for name, kinds in curves.items()
-           for difficulty, curve in kinds["bbox"].items() if curve.objects < SAMPLES]  # fmt: skip
+    few = [
+        f"{name} {difficulty} {curve.objects}"
+        for name, kinds in curves.items()
+        for difficulty, curve in kinds["bbox"].items()
+        if curve.objects < SAMPLES
+    ]
     if not few:
         return None
-    return (f"fewer than {SAMPLES} objects to find ({', '.join(few)}): with n of them a perfect detector has an AP R40 "
-            "of only 100 (n - 1) / 40")  # fmt: skip
+    return (
+        f"fewer than {SAMPLES} objects to find ({', '.join(few)}): with n of them a perfect detector has an AP R40 "
+        "of only 100 (n - 1) / 40"
+    )
 
 
 def kitti_curves(ground_truth, detections, overlap="strict", within=None) -> dict:
@@ -186,17 +202,27 @@ def kitti_main(gt, pred, overlap="strict", json_out=None, frames=None) -> dict:
     curves = kitti_curves(truth, found, overlap)
     missing = [frame for frame in truth if frame not in found]
     if missing:
-        print(f"kdnb: warning: {len(missing)} of {len(truth)} frames have no detection file and count as frames "
-              f"without detections, the first is {missing[0]}", file=sys.stderr)  # fmt: skip
+        print(
+            f"kdnb: warning: {len(missing)} of {len(truth)} frames have no detection file and count as frames "
+            f"without detections, the first is {missing[0]}",
+            file=sys.stderr,
+        )
     few = _too_few(curves)
     if few:
         print(f"kdnb: warning: {few}", file=sys.stderr)
     result = _scores(curves)
     print(_table(result, overlap, len(truth)))
     if json_out:
-        clean = {name: {kind: {points: {d: value if np.isfinite(value) else None for d, value in row.items()}
-                               for points, row in rows.items()} for kind, rows in kinds.items()}
-                 for name, kinds in result.items()}  # fmt: skip
+        clean = {
+            name: {
+                kind: {
+                    points: {d: value if np.isfinite(value) else None for d, value in row.items()}
+                    for points, row in rows.items()
+                }
+                for kind, rows in kinds.items()
+            }
+            for name, kinds in result.items()
+        }
         write_text(json_out, json.dumps(clean, indent=1) + "\n")
     return result
 

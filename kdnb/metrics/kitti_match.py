@@ -131,8 +131,9 @@ def build_cases(truth: Objects, found: Objects, overlap="strict", within=None) -
                 gt, det, much = pairs[metric]
                 keep = (valid | neutral)[gt] & (detection_valid | small)[det]
                 excused = outside | in_stuff if metric == "bbox" else outside
-                cases[name, metric, difficulty] = Case(truth, found, valid, detection_valid, excused,
-                                                       gt[keep], det[keep], much[keep])  # fmt: skip
+                cases[name, metric, difficulty] = Case(
+                    truth, found, valid, detection_valid, excused, gt[keep], det[keep], much[keep]
+                )
     return cases
 
 
@@ -170,8 +171,13 @@ def _overlapping(truth, found, least):
     looked_at = np.flatnonzero(np.isfinite(least["bbox"]))
     for gt, det in _same_frame(truth.frame[looked_at], found.frame):
         gt = looked_at[gt]
-        overlaps = dict(zip(METRICS, (box_overlap(truth.bbox[gt], found.bbox[det]),
-                                      *rotated_ious(truth.box3d[gt], found.box3d[det])), strict=True))  # fmt: skip
+        overlaps = dict(
+            zip(
+                METRICS,
+                (box_overlap(truth.bbox[gt], found.bbox[det]), *rotated_ious(truth.box3d[gt], found.box3d[det])),
+                strict=True,
+            )
+        )
         for metric, much in overlaps.items():
             keep = much > least[metric][gt]
             kept[metric].append((gt[keep], det[keep], much[keep]))

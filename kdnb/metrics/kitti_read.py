@@ -44,21 +44,31 @@ def as_objects(frames: dict, order, scores: bool) -> Objects:
     number = {frame: i for i, frame in enumerate(order)}
     index = [number[frame] for frame in order for _ in frames.get(frame, ())]
     labels = [label for frame in order for label in frames.get(frame, ())]
-    rows = [(*(getattr(label, name) for name in NUMBERS), *label.bbox, label.score if scores else 0.0)
-            for label in labels]  # fmt: skip
+    rows = [
+        (*(getattr(label, name) for name in NUMBERS), *label.bbox, label.score if scores else 0.0) for label in labels
+    ]
     table = np.array(rows, dtype=np.float64).reshape(len(rows), len(NUMBERS) + 5)  # a score None becomes NaN
     if not np.isfinite(table).all():
         row = int(np.flatnonzero(~np.isfinite(table).all(axis=1))[0])
         column = int(np.flatnonzero(~np.isfinite(table[row]))[0])
         name = (*NUMBERS, "left", "top", "right", "bottom", "score")[column]
         place = row - index.index(index[row]) + 1
-        raise InputError(f"frame {order[index[row]]!r}, object {place}: {name} is {rows[row][column]}, "
-                         "expected a finite number")  # fmt: skip
+        raise InputError(
+            f"frame {order[index[row]]!r}, object {place}: {name} is {rows[row][column]}, expected a finite number"
+        )
     column = {name: table[:, i] for i, name in enumerate(NUMBERS)}
     box3d = np.stack([column[name] for name in ("x", "y", "z", "height", "width", "length", "rotation_y")], axis=1)
     types = np.array([label.type.lower() for label in labels], dtype=str)
-    return Objects(np.array(index, dtype=np.int64), types, column["truncated"], column["occluded"], column["alpha"],
-                   table[:, len(NUMBERS) : -1], box3d, table[:, -1])  # fmt: skip
+    return Objects(
+        np.array(index, dtype=np.int64),
+        types,
+        column["truncated"],
+        column["occluded"],
+        column["alpha"],
+        table[:, len(NUMBERS) : -1],
+        box3d,
+        table[:, -1],
+    )
 
 
 def read_ground_truth(folder, frames=None) -> dict:
@@ -86,8 +96,10 @@ def read_detections(folder, frames) -> dict:
     files = _text_files(folder, "detection")
     unknown = next((path for frame, path in files.items() if frame not in frames), None)
     if unknown:
-        raise InputError(f"{unknown}: detections of an unknown frame, expected one of the {len(frames)} frames "
-                         f"of the ground truth, such as {next(iter(frames), '-')}")  # fmt: skip
+        raise InputError(
+            f"{unknown}: detections of an unknown frame, expected one of the {len(frames)} frames "
+            f"of the ground truth, such as {next(iter(frames), '-')}"
+        )
     if not files:
         raise InputError(f"{folder}: no detection files, expected one <frame>.txt per frame, an empty one for none")
     return {frame: read_labels(path, scores=True, any_type=True) for frame, path in files.items()}

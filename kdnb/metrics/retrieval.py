@@ -101,7 +101,9 @@ def zero_shot(image_embeddings, class_embeddings, labels) -> tuple[float, np.nda
     images, classes = as_array(image_embeddings, np.float64), as_array(class_embeddings, np.float64)
     labels = as_array(labels, np.int64)
     if labels.shape != (len(images),) or (labels >= len(classes)).any():
-        raise InputError(f"labels {labels.shape} up to {labels.max(initial=-1)} for {len(images)} images and "
-                         f"{len(classes)} classes; expected one label below {len(classes)} per image")  # fmt: skip
+        raise InputError(
+            f"labels {labels.shape} up to {labels.max(initial=-1)} for {len(images)} images and "
+            f"{len(classes)} classes; expected one label below {len(classes)} per image"
+        )
     correct = hits_at(images @ classes.T, labels[:, None] == np.arange(len(classes)), 1)
     return (100 * float(correct.mean()) if len(correct) else float("nan")), correct

@@ -59,8 +59,10 @@ def rotated_ious(a, b):
     ground = shared_ground(a, b)
     tall = np.minimum(a[:, 1], b[:, 1]) - np.maximum(a[:, 1] - a[:, 3], b[:, 1] - b[:, 3])  # y points down
     volume = ground * np.clip(tall, 0, None)
-    return (_over_union(ground, a[:, 4] * a[:, 5], b[:, 4] * b[:, 5]),
-            _over_union(volume, a[:, 3:6].prod(axis=1), b[:, 3:6].prod(axis=1)))  # fmt: skip
+    return (
+        _over_union(ground, a[:, 4] * a[:, 5], b[:, 4] * b[:, 5]),
+        _over_union(volume, a[:, 3:6].prod(axis=1), b[:, 3:6].prod(axis=1)),
+    )
 
 
 def _over_union(shared, size_a, size_b):

@@ -60,8 +60,11 @@ def scores_from(matrix: np.ndarray, names=CLASSES) -> dict:
     """
     iou, total = class_iou(matrix), matrix.sum()
     accuracy = 100 * np.trace(matrix) / total if total else np.nan
-    return {"mIoU": float(mean_known(iou)), "pixel_accuracy": float(accuracy),
-            "iou": {name: float(value) for name, value in zip(names, iou, strict=True)}}  # fmt: skip
+    return {
+        "mIoU": float(mean_known(iou)),
+        "pixel_accuracy": float(accuracy),
+        "iou": {name: float(value) for name, value in zip(names, iou, strict=True)},
+    }
 
 
 def bootstrap_miou(per_frame: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -78,8 +81,10 @@ def bootstrap_miou(per_frame: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 # --- boundaries -------------------------------------------------------------------------------------------------
 
-def boundary_iou(pred: Iterable, label: Iterable, classes: int = len(CLASSES), void: int = VOID,
-                 share: float = 0.02) -> float:  # fmt: skip
+
+def boundary_iou(
+    pred: Iterable, label: Iterable, classes: int = len(CLASSES), void: int = VOID, share: float = 0.02
+) -> float:
     """Boundary IoU in percent (Cheng et al. 2021, arXiv 2103.16562), mean over classes, one total over the set.
 
     Of a class only the pixels count that lie within d of its outline, in truth and in prediction alike: a thick object
@@ -113,6 +118,7 @@ def _rims(ids, classes, distance):
 
 
 # --- calibration ------------------------------------------------------------------------------------------------
+
 
 def calibration_error(probabilities: Iterable, label: Iterable, bins: int = 15, void: int = VOID) -> float:
     """Expected calibration error in percent (Guo et al. 2017, arXiv 1706.04599): |accuracy − confidence|, mean over all

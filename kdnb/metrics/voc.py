@@ -20,9 +20,15 @@ from kdnb.errors import InputError
 from kdnb.metrics.voc_read import read_detections, read_ground_truth
 
 __all__ = [
-    "ClassMatches", "MatchTable", "bootstrap_map", "evaluate_voc", "match_table", "read_detections",
-    "read_ground_truth", "voc_main",
-]  # fmt: skip
+    "ClassMatches",
+    "MatchTable",
+    "bootstrap_map",
+    "evaluate_voc",
+    "match_table",
+    "read_detections",
+    "read_ground_truth",
+    "voc_main",
+]
 
 METRICS = ("07", "area")
 CHUNK = 2_000_000  # weights x detections per step of the bootstrap: bounds its memory to some 100 MB

@@ -103,5 +103,7 @@ def _per_image(ids, numbers, labels, orders):
     by_image = np.argsort(image, kind="stable")
     cuts = np.searchsorted(image[by_image], np.arange(1, len(number)))
     parts = [np.split(array[by_image], cuts) for array in (numbers, labels, orders)]
-    return {name: {"boxes": values[:, 1:], "labels": label, "scores": values[:, 0], "order": order}
-            for name, values, label, order in zip(number, *parts, strict=bool(number))}  # fmt: skip
+    return {
+        name: {"boxes": values[:, 1:], "labels": label, "scores": values[:, 0], "order": order}
+        for name, values, label, order in zip(number, *parts, strict=bool(number))
+    }

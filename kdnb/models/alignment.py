@@ -34,14 +34,21 @@ class Student(nn.Module):
         InputError: a backbone that is no timm ConvNeXt.
     """
 
-    def __init__(self, backbone: str, embed_dim: int, pretrained: bool = False, output_stride: int = 32,
-                 multi_scale: bool = False):  # fmt: skip
+    def __init__(
+        self,
+        backbone: str,
+        embed_dim: int,
+        pretrained: bool = False,
+        output_stride: int = 32,
+        multi_scale: bool = False,
+    ):
         super().__init__()
         if not timm.is_model(backbone) or "convnext" not in backbone:
             raise InputError(f"student backbone {backbone!r} is no timm ConvNeXt; expected one such as convnext_tiny")
         # without pooling timm's head is the last normalisation, of each cell
-        self.trunk: ConvNeXt = timm.create_model(backbone, pretrained, num_classes=0, global_pool="",
-                                                 output_stride=output_stride)  # fmt: skip
+        self.trunk: ConvNeXt = timm.create_model(
+            backbone, pretrained, num_classes=0, global_pool="", output_stride=output_stride
+        )
         if not pretrained:
             open_layer_scales(self.trunk)
         channels = [stage["num_chs"] for stage in self.trunk.feature_info]

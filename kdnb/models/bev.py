@@ -10,8 +10,7 @@ from kdnb.models.voxels import Grid, Voxels, segment_max
 
 def convolution(inputs: int, outputs: int, stride: int = 1) -> list[nn.Module]:
     """3x3 convolution, BatchNorm, ReLU."""
-    return [nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False),
-            nn.BatchNorm2d(outputs, eps=1e-3), nn.ReLU(True)]  # fmt: skip
+    return [nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs, eps=1e-3), nn.ReLU(True)]
 
 
 class SlabEncoder(nn.Module):
@@ -66,10 +65,11 @@ class SECONDFPN(nn.Module):
     def __init__(self, inputs: tuple[int, int], width: int):
         super().__init__()
         self.deblocks = nn.ModuleList(
-            nn.Sequential(nn.ConvTranspose2d(i, width, stride, stride, bias=False),
-                          nn.BatchNorm2d(width, eps=1e-3), nn.ReLU(True))
+            nn.Sequential(
+                nn.ConvTranspose2d(i, width, stride, stride, bias=False), nn.BatchNorm2d(width, eps=1e-3), nn.ReLU(True)
+            )
             for i, stride in zip(inputs, (1, 2), strict=True)
-        )  # fmt: skip
+        )
 
     def forward(self, stages: list[Tensor]) -> Tensor:
         rows, columns = stages[0].shape[2:]

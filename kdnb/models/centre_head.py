@@ -46,8 +46,9 @@ def encode(boxes: Tensor, centres: Tensor, cell: float) -> Tensor:
     yaw = boxes[..., 6:]
     offset = (boxes[..., :2] - centres) / cell
     ahead = (torch.cos(yaw - TURN) >= 0).to(boxes.dtype)
-    return torch.cat([offset, boxes[..., 2:3], boxes[..., 3:6].clamp(min=0.01).log(), (2 * yaw).sin(), (2 * yaw).cos(),
-                      ahead], -1)  # fmt: skip
+    return torch.cat(
+        [offset, boxes[..., 2:3], boxes[..., 3:6].clamp(min=0.01).log(), (2 * yaw).sin(), (2 * yaw).cos(), ahead], -1
+    )
 
 
 def decode_code(code: Tensor, centres: Tensor, cell: float) -> Tensor:
@@ -104,8 +105,10 @@ def require_boxes(boxes: list[Tensor], labelled: list[bool] | None = None, names
     known = [i for i, is_labelled in enumerate(labelled) if is_labelled]
     if known and not any(len(boxes[i]) for i in known):
         which = ", ".join(names[i] for i in known) if names else f"of {len(known)} frames"
-        raise InputError(f"batch {which}: not one ground-truth box of {', '.join(CLASSES)}; the detection loss would "
-                         "teach nothing. Give frames with labels, or mark them as unlabelled")  # fmt: skip
+        raise InputError(
+            f"batch {which}: not one ground-truth box of {', '.join(CLASSES)}; the detection loss would "
+            "teach nothing. Give frames with labels, or mark them as unlabelled"
+        )
 
 
 def detection_loss(output: dict, targets: dict) -> dict[str, Tensor]:
@@ -126,8 +129,12 @@ def detection_loss(output: dict, targets: dict) -> dict[str, Tensor]:
     total = weight.sum().clamp(min=1)
     distance = said[:, :CODE] - wanted[:, :CODE]
     direction = F.binary_cross_entropy_with_logits(said[:, CODE:], wanted[:, CODE:], weight, reduction="sum")
-    return {"heat": focal, "box": (weight * distance[:, :YAW].abs()).sum() / total,
-            "yaw": (weight * distance[:, YAW:].pow(2)).sum() / total, "direction": direction / total}  # fmt: skip
+    return {
+        "heat": focal,
+        "box": (weight * distance[:, :YAW].abs()).sum() / total,
+        "yaw": (weight * distance[:, YAW:].pow(2)).sum() / total,
+        "direction": direction / total,
+    }
 
 
 def total_loss(parts: dict[str, Tensor]) -> Tensor:

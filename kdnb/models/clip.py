@@ -30,8 +30,14 @@ def normalised(images: Tensor, mean=open_clip.OPENAI_DATASET_MEAN, std=open_clip
     return pixels.normalised(images, mean, std)
 
 
-def lite_teacher(embed_dim: int = 128, dims: Sequence[int] = (40, 80, 128, 192), text_width: int = 128,
-                 text_layers: int = 1, context_length: int = 32, image_size: int = 32) -> open_clip.CLIP:  # fmt: skip
+def lite_teacher(
+    embed_dim: int = 128,
+    dims: Sequence[int] = (40, 80, 128, 192),
+    text_width: int = 128,
+    text_layers: int = 1,
+    context_length: int = 32,
+    image_size: int = 32,
+) -> open_clip.CLIP:
     """A small CLIP from random weights, for small crops and short sentences; downloads nothing.
 
     The token embedding stays as it was drawn: its table has 49,408 rows, of which a drawn street uses some hundred, and
@@ -47,9 +53,13 @@ def lite_teacher(embed_dim: int = 128, dims: Sequence[int] = (40, 80, 128, 192),
     model = open_clip.CLIP(
         embed_dim,
         {"timm_model_name": "test_convnext3", "timm_pool": "avg", "timm_proj": "linear", "image_size": image_size},
-        {"context_length": context_length, "width": text_width, "heads": max(1, text_width // 32),
-         "layers": text_layers},
-    )  # fmt: skip
+        {
+            "context_length": context_length,
+            "width": text_width,
+            "heads": max(1, text_width // 32),
+            "layers": text_layers,
+        },
+    )
     nn.init.normal_(model.token_embedding.weight, std=0.1)
     model.token_embedding.requires_grad_(False)
     # open_clip passes no widths on to timm, so the tower is changed afterwards
@@ -114,8 +124,10 @@ def encode_texts(model: nn.Module, tokenizer: Callable, texts: Sequence[str]) ->
     distinct, which = distinct_texts(texts)
     warn_of_cut_texts(tokenizer, distinct)
     with evaluating(model):
-        parts = [F.normalize(model.encode_text(tokens).float(), dim=-1)
-                 for tokens in token_batches(model, tokenizer, distinct)]  # fmt: skip
+        parts = [
+            F.normalize(model.encode_text(tokens).float(), dim=-1)
+            for tokens in token_batches(model, tokenizer, distinct)
+        ]
     return torch.cat(parts)[which]
 
 
@@ -135,8 +147,10 @@ def encode_text_tokens(model: nn.Module, tokenizer: Callable, texts: Sequence[st
     tower = getattr(model, "text", model)
     pool = getattr(tower, "text_pool_type", getattr(tower, "pool_type", None))
     if pool != "argmax":
-        raise InputError(f"the text tower pools by {pool!r}; token states are read of towers that pool at the end of "
-                         "text ('argmax'), such as ViT-B-32's")  # fmt: skip
+        raise InputError(
+            f"the text tower pools by {pool!r}; token states are read of towers that pool at the end of "
+            "text ('argmax'), such as ViT-B-32's"
+        )
     path = "ln_final" if tower is model else "text.ln_final"
     distinct, which = distinct_texts(texts)
     states, ends = [], []
@@ -167,8 +181,11 @@ def warn_of_cut_texts(tokenizer: Callable, texts: Sequence[str]) -> None:
         return
     cut = [text for text in texts if len(tokenizer.encode(text)) + 2 > tokenizer.context_length]  # + start and end
     if cut:
-        warnings.warn(f"{len(cut)} of {len(texts)} texts are longer than {tokenizer.context_length} tokens and are "
-                      f"cut, such as {cut[0]!r}", stacklevel=3)  # fmt: skip
+        warnings.warn(
+            f"{len(cut)} of {len(texts)} texts are longer than {tokenizer.context_length} tokens and are "
+            f"cut, such as {cut[0]!r}",
+            stacklevel=3,
+        )
 
 
 def token_batches(model: nn.Module, tokenizer: Callable, texts: list[str], size: int = 256) -> Iterator[Tensor]:

@@ -85,12 +85,15 @@ class DenseClip(nn.Module):
 def plain_vit(name: str, visual: nn.Module) -> VisionTransformer:
     """The image tower, if dense features can be read of it. Raises InputError otherwise."""
     if not isinstance(visual, VisionTransformer):
-        raise InputError(f"the image tower of {name!r} is a {type(visual).__name__}, expected a plain ViT such as that "
-                         "of ViT-B-16")  # fmt: skip
+        raise InputError(
+            f"the image tower of {name!r} is a {type(visual).__name__}, expected a plain ViT such as that of ViT-B-16"
+        )
     last = visual.transformer.resblocks[-1]
     if visual.attn_pool is not None or not isinstance(last, ResidualAttentionBlock):
-        raise InputError(f"the image tower of {name!r} pools by attention or has blocks of another kind, expected a "
-                         "plain ViT such as that of ViT-B-16")  # fmt: skip
+        raise InputError(
+            f"the image tower of {name!r} pools by attention or has blocks of another kind, expected a "
+            "plain ViT such as that of ViT-B-16"
+        )
     return visual
 
 

@@ -37,8 +37,9 @@ class DepthModel:
         """Depth of one image. Raises InputError when the backend gives another size or a negative depth."""
         depth = np.asarray(self.predict(image, frame), np.float32)
         if depth.shape != image.shape[:2]:
-            raise InputError(f"{self.name}: depth of frame {frame!r} is {depth.shape}, expected {image.shape[:2]} as "
-                             "its image")  # fmt: skip
+            raise InputError(
+                f"{self.name}: depth of frame {frame!r} is {depth.shape}, expected {image.shape[:2]} as its image"
+            )
         depth = np.where(np.isfinite(depth), depth, 0)
         if depth.min() < 0:
             raise InputError(f"{self.name}: depth of frame {frame!r} goes down to {depth.min():.3g}, expected metres")
@@ -122,8 +123,10 @@ def hf_depth(model_id: str, max_depth: int = KITTI_MAX, factor: float = 1.0) -> 
         config = transformers.AutoConfig.from_pretrained(model_id)
         limit = metric_limit(model_id, config, max_depth)
         if factor != 1 and limit * factor > KITTI_MAX:
-            raise InputError(f"hf:{model_id}: a factor of {factor:g} would scale twice: the model's depth already "
-                             f"reaches {limit:g} m, expected a factor of 1")  # fmt: skip
+            raise InputError(
+                f"hf:{model_id}: a factor of {factor:g} would scale twice: the model's depth already "
+                f"reaches {limit:g} m, expected a factor of 1"
+            )
         processor = transformers.AutoImageProcessor.from_pretrained(model_id)
         model = transformers.AutoModelForDepthEstimation.from_pretrained(model_id, config=config).eval()
     except (OSError, ValueError) as error:
@@ -162,8 +165,10 @@ def metric_limit(model_id: str, config, max_depth: int) -> float:
     if kind == "depth_anything" and config.depth_estimation_type == "metric":
         return config.max_depth
     if kind in ("depth_anything", "dpt"):
-        raise InputError(f"hf:{model_id}: gives relative (inverse) depth, whose scale and shift are unknown: no points "
-                         f"in metres can be made of it; {expected}")  # fmt: skip
+        raise InputError(
+            f"hf:{model_id}: gives relative (inverse) depth, whose scale and shift are unknown: no points "
+            f"in metres can be made of it; {expected}"
+        )
     raise InputError(f"hf:{model_id}: {kind!r} is not known to give depth in metres; {expected}")
 
 

@@ -60,8 +60,9 @@ class Block(nn.Module):
 
 
 def conv(before: int, after: int, stride: int = 1, kernel: int = 3) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(before, after, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(after),
-                         nn.ReLU(True))  # fmt: skip
+    return nn.Sequential(
+        nn.Conv2d(before, after, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(after), nn.ReLU(True)
+    )
 
 
 class TinyDepth(nn.Module):

@@ -35,8 +35,14 @@ class SmallResNet(nn.Sequential):
         super().__init__(stem, *stages)
 
 
-def lite_detector(widths: Sequence[int], blocks: Sequence[int], num_classes: int, size: tuple[int, int],
-                  neck: int = 64, head: int = 128) -> FasterRCNN:  # fmt: skip
+def lite_detector(
+    widths: Sequence[int],
+    blocks: Sequence[int],
+    num_classes: int,
+    size: tuple[int, int],
+    neck: int = 64,
+    head: int = 128,
+) -> FasterRCNN:
     """A small Faster R-CNN on P3-P6, trained from scratch on small pictures.
 
     P2 is left out: on a CPU it would cost as much as all the rest, and few objects of a small picture need it.
@@ -53,12 +59,22 @@ def lite_detector(widths: Sequence[int], blocks: Sequence[int], num_classes: int
     # the canonical scale chooses the level that a proposal is pooled from: 224 is meant for pictures of 800 px
     pool = MultiScaleRoIAlign(["0", "1", "2"], output_size=5, sampling_ratio=1, canonical_scale=48, canonical_level=4)
     return FasterRCNN(
-        backbone, min_size=min(size), max_size=max(size), rpn_anchor_generator=anchors, box_roi_pool=pool,
-        box_head=TwoMLPHead(neck * 5 * 5, head), box_predictor=FastRCNNPredictor(head, num_classes),
-        rpn_pre_nms_top_n_train=120, rpn_pre_nms_top_n_test=120, rpn_post_nms_top_n_train=80,
-        rpn_post_nms_top_n_test=80, rpn_batch_size_per_image=64, box_batch_size_per_image=32,
-        box_detections_per_img=40, box_score_thresh=0.03,
-    )  # fmt: skip
+        backbone,
+        min_size=min(size),
+        max_size=max(size),
+        rpn_anchor_generator=anchors,
+        box_roi_pool=pool,
+        box_head=TwoMLPHead(neck * 5 * 5, head),
+        box_predictor=FastRCNNPredictor(head, num_classes),
+        rpn_pre_nms_top_n_train=120,
+        rpn_pre_nms_top_n_test=120,
+        rpn_post_nms_top_n_train=80,
+        rpn_post_nms_top_n_test=80,
+        rpn_batch_size_per_image=64,
+        box_batch_size_per_image=32,
+        box_detections_per_img=40,
+        box_score_thresh=0.03,
+    )
 
 
 def full_detector(backbone: str, num_classes: int, size: tuple[int, int], pretrained: bool = True) -> FasterRCNN:
@@ -74,8 +90,14 @@ def full_detector(backbone: str, num_classes: int, size: tuple[int, int], pretra
     layers = 3 if pretrained else 5
     if backbone.startswith("mobilenet"):
         # strides 4 to 32 and a pool, the pyramid of the ResNets; torchvision's default has two stages only
-        body = mobilenet_backbone(backbone_name=backbone, weights=weights, fpn=True, trainable_layers=layers,
-                                  returned_layers=[1, 2, 3, 4], **norm)  # fmt: skip
+        body = mobilenet_backbone(
+            backbone_name=backbone,
+            weights=weights,
+            fpn=True,
+            trainable_layers=layers,
+            returned_layers=[1, 2, 3, 4],
+            **norm,
+        )
     else:
         body = resnet_fpn_backbone(backbone_name=backbone, weights=weights, trainable_layers=layers, **norm)
     return FasterRCNN(body, num_classes, min_size=min(size), max_size=max(size))
@@ -111,13 +133,24 @@ def detection_step(model: FasterRCNN, batch: dict) -> dict:
         proposals, _, labels, regression_targets = sampled
         class_logits, box_regression = roi_logits(model, known, proposals, sizes)
         class_loss, box_loss = fastrcnn_loss(class_logits, box_regression, labels, regression_targets)
-    parts = {"rpn_class": rpn_losses["loss_objectness"], "rpn_box": rpn_losses["loss_rpn_box_reg"],
-             "roi_class": class_loss, "roi_box": box_loss}  # fmt: skip
+    parts = {
+        "rpn_class": rpn_losses["loss_objectness"],
+        "rpn_box": rpn_losses["loss_rpn_box_reg"],
+        "roi_class": class_loss,
+        "roi_box": box_loss,
+    }
     return {
-        "loss": sum(parts.values()), "parts": parts, "features": features, "pixels": images.tensors,
-        "boxes": [target["boxes"] for target in targets], "proposals": proposals, "class_logits": class_logits,
-        "labels": torch.cat(labels), "image_sizes": sizes, "labelled": labelled,
-    }  # fmt: skip
+        "loss": sum(parts.values()),
+        "parts": parts,
+        "features": features,
+        "pixels": images.tensors,
+        "boxes": [target["boxes"] for target in targets],
+        "proposals": proposals,
+        "class_logits": class_logits,
+        "labels": torch.cat(labels),
+        "image_sizes": sizes,
+        "labelled": labelled,
+    }
 
 
 def roi_logits(model: FasterRCNN, features: dict, proposals: list[Tensor], image_sizes) -> tuple[Tensor, Tensor]:
@@ -177,8 +210,9 @@ def pyramid_level(boxes: Tensor, base: float = 56.0, levels: int = 5) -> Tensor:
     return torch.floor(torch.log2(side / base)).clamp(0, levels - 1).long()
 
 
-def foreground_masks(boxes: list[Tensor], features: dict[str, Tensor], width: int, base: float = 56.0,
-                     every_level: bool = False) -> list[Tensor]:  # fmt: skip
+def foreground_masks(
+    boxes: list[Tensor], features: dict[str, Tensor], width: int, base: float = 56.0, every_level: bool = False
+) -> list[Tensor]:
     """DeFeat's foreground: the cells of each ground-truth box, on its one level; the background is all the rest.
 
     Corners are divided by the level's stride and truncated; the right and lower cells are left out unless the box

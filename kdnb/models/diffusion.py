@@ -53,14 +53,25 @@ class DiffusionFeatures:
         InputError: a step beyond the schedule.
     """
 
-    def __init__(self, model: Diffusion, prompts: Mapping[str, Sequence[str]] | None = None, step: int = 100,
-                 seed: int = 0, short_side: int | None = None, taps: Sequence[str] | None = None,
-                 folder: str | Path | None = None, mask_steps: bool = False):  # fmt: skip
+    def __init__(
+        self,
+        model: Diffusion,
+        prompts: Mapping[str, Sequence[str]] | None = None,
+        step: int = 100,
+        seed: int = 0,
+        short_side: int | None = None,
+        taps: Sequence[str] | None = None,
+        folder: str | Path | None = None,
+        mask_steps: bool = False,
+    ):
         if not 0 <= step < len(model.alphas):
             raise InputError(f"time step {step}, expected 0 to {len(model.alphas) - 1}")
         if mask_steps:
-            warnings.warn("mask_steps feeds the ground truth to the teacher's features while it trains, and there is "
-                          "none at test time: its training scores mean nothing", stacklevel=2)  # fmt: skip
+            warnings.warn(
+                "mask_steps feeds the ground truth to the teacher's features while it trains, and there is "
+                "none at test time: its training scores mean nothing",
+                stacklevel=2,
+            )
         self.model, self.step, self.seed, self.short_side, self.mask_steps = model, step, seed, short_side, mask_steps
         modules = dict(model.unet.named_modules())
         self.taps = [path for path in modules if re.fullmatch(TAPS, path)] if taps is None else list(taps)
@@ -71,8 +82,16 @@ class DiffusionFeatures:
 
     def key(self) -> str:
         """A hash of all that the maps hang on but the picture."""
-        how = [weights_hash(self.model.unet), weights_hash(self.model.vae), self.step, self.seed, self.short_side,
-               self.taps, self.mask_steps, self.context.tolist()]  # fmt: skip
+        how = [
+            weights_hash(self.model.unet),
+            weights_hash(self.model.vae),
+            self.step,
+            self.seed,
+            self.short_side,
+            self.taps,
+            self.mask_steps,
+            self.context.tolist(),
+        ]
         return hashlib.sha256(repr(how).encode()).hexdigest()[:16]
 
     @torch.no_grad()
@@ -107,8 +126,10 @@ class DiffusionFeatures:
                 told = (labels == k)[:, None].float()
                 if told.any():
                     own = self.maps(latents, context)
-                    found = {block: torch.where(F.interpolate(told, m.shape[2:], mode="nearest") > 0, own[block], m)
-                             for block, m in found.items()}  # fmt: skip
+                    found = {
+                        block: torch.where(F.interpolate(told, m.shape[2:], mode="nearest") > 0, own[block], m)
+                        for block, m in found.items()
+                    }
             return found
 
     def latents(self, images: Tensor) -> Tensor:

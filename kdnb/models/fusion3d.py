@@ -32,9 +32,14 @@ PIXEL_MEAN, PIXEL_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet
 # fusion of 5 levels to 128 (1,566,080); sparse encoder 16-32-64-64 to 128; SECOND 128 (5), 256 (5); SECFPN 256, 256;
 # anchors 2 per class.
 MVXNET_PARAMETERS = {
-    "img_backbone": 23_508_032, "img_neck": 3_344_384, "pts_voxel_encoder": 1_575_168, "pts_middle_encoder": 765_440,
-    "pts_backbone": 4_280_832, "pts_neck": 295_936, "pts_bbox_head": 36_936,
-}  # fmt: skip
+    "img_backbone": 23_508_032,
+    "img_neck": 3_344_384,
+    "pts_voxel_encoder": 1_575_168,
+    "pts_middle_encoder": 765_440,
+    "pts_backbone": 4_280_832,
+    "pts_neck": 295_936,
+    "pts_bbox_head": 36_936,
+}
 
 
 class Fusion3D(nn.Module):
@@ -49,9 +54,21 @@ class Fusion3D(nn.Module):
         widths, layers: of the backbone's stages. neck: channels of each of the neck's two parts. head: of the head.
     """
 
-    def __init__(self, img_backbone: nn.Module, img_neck: nn.Module, grid: Grid, image: tuple[int, int, int],
-                 points: tuple[int, ...], fused: int, slab: int, middle: int, widths: tuple[int, int],
-                 layers: tuple[int, int], neck: int, head: int):  # fmt: skip
+    def __init__(
+        self,
+        img_backbone: nn.Module,
+        img_neck: nn.Module,
+        grid: Grid,
+        image: tuple[int, int, int],
+        points: tuple[int, ...],
+        fused: int,
+        slab: int,
+        middle: int,
+        widths: tuple[int, int],
+        layers: tuple[int, int],
+        neck: int,
+        head: int,
+    ):
         super().__init__()
         self.grid, self.bev_channels = grid, 2 * neck
         self.img_backbone, self.img_neck = img_backbone, img_neck
@@ -92,10 +109,26 @@ class Fusion3D(nn.Module):
 
 def lite_fusion3d(grid: Grid = LITE_GRID, widths: tuple[int, int] = (32, 48), neck: int = 32) -> Fusion3D:
     """About 130 thousand parameters, to be trained from scratch on a CPU."""
-    img_backbone = nn.Sequential(OrderedDict(quarter=nn.Sequential(*convolution(3, 8, 2), *convolution(8, 16, 2)),
-                                             eighth=nn.Sequential(*convolution(16, 24, 2))))  # fmt: skip
-    model = Fusion3D(Levels(img_backbone), FeaturePyramidNetwork([16, 24], 16), grid, (16, 2, 8), points=(16,),
-                     fused=32, slab=12, middle=widths[0], widths=widths, layers=(2, 2), neck=neck, head=32)  # fmt: skip
+    img_backbone = nn.Sequential(
+        OrderedDict(
+            quarter=nn.Sequential(*convolution(3, 8, 2), *convolution(8, 16, 2)),
+            eighth=nn.Sequential(*convolution(16, 24, 2)),
+        )
+    )
+    model = Fusion3D(
+        Levels(img_backbone),
+        FeaturePyramidNetwork([16, 24], 16),
+        grid,
+        (16, 2, 8),
+        points=(16,),
+        fused=32,
+        slab=12,
+        middle=widths[0],
+        widths=widths,
+        layers=(2, 2),
+        neck=neck,
+        head=32,
+    )
     return model.to(memory_format=torch.channels_last)
 
 
@@ -120,10 +153,26 @@ def full_fusion3d(pretrained: bool = True, grid: Grid = FULL_GRID) -> Fusion3D:
         pretrained: ImageNet weights, with frozen normalisation and first stage; False draws random weights.
     """
     norm = {} if pretrained else {"norm_layer": nn.BatchNorm2d}
-    image = resnet_fpn_backbone(backbone_name="resnet50", weights="DEFAULT" if pretrained else None,
-                                trainable_layers=4 if pretrained else 5, **norm)  # fmt: skip
-    return Fusion3D(image.body, image.fpn, grid, (256, 5, 128), points=(64, 64), fused=128, slab=16, middle=256,
-                    widths=(128, 256), layers=(5, 5), neck=256, head=64)  # fmt: skip
+    image = resnet_fpn_backbone(
+        backbone_name="resnet50",
+        weights="DEFAULT" if pretrained else None,
+        trainable_layers=4 if pretrained else 5,
+        **norm,
+    )
+    return Fusion3D(
+        image.body,
+        image.fpn,
+        grid,
+        (256, 5, 128),
+        points=(64, 64),
+        fused=128,
+        slab=16,
+        middle=256,
+        widths=(128, 256),
+        layers=(5, 5),
+        neck=256,
+        head=64,
+    )
 
 
 def parameter_table(model: nn.Module) -> pd.DataFrame:

@@ -58,11 +58,17 @@ class ProjectionHead(nn.Module):
         self.mode = known_mode(mode)
         # a unit vector of E numbers is 1 / sqrt(E) in each: beside the cells it would hardly be heard
         self.norm, self.heard = nn.LayerNorm(channels), nn.LayerNorm(text)
-        self.mlp = nn.Sequential(nn.Linear(channels + BOX_FEATURES + text, 2 * width), nn.GELU(),
-                                 nn.Linear(2 * width, width), nn.GELU(), nn.Linear(width, 5))  # fmt: skip
+        self.mlp = nn.Sequential(
+            nn.Linear(channels + BOX_FEATURES + text, 2 * width),
+            nn.GELU(),
+            nn.Linear(2 * width, width),
+            nn.GELU(),
+            nn.Linear(width, 5),
+        )
 
-    def forward(self, tokens: Tensor, boxes: Tensor, there: Tensor, text: Tensor, words: Tensor,
-                padding: Tensor) -> dict[str, Tensor]:  # fmt: skip
+    def forward(
+        self, tokens: Tensor, boxes: Tensor, there: Tensor, text: Tensor, words: Tensor, padding: Tensor
+    ) -> dict[str, Tensor]:
         """Arguments and result as ``TransformerHead.forward``; ``words`` and ``padding`` are not looked at."""
         picture = self.norm(tokens.mean(2))
         sentence = self.heard(text)[:, None].expand(-1, boxes.shape[1], -1)
@@ -96,8 +102,9 @@ class TransformerHead(nn.Module):
         self.places = nn.Sequential(nn.Linear(BOX_FEATURES, width), nn.GELU(), nn.Linear(width, width))
         self.words = nn.Sequential(nn.LayerNorm(words), nn.Linear(words, width))
         self.sentence = nn.Sequential(nn.LayerNorm(text), nn.Linear(text, width))
-        self.neighbours = nn.TransformerEncoderLayer(width, heads, 2 * width, 0.0, "gelu", batch_first=True,
-                                                     norm_first=True)  # fmt: skip
+        self.neighbours = nn.TransformerEncoderLayer(
+            width, heads, 2 * width, 0.0, "gelu", batch_first=True, norm_first=True
+        )
         self.layers = nn.ModuleList(DecoderLayer(width, heads) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
         self.fits = nn.Parameter(torch.tensor(5.0)) if channels == text else None
@@ -105,8 +112,9 @@ class TransformerHead(nn.Module):
         if mode == "regress":
             self.correct = nn.Sequential(nn.Linear(3 * width, width), nn.GELU(), nn.Linear(width, 4))
 
-    def forward(self, tokens: Tensor, boxes: Tensor, there: Tensor, text: Tensor, words: Tensor,
-                padding: Tensor) -> dict[str, Tensor]:  # fmt: skip
+    def forward(
+        self, tokens: Tensor, boxes: Tensor, there: Tensor, text: Tensor, words: Tensor, padding: Tensor
+    ) -> dict[str, Tensor]:
         """Which proposal, or which box, does each command mean?
 
         Args:
@@ -160,8 +168,9 @@ class DecoderLayer(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
 
-    def forward(self, query: Tensor, text: Tensor, memory: Tensor, padding: Tensor,
-                hidden: Tensor) -> tuple[Tensor, Tensor]:  # fmt: skip
+    def forward(
+        self, query: Tensor, text: Tensor, memory: Tensor, padding: Tensor, hidden: Tensor
+    ) -> tuple[Tensor, Tensor]:
         text = self.norms[0](text)
         query = query + self.to_text(self.norms[0](query), text, text, key_padding_mask=padding, need_weights=False)[0]
         seen, attention = self.to_picture(self.norms[1](query), memory, memory, key_padding_mask=hidden)
@@ -170,7 +179,7 @@ class DecoderLayer(nn.Module):
 
 
 def answer(scores: Tensor, offsets: Tensor | None, boxes: Tensor, there: Tensor, mode: str) -> dict[str, Tensor]:
-    """"scores" (B, P), "box" (B, 4) and "attention" (B, P) of what a head says about each proposal.
+    """ "scores" (B, P), "box" (B, 4) and "attention" (B, P) of what a head says about each proposal.
 
     Args:
         scores: (B, P).
@@ -195,6 +204,7 @@ def known_mode(mode: str) -> str:
 
 
 # --- losses -----------------------------------------------------------------------------------------------------
+
 
 def ranking_loss(scores: Tensor, boxes: Tensor, there: Tensor, truth: Tensor) -> Tensor:
     """Cross-entropy over proposals; those that overlap the truth by an IoU above 0.5 share the target by their IoU.
@@ -238,11 +248,14 @@ def box_loss(box: Tensor, truth: Tensor, l1: float = 5.0, iou: float = 2.0, over
     """
     if overlap not in OVERLAP_LOSSES:
         raise InputError(f"overlap is {overlap!r}, expected one of {', '.join(OVERLAP_LOSSES)}")
-    return {"l1": l1 * (box - truth).abs().sum(-1).mean(),
-            overlap: iou * OVERLAP_LOSSES[overlap](box.float(), truth.float(), reduction="mean")}  # fmt: skip
+    return {
+        "l1": l1 * (box - truth).abs().sum(-1).mean(),
+        overlap: iou * OVERLAP_LOSSES[overlap](box.float(), truth.float(), reduction="mean"),
+    }
 
 
 # --- the whole model --------------------------------------------------------------------------------------------
+
 
 class Grounder(nn.Module):
     """An image encoder and a head: pictures or kept cells, proposals and a command's text in, an answer out.
@@ -270,8 +283,9 @@ class Grounder(nn.Module):
     def forward(self, batch: dict) -> dict[str, Tensor]:
         """Args: batch: "tokens" (B, P, T, D), or "crops" uint8 (B, P, 3, h, w), or "pictures" uint8 (B, 3, H, W);
         and "boxes", "there", "text", "words", "padding" as ``TransformerHead`` wants them."""
-        return self.head(self.tokens(batch), batch["boxes"], batch["there"], batch["text"], batch["words"],
-                         batch["padding"])  # fmt: skip
+        return self.head(
+            self.tokens(batch), batch["boxes"], batch["there"], batch["text"], batch["words"], batch["padding"]
+        )
 
     def tokens(self, batch: dict) -> Tensor:
         """(B, P, T, D) cells of the proposals."""

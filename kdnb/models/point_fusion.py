@@ -67,8 +67,9 @@ class PointFusion(nn.Module):
         self.img_transform = nn.Sequential(nn.Linear(mid * levels, out), nn.BatchNorm1d(out, eps=1e-3))
         self.pts_transform = nn.Sequential(nn.Linear(point_channels, out), nn.BatchNorm1d(out, eps=1e-3))
 
-    def forward(self, features: Tensor, voxels: Voxels, maps: list[Tensor], size: tuple[int, int],
-                projections: Tensor) -> Tensor:  # fmt: skip
+    def forward(
+        self, features: Tensor, voxels: Voxels, maps: list[Tensor], size: tuple[int, int], projections: Tensor
+    ) -> Tensor:
         """(P, out).
 
         Args:

@@ -91,8 +91,10 @@ def check_used_once(texts: Mapping[str, Sequence[str]]) -> None:
         for word in words:
             first = owner.setdefault(word.lower(), name)
             if first != name:
-                raise ValueError(f"orthogonal_concept uses the word {word!r} for {first} and for {name}, expected "
-                                 "each word for one class only")  # fmt: skip
+                raise ValueError(
+                    f"orthogonal_concept uses the word {word!r} for {first} and for {name}, expected "
+                    "each word for one class only"
+                )
 
 
 def read_prompts(path: str | Path | None = None) -> PromptSet:
@@ -110,8 +112,10 @@ def read_prompts(path: str | Path | None = None) -> PromptSet:
         raise InputError(f"{name}: cannot be read ({error}), expected a YAML file of prompts") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        raise InputError(f"{name}:{mark.line + 1 if mark else '?'}: not readable as YAML: "
-                         f"{getattr(error, 'problem', None) or 'syntax error'}") from None  # fmt: skip
+        raise InputError(
+            f"{name}:{mark.line + 1 if mark else '?'}: not readable as YAML: "
+            f"{getattr(error, 'problem', None) or 'syntax error'}"
+        ) from None
     if not isinstance(content, dict):
         raise InputError(f"{name}: expected the blocks {', '.join(KINDS)}")
     try:
@@ -206,6 +210,9 @@ def embedding_report(embeddings: Tensor) -> dict[str, Tensor | float]:
     others = cosine[~torch.eye(len(unit), dtype=torch.bool, device=unit.device)]
     shares = torch.linalg.svdvals(unit)
     shares = shares / shares.sum()
-    return {"cosine": cosine.float(), "mean_off_diagonal": others.mean().item(),
-            "max_off_diagonal": others.max().item(),
-            "effective_rank": torch.special.entr(shares).sum().exp().item()}  # fmt: skip
+    return {
+        "cosine": cosine.float(),
+        "mean_off_diagonal": others.mean().item(),
+        "max_off_diagonal": others.max().item(),
+        "effective_rank": torch.special.entr(shares).sum().exp().item(),
+    }

@@ -113,8 +113,9 @@ class Pyramid(nn.Module):
         widths = [widths] * (len(channels) - 1) if isinstance(widths, int) else list(widths)
         above = [*widths[1:], channels[-1]]
         self.lateral = nn.ModuleList(nn.Conv2d(a, w, 1) for a, w in zip(above, widths, strict=True))
-        self.skip = nn.ModuleList(nn.Identity() if c == w else nn.Conv2d(c, w, 1)
-                                  for c, w in zip(channels, widths, strict=False))  # fmt: skip
+        self.skip = nn.ModuleList(
+            nn.Identity() if c == w else nn.Conv2d(c, w, 1) for c, w in zip(channels, widths, strict=False)
+        )
         self.smooth = nn.ModuleList(conv(w, w) for w in widths)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
@@ -161,8 +162,10 @@ class PromptSegmenter(nn.Module):
             InputError: another number of classes or another width.
         """
         if embeddings.shape != self.prompts.shape:
-            raise InputError(f"prompt embeddings are {tuple(embeddings.shape)}, expected {tuple(self.prompts.shape)} "
-                             "(classes, width) as the teacher was trained with")  # fmt: skip
+            raise InputError(
+                f"prompt embeddings are {tuple(embeddings.shape)}, expected {tuple(self.prompts.shape)} "
+                "(classes, width) as the teacher was trained with"
+            )
         self.prompts.data.copy_(F.normalize(embeddings.detach().float(), dim=-1))
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
@@ -213,8 +216,10 @@ def segmentation_step(model: nn.Module, batch: dict, class_weights: Tensor | Non
     known = bool((labels != VOID).any())
     if labelled.any() and not known:
         which = [int(index) for index, has in zip(batch["indices"], labelled, strict=True) if has]
-        raise InputError(f"the labelled frames {which} of this batch are void in every pixel, expected classes "
-                         f"0 to {len(CLASSES) - 1}")  # fmt: skip
+        raise InputError(
+            f"the labelled frames {which} of this batch are void in every pixel, expected classes "
+            f"0 to {len(CLASSES) - 1}"
+        )
     seen = model(batch["images"])
     weights = None if class_weights is None else class_weights.to(seen["logits"])
     # without labels the mean over no pixels would be NaN; a zero of the logits can be differentiated

@@ -82,18 +82,24 @@ def token_states(model: nn.Module, tokenizer: Callable) -> Callable[[Sequence[st
 def tiny_random_unet(width: int = 16) -> nn.Module:
     """A U-Net with the module paths of Stable Diffusion's and random weights, for tests; prompts of ``width``."""
     return import_diffusers().UNet2DConditionModel(
-        sample_size=8, block_out_channels=(8, 8, 16, 16), norm_num_groups=4, cross_attention_dim=width,
-        attention_head_dim=4, down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
+        sample_size=8,
+        block_out_channels=(8, 8, 16, 16),
+        norm_num_groups=4,
+        cross_attention_dim=width,
+        attention_head_dim=4,
+        down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
         up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
-    )  # fmt: skip
+    )
 
 
 def tiny_diffusion(width: int = 16) -> Diffusion:
     """A whole diffusion model of random weights that runs in milliseconds and downloads nothing."""
     vae = import_diffusers().AutoencoderKL(
-        block_out_channels=(4,) * 4, norm_num_groups=2, down_block_types=("DownEncoderBlock2D",) * 4,
+        block_out_channels=(4,) * 4,
+        norm_num_groups=2,
+        down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
-    )  # fmt: skip
+    )
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2  # Stable Diffusion's schedule
 
     def encode(texts):

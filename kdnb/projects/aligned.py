@@ -40,9 +40,13 @@ class Aligned:
 def folder_of(settings, seed: int, data: str | Path | None, root: str | Path) -> Path:
     """Where the networks of these settings, this seed and this data lie, wherever the data itself lies."""
     how_only = {"processes", "workers", "checkpoint_every"}  # how arms are trained, not what they become
-    recipe = {"settings": settings.model_dump(mode="json", exclude=how_only), "seed": seed,
-              "data": None if data is None else content_of(data), "version": VERSION,
-              "world": WORLD_VERSION}  # fmt: skip
+    recipe = {
+        "settings": settings.model_dump(mode="json", exclude=how_only),
+        "seed": seed,
+        "data": None if data is None else content_of(data),
+        "version": VERSION,
+        "world": WORLD_VERSION,
+    }
     digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:12]
     return Path(root) / f"aligned_{digest}"
 
@@ -89,8 +93,13 @@ def kept(folder: Path, names: Sequence[str]) -> Path | None:
     return max(found, key=lambda one: (one / "teacher.safetensors").stat().st_mtime, default=None)
 
 
-def aligned(profile: str, seed: int = 0, root: str | Path = "data", data: str | Path | None = None,
-            students: Sequence[str] = OFFERED[1:]) -> Aligned:  # fmt: skip
+def aligned(
+    profile: str,
+    seed: int = 0,
+    root: str | Path = "data",
+    data: str | Path | None = None,
+    students: Sequence[str] = OFFERED[1:],
+) -> Aligned:
     """The teacher and students of 01 in a profile; what is missing is trained now, in a run of its own below ``root``.
 
     ``data`` is the COCO root they learn from; None draws a street. Without students the teacher alone is trained.
@@ -119,13 +128,28 @@ def how_to_get(profile: str, seed: int, data, root, names: Sequence[str]) -> str
     """One line: what is missing and the command that makes it."""
     where = Path(root).resolve()
     if profile == "full" and data is None:
-        return ("the encoders of 01 in full learned from photographs, but encoder_data names none; expected the COCO "
-                "root that 01 was trained on: -p ENCODER_DATA DIR, or --set encoder_data=DIR without the notebook")
+        return (
+            "the encoders of 01 in full learned from photographs, but encoder_data names none; expected the COCO "
+            "root that 01 was trained on: -p ENCODER_DATA DIR, or --set encoder_data=DIR without the notebook"
+        )
     given = [] if data is None else ["--data", str(Path(data).resolve())]
-    command = ["python", "-m", "kdnb.projects.coco_alignment", "--profile", profile, "--seed", str(seed), *given,
-               "--root", str(where), *(word for name in names for word in ("--stage", name))]  # fmt: skip
-    return (f"{where}: no networks of 01 in profile {profile}, seed {seed}, with its settings as they are; expected "
-            f"{', '.join(names)}, train them first: {shlex.join(command)}")
+    command = [
+        "python",
+        "-m",
+        "kdnb.projects.coco_alignment",
+        "--profile",
+        profile,
+        "--seed",
+        str(seed),
+        *given,
+        "--root",
+        str(where),
+        *(word for name in names for word in ("--stage", name)),
+    ]
+    return (
+        f"{where}: no networks of 01 in profile {profile}, seed {seed}, with its settings as they are; expected "
+        f"{', '.join(names)}, train them first: {shlex.join(command)}"
+    )
 
 
 def _train(folder: Path, settings, profile: str, seed: int, data, root, names: Sequence[str]) -> Path:

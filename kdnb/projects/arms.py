@@ -54,9 +54,15 @@ class Arms:
         primary: the score that a finished arm's line shows.
     """
 
-    def __init__(self, run: Run, fit: Callable[[str], Result], build: Callable[[str], nn.Module],
-                 needs: Callable[[str], list[str]], command: Callable[[list[str], str], list[str]],
-                 primary: str):  # fmt: skip
+    def __init__(
+        self,
+        run: Run,
+        fit: Callable[[str], Result],
+        build: Callable[[str], nn.Module],
+        needs: Callable[[str], list[str]],
+        command: Callable[[list[str], str], list[str]],
+        primary: str,
+    ):
         self.run, self.fit, self.build, self.needs = run, fit, build, needs
         self.command, self.primary = command, primary
         self.results: dict[str, Result] = {}
@@ -108,8 +114,12 @@ class Arms:
         """Write a finished arm: the weights first, so that a record never lacks them."""
         self.run.save_weights(name, result.model.state_dict())
         self._record(name).parent.mkdir(exist_ok=True)
-        record = {"numbers": result.numbers, "validation": result.validation, "fitted": asdict(result.fitted),
-                  "answers": result.answers}  # fmt: skip
+        record = {
+            "numbers": result.numbers,
+            "validation": result.validation,
+            "fitted": asdict(result.fitted),
+            "answers": result.answers,
+        }
         self.run.save_json(f"arms/{name}", record)
         self.run.log(self.line(name))
         (self.run.folder / "checkpoints" / f"{name}.pt").unlink(missing_ok=True)
@@ -133,10 +143,19 @@ class Arms:
 
 def how_to_train(settings, steps: int, lr: float) -> Fit:
     """The settings that every project has, as the engine wants them."""
-    return Fit(steps=steps, lr=lr, optimizer=settings.optimizer, weight_decay=settings.weight_decay,
-               schedule=settings.schedule, milestones=tuple(settings.milestones), clip=settings.clip,
-               precision=settings.precision, workers=settings.workers, checkpoint_every=settings.checkpoint_every,
-               validate_every=-(-steps // settings.curve_points))  # fmt: skip
+    return Fit(
+        steps=steps,
+        lr=lr,
+        optimizer=settings.optimizer,
+        weight_decay=settings.weight_decay,
+        schedule=settings.schedule,
+        milestones=tuple(settings.milestones),
+        clip=settings.clip,
+        precision=settings.precision,
+        workers=settings.workers,
+        checkpoint_every=settings.checkpoint_every,
+        validate_every=-(-steps // settings.curve_points),
+    )
 
 
 def training_seconds(fitted: Fitted, acc) -> float:
@@ -144,14 +163,22 @@ def training_seconds(fitted: Fitted, acc) -> float:
     return fitted.cpu_seconds if acc.device.type == "cpu" else fitted.seconds
 
 
-def compare_arms(results: dict, pairs: Iterable[tuple[str, str]], metric: Callable[[str], Callable],
-                 items: int, higher_is_better: bool = True) -> dict[str, Comparison]:  # fmt: skip
-    """"b_vs_a" → paired bootstrap over test items, for every pair (b, a) whose two arms are there.
+def compare_arms(
+    results: dict,
+    pairs: Iterable[tuple[str, str]],
+    metric: Callable[[str], Callable],
+    items: int,
+    higher_is_better: bool = True,
+) -> dict[str, Comparison]:
+    """ "b_vs_a" → paired bootstrap over test items, for every pair (b, a) whose two arms are there.
 
     ``metric(name)`` is an arm's score as a function of how often each item was drawn; see ``paired_bootstrap``.
     """
-    return {f"{b}_vs_{a}": paired_bootstrap(metric(a), metric(b), items, higher_is_better=higher_is_better)
-            for b, a in pairs if a in results and b in results}  # fmt: skip
+    return {
+        f"{b}_vs_{a}": paired_bootstrap(metric(a), metric(b), items, higher_is_better=higher_is_better)
+        for b, a in pairs
+        if a in results and b in results
+    }
 
 
 def add_costs(results: dict[str, Result], calls: dict[str, Callable], who: Callable[[str], str]) -> None:

@@ -77,8 +77,9 @@ class Experiment:
         self.arms = Arms(run, self._fit, self._build, self.needs, self._command, PRIMARY)
         self.results = self.arms.results
         if settings.few_labels >= len(data.train):
-            raise InputError(f"few_labels is {settings.few_labels}, expected fewer than the {len(data.train)} training "
-                             "frames")  # fmt: skip
+            raise InputError(
+                f"few_labels is {settings.few_labels}, expected fewer than the {len(data.train)} training frames"
+            )
         self.order = np.random.default_rng((run.seed, 0)).permutation(len(data.train)).tolist()
 
     @cached_property
@@ -170,9 +171,16 @@ class Experiment:
         cache = self._cache_for(arm)
         distiller = build_distiller(model, teacher, arm.terms, settings, weights, teachers_weights, cache, task)
         torch.manual_seed(seed)
-        fitted = fit(distiller, views, plan, how_to_train(settings, steps, lr), collate=collate, name=name,
-                     checkpoint=self.run.folder / "checkpoints" / f"{name}.pt" if settings.checkpoint_every else None,
-                     validate=lambda _: self._validation_score(model))  # fmt: skip
+        fitted = fit(
+            distiller,
+            views,
+            plan,
+            how_to_train(settings, steps, lr),
+            collate=collate,
+            name=name,
+            checkpoint=self.run.folder / "checkpoints" / f"{name}.pt" if settings.checkpoint_every else None,
+            validate=lambda _: self._validation_score(model),
+        )
         return self._finish(name, model, fitted, weights, cpu_seconds(cache) if cache else 0.0)
 
     def _teacher_of(self, arm: Arm) -> tuple[nn.Module | None, Tensor | None]:
@@ -220,18 +228,27 @@ class Experiment:
             return lambda: build_distiller(student, teacher, terms, self.settings, weights, teachers_weights, cache)
 
         return cost_of_distilling(
-            self.run, self.acc, fresh(()), fresh(arm.terms),
+            self.run,
+            self.acc,
+            fresh(()),
+            fresh(arm.terms),
             lambda: [collate([views[key] for key in plan.batch(step)]) for step in range(12)],
             how_to_train(self.settings, self.settings.student_steps, self.settings.lr),
-            lambda: cpu_seconds(cache) if cache else 0.0)  # fmt: skip
+            lambda: cpu_seconds(cache) if cache else 0.0,
+        )
 
-    def _finish(self, name: str, model: nn.Module, fitted: Fitted, weights: Tensor | None,
-                extra_seconds: float) -> Result:  # fmt: skip
+    def _finish(
+        self, name: str, model: nn.Module, fitted: Fitted, weights: Tensor | None, extra_seconds: float
+    ) -> Result:
         confusions, scores = self._test(model)
         body = self.train("body").numbers if name in TEACHERS and self.settings.teacher == "body" else {}
-        numbers = {**scores, "params": count_parameters(model), "size_mb": state_dict_mb(model),
-                   "train_s": training_seconds(fitted, self.acc) + extra_seconds + body.get("train_s", 0.0),
-                   "steps": fitted.steps + body.get("steps", 0)}  # fmt: skip
+        numbers = {
+            **scores,
+            "params": count_parameters(model),
+            "size_mb": state_dict_mb(model),
+            "train_s": training_seconds(fitted, self.acc) + extra_seconds + body.get("train_s", 0.0),
+            "steps": fitted.steps + body.get("steps", 0),
+        }
         validation = max((score for _, score in fitted.scores), default=float("nan"))
         answers = {"confusions": confusions.tolist(), "class_weights": None if weights is None else weights.tolist()}
         return self._keep(name, Result(model, answers, numbers, validation, fitted))
@@ -378,5 +395,10 @@ def network_of(name: str) -> str:
     return "teacher" if name in PROMPT_TEACHERS or name == "teacher" else "student"
 
 
-main = headless(PROJECT, CamVidPromptKdSettings, open_data, Experiment,
-                ("body", *TEACHERS, *CHOSEN, *ARMS, "baseline_matched", *ABLATION_ARMS))  # fmt: skip
+main = headless(
+    PROJECT,
+    CamVidPromptKdSettings,
+    open_data,
+    Experiment,
+    ("body", *TEACHERS, *CHOSEN, *ARMS, "baseline_matched", *ABLATION_ARMS),
+)

@@ -39,8 +39,9 @@ def kl_at_sizes(student_logits: Tensor, teacher_logits: Tensor, sizes: Sequence[
     losses = {"as released": dead_kl, "without the clamp": unclamped, "mean per pixel": mean_per_pixel}
     rows = {}
     for size in sizes:
-        student, teacher = (F.interpolate(logits.detach(), size, mode="area")
-                            for logits in (student_logits, teacher_logits))  # fmt: skip
+        student, teacher = (
+            F.interpolate(logits.detach(), size, mode="area") for logits in (student_logits, teacher_logits)
+        )
         student.requires_grad_()
         row = rows.setdefault("{} x {}".format(*size), {})
         for name, loss in losses.items():
@@ -87,8 +88,7 @@ def right_with_hint(body: nn.Module, train: Sequence[dict], test: Sequence[dict]
     """
     (x, y), (test_x, test_y) = cells(body, train), cells(body, test)
     told, untold = F.one_hot(y, len(CLASSES)).float(), torch.zeros(len(test_y), len(CLASSES))
-    inputs = {"features": (x, test_x),
-              "features and truth": (torch.cat([x, told], 1), torch.cat([test_x, untold], 1))}  # fmt: skip
+    inputs = {"features": (x, test_x), "features and truth": (torch.cat([x, told], 1), torch.cat([test_x, untold], 1))}
     rows = {}
     for name, (seen, unseen) in inputs.items():
         best = torch.linalg.lstsq(seen, told, driver="gelsd").solution

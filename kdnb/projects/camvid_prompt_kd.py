@@ -93,8 +93,9 @@ class CamVidPromptKdSettings(Settings):
 
     def offline(self) -> CamVidPromptKdSettings:
         """The same networks with random weights, to read trained ones into."""
-        networks = {name: getattr(self, name).model_copy(update={"pretrained": False})
-                    for name in ("teacher_body", "student")}  # fmt: skip
+        networks = {
+            name: getattr(self, name).model_copy(update={"pretrained": False}) for name in ("teacher_body", "student")
+        }
         return self.model_copy(update={**networks, "clip_weights": None})
 
 
@@ -129,22 +130,28 @@ ARMS = {
 }
 # Arms that are the best of these on validation (the first of equals), under a name of their own: nothing is trained.
 # All labels, for as many steps as the few-labels pair, is what the baseline has.
-CHOSEN = {"teacher": tuple(PROMPT_TEACHERS), "distilled": ("distilled_kl", "distilled_mse"),
-          "all_labels": ("baseline",)}  # fmt: skip
+CHOSEN = {
+    "teacher": tuple(PROMPT_TEACHERS),
+    "distilled": ("distilled_kl", "distilled_mse"),
+    "all_labels": ("baseline",),
+}
 MORE_LABELS = (2, 5, 16)  # times few_labels
 ABLATION_ARMS = {
     "long_few_labels_baseline": Arm(few=1, longer=2),
     "long_few_labels_distilled": Arm(KL, few=1, longer=2),
     **{f"few_labels_from_{kind}": Arm(KL, f"teacher_{kind}", few=1) for kind in KINDS},
     "few_labels_from_image_only": Arm(KL, "image_only", few=1),
-    **{f"few_labels_x{n}_{who}": Arm(terms, few=n) for n in MORE_LABELS
-       for who, terms in (("baseline", ()), ("distilled", KL))},
+    **{
+        f"few_labels_x{n}_{who}": Arm(terms, few=n)
+        for n in MORE_LABELS
+        for who, terms in (("baseline", ()), ("distilled", KL))
+    },
     "few_labels_mse": Arm(("kd_mse",), few=1),
     "few_labels_channel": Arm(("kd_channel",), few=1),
     "few_labels_features": Arm(("kd_features",), few=1),
     "few_labels_unweighted_baseline": Arm(few=1, weighted=False),
     "few_labels_unweighted_distilled": Arm(KL, few=1, weighted=False),
-}  # fmt: skip
+}
 COMPARISONS = [
     ("distilled", "baseline"),
     ("distilled", "baseline_matched"),
@@ -165,6 +172,7 @@ COMPARISONS = [
 
 # --- data -------------------------------------------------------------------------------------------------------
 
+
 @dataclass
 class Data:
     """The three splits of a CamVid root."""
@@ -181,9 +189,13 @@ def open_data(settings: CamVidPromptKdSettings, data: str | Path | None = None, 
     know that val is a part of the drive 0016E5, of which train has another, while most of test is a drive that nobody
     trained on: scores on val are higher, and what is best there need not be best on test.
     """
-    place = Path(data) if data is not None else drawn_camvid(
-        root, train=settings.train_frames, val=settings.val_frames, test=settings.test_frames,
-        size=settings.size)  # fmt: skip
+    place = (
+        Path(data)
+        if data is not None
+        else drawn_camvid(
+            root, train=settings.train_frames, val=settings.val_frames, test=settings.test_frames, size=settings.size
+        )
+    )
     return Data(*(CamVid(place, split) for split in ("train", "val", "test")))
 
 
@@ -211,6 +223,7 @@ def class_weights(counts: Tensor) -> Tensor:
 
 # --- networks ---------------------------------------------------------------------------------------------------
 
+
 def build(network: Network, seed: int) -> nn.Module:
     """A fresh segmenter of the 11 classes."""
     torch.manual_seed(seed)
@@ -221,8 +234,14 @@ def build(network: Network, seed: int) -> nn.Module:
 
 # --- distillation -----------------------------------------------------------------------------------------------
 
-def build_terms(names: tuple[str, ...], settings: CamVidPromptKdSettings, channels: tuple[int, int],
-                weights: Tensor | None = None, teachers_weights: Tensor | None = None) -> list[Term]:  # fmt: skip
+
+def build_terms(
+    names: tuple[str, ...],
+    settings: CamVidPromptKdSettings,
+    channels: tuple[int, int],
+    weights: Tensor | None = None,
+    teachers_weights: Tensor | None = None,
+) -> list[Term]:
     """The terms with these names.
 
     Who learns with class weights w says r ∝ w·q where q is the truth. Where student and teacher have learned with
@@ -248,9 +267,11 @@ def build_terms(names: tuple[str, ...], settings: CamVidPromptKdSettings, channe
         return taught_pixels(seen)[..., ::every, ::every]
 
     one_each = {"kl": settings.kl_weight, "mse": settings.mse_weight, "channel": settings.channel_weight}
-    terms = [dataclasses.replace(term, student=of_student, teacher=of_teacher, mask=taught)
-             for kind, weight in one_each.items()
-             for term in response_terms(kind, settings.temperature, weight, weights)]  # fmt: skip
+    terms = [
+        dataclasses.replace(term, student=of_student, teacher=of_teacher, mask=taught)
+        for kind, weight in one_each.items()
+        for term in response_terms(kind, settings.temperature, weight, weights)
+    ]
     terms += feature_terms(channels, weight=settings.features_weight)
     unknown = sorted(set(names) - {term.name for term in terms})
     if unknown:
@@ -258,10 +279,16 @@ def build_terms(names: tuple[str, ...], settings: CamVidPromptKdSettings, channe
     return [term for term in terms if term.name in names]
 
 
-def build_distiller(student: nn.Module, teacher: nn.Module | None, names: tuple[str, ...],
-                    settings: CamVidPromptKdSettings, weights: Tensor | None = None,
-                    teachers_weights: Tensor | None = None, cache=None,
-                    task: Callable = segmentation_step) -> Distiller:  # fmt: skip
+def build_distiller(
+    student: nn.Module,
+    teacher: nn.Module | None,
+    names: tuple[str, ...],
+    settings: CamVidPromptKdSettings,
+    weights: Tensor | None = None,
+    teachers_weights: Tensor | None = None,
+    cache=None,
+    task: Callable = segmentation_step,
+) -> Distiller:
     """The student with its terms; without names it learns from labels alone, as the teachers do.
 
     Args:

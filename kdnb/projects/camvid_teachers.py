@@ -46,8 +46,15 @@ def text_encoder(settings: CamVidPromptKdSettings, root: str | Path = "data") ->
     return clip_texts(model, build_tokenizer(model, settings.clip_model))
 
 
-def build_teacher(name: str, settings: CamVidPromptKdSettings, prompts: PromptSet, encode: Encoder, seed: int,
-                  body: dict[str, Tensor] | None = None, folder: Path | None = None) -> nn.Module:  # fmt: skip
+def build_teacher(
+    name: str,
+    settings: CamVidPromptKdSettings,
+    prompts: PromptSet,
+    encode: Encoder,
+    seed: int,
+    body: dict[str, Tensor] | None = None,
+    folder: Path | None = None,
+) -> nn.Module:
     """The teacher of this name with a fresh head.
 
     The image-only teacher has the same head as the others, but its class vectors start at random and are learned. A
@@ -63,9 +70,14 @@ def build_teacher(name: str, settings: CamVidPromptKdSettings, prompts: PromptSe
         trunk = DenseClip(settings.clip_model, settings.clip_weights)
     elif settings.teacher == "diffusion":
         texts = None if kind is None else prompts.texts(kind)
-        features = DiffusionFeatures(diffusion(settings.diffusion_model), texts, settings.diffusion_step,
-                                     short_side=settings.diffusion_side, folder=folder,
-                                     mask_steps=settings.mask_steps)  # fmt: skip
+        features = DiffusionFeatures(
+            diffusion(settings.diffusion_model),
+            texts,
+            settings.diffusion_step,
+            short_side=settings.diffusion_side,
+            folder=folder,
+            mask_steps=settings.mask_steps,
+        )
         torch.manual_seed(seed)
         trunk = DiffusionSegmenter(features, width=settings.teacher_body.width)
     else:

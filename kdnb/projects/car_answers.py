@@ -67,7 +67,9 @@ class StoredAnswers:
             raise InputError(f"view {unknown[0]!r} was not answered by the teacher, expected one of {list(self.views)}")
         indices = batch["indices"].cpu()
         if int(indices.max()) >= self.logits.shape[1]:
-            raise InputError(f"picture {int(indices.max())} was not answered by the teacher, which was asked about "
-                             f"{self.logits.shape[1]}")  # fmt: skip
+            raise InputError(
+                f"picture {int(indices.max())} was not answered by the teacher, which was asked about "
+                f"{self.logits.shape[1]}"
+            )
         rows = [self.views[view] for view in batch["views"]]
         return {"logits": self.logits[rows, indices].float().to(student_seen["loss"].device)}

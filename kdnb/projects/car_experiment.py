@@ -48,7 +48,7 @@ EXPERIMENTS = tuple(f"experiment_{letter}" for letter in META)
 
 
 def fold_name(number: int, letter: str, main: str) -> str:
-    """"fold_3" of the run's own experiment, "fold_3_A" of another."""
+    """ "fold_3" of the run's own experiment, "fold_3_A" of another."""
     return f"fold_{number}" if letter == main else f"fold_{number}_{letter}"
 
 
@@ -78,8 +78,10 @@ class Experiment:
         self.letters = list(dict.fromkeys([settings.experiment, *META]))
         fewest = np.bincount(self.labels[self.fold_of != 1]).min()
         if settings.few_labels >= fewest:
-            raise InputError(f"few_labels is {settings.few_labels}, expected fewer than the {fewest} training pictures "
-                             "of the smallest class in fold 1")  # fmt: skip
+            raise InputError(
+                f"few_labels is {settings.few_labels}, expected fewer than the {fewest} training pictures "
+                "of the smallest class in fold 1"
+            )
 
     # --- arms ---------------------------------------------------------------------------------------------------
 
@@ -136,8 +138,9 @@ class Experiment:
     def check_teacher(self) -> None:
         """Refuse folds that are no better than the student without them, on pictures that neither has trained on."""
         fold, baseline = self.train(self.folds()[0]).validation, self.train("baseline").validation
-        require_stronger_teacher(fold, baseline, "-log_loss on fold 1's validation part",
-                                 self.settings.allow_weaker_teacher)  # fmt: skip
+        require_stronger_teacher(
+            fold, baseline, "-log_loss on fold 1's validation part", self.settings.allow_weaker_teacher
+        )
 
     def arm(self, name: str) -> Arm:
         if name == "baseline_matched":
@@ -170,14 +173,32 @@ class Experiment:
         settings, arm, letter = self.settings, self.arm(name), self.settings.experiment
         student = build(settings.student, len(self.classes), letter, self.run.seed)
         epochs = settings.student_epochs * arm.longer
-        result = self._train(name, student, self.teacher_of(arm), self.plan(arm),
-                             self.how((self.fold_of != 1).sum(), epochs, settings.lr), letter, 1, epochs,
-                             self.few if arm.few else np.flatnonzero(self.fold_of != 1))  # fmt: skip
+        result = self._train(
+            name,
+            student,
+            self.teacher_of(arm),
+            self.plan(arm),
+            self.how((self.fold_of != 1).sum(), epochs, settings.lr),
+            letter,
+            1,
+            epochs,
+            self.few if arm.few else np.flatnonzero(self.fold_of != 1),
+        )
         result.numbers["train_s"] += self._stored_seconds(arm)
         return self._keep(name, result)
 
-    def _train(self, name: str, model: nn.Module, teacher, plan: Plan, how: Fit, letter: str, fold: int,
-               epochs: float = 1.0, labelled=None) -> Result:  # fmt: skip
+    def _train(
+        self,
+        name: str,
+        model: nn.Module,
+        teacher,
+        plan: Plan,
+        how: Fit,
+        letter: str,
+        fold: int,
+        epochs: float = 1.0,
+        labelled=None,
+    ) -> Result:
         """Fit a network, go back to its best state on a fold's validation part, and let it answer what is scored."""
         validation = np.flatnonzero(self.fold_of == fold)
 
@@ -188,14 +209,26 @@ class Experiment:
 
         distiller = build_distiller(model, teacher, self.settings, epochs)
         torch.manual_seed(self.run.seed)
-        fitted = fit(distiller, self.learned(letter, labelled), plan, how, collate=collate, name=name,
-                     validate=validate, checkpoint=self._checkpoint(name))  # fmt: skip
+        fitted = fit(
+            distiller,
+            self.learned(letter, labelled),
+            plan,
+            how,
+            collate=collate,
+            name=name,
+            validate=validate,
+            checkpoint=self._checkpoint(name),
+        )
         whats = ["scored"] if self.data.on_test or not name.startswith("fold_") else ["scored", "test"]
         answered = {what: self._answers_to(what, model, letter) for what in whats}
         self._keep_answers(name, answered)
-        numbers = {**self.scores(answered["scored"], self.truth), "params": count_parameters(model),
-                   "size_mb": state_dict_mb(model), "train_s": training_seconds(fitted, self.acc),
-                   "steps": fitted.steps}  # fmt: skip
+        numbers = {
+            **self.scores(answered["scored"], self.truth),
+            "params": count_parameters(model),
+            "size_mb": state_dict_mb(model),
+            "train_s": training_seconds(fitted, self.acc),
+            "steps": fitted.steps,
+        }
         return Result(model, {"curve": fitted.validated}, numbers, max(score for _, score in fitted.scores), fitted)
 
     def _combine(self, name: str) -> Result:
@@ -259,10 +292,14 @@ class Experiment:
         """Every picture once: those that may be learned from, training pictures first; those that are scored; test."""
         cars, keep = self.data.cars, not self.settings.workers
         unlabelled = [*self.data.pool, *(path for path, _ in self.data.scored[::2])]
-        items = {"learned": self.data.train + [(path, None) for path in unlabelled], "scored": self.data.scored,
-                 "test": [(path, None) for path in cars.test_paths]}  # fmt: skip
-        return {name: CarViews(one, self.settings.size, "A", keep=keep and name != "test")
-                for name, one in items.items()}
+        items = {
+            "learned": self.data.train + [(path, None) for path in unlabelled],
+            "scored": self.data.scored,
+            "test": [(path, None) for path in cars.test_paths],
+        }
+        return {
+            name: CarViews(one, self.settings.size, "A", keep=keep and name != "test") for name, one in items.items()
+        }
 
     def learned(self, letter: str | None = None, labelled: list[int] | None = None) -> CarViews:
         """Pictures to learn from, with the numbers of an experiment: training, the pool, every other scored one."""
@@ -276,8 +313,11 @@ class Experiment:
     def few(self) -> list[int]:
         """The training pictures whose labels the few-labels arms may use: the first of each class in a random order."""
         order = np.random.default_rng((self.run.seed, 0)).permutation(np.flatnonzero(self.fold_of != 1))
-        return sorted(int(i) for label in range(len(self.classes))
-                      for i in order[self.labels[order] == label][: self.settings.few_labels])  # fmt: skip
+        return sorted(
+            int(i)
+            for label in range(len(self.classes))
+            for i in order[self.labels[order] == label][: self.settings.few_labels]
+        )
 
     def plan(self, arm: Arm) -> Plan:
         """The arm's batches: where it learns from pictures without labels too, they fill half of each."""
@@ -344,8 +384,10 @@ class Experiment:
             return StoredAnswers(self.stored_answers(arm.teacher), self.stored)
         live = {"ensemble": "ensemble", "best_fold": "teacher", "fold_1": self.folds()[0]}
         if arm.teacher not in live:
-            raise InputError(f"a live teacher {arm.teacher!r}, expected one of {', '.join(live)}: only stored answers "
-                             "can come from another fold for each picture")  # fmt: skip
+            raise InputError(
+                f"a live teacher {arm.teacher!r}, expected one of {', '.join(live)}: only stored answers "
+                "can come from another fold for each picture"
+            )
         return LiveTeacher(self.train(live[arm.teacher]).model, teacher_step)
 
     # --- scores -------------------------------------------------------------------------------------------------
@@ -370,8 +412,13 @@ class Experiment:
 
     def compare(self) -> dict[str, Comparison]:
         """Every pair of COMPARISONS whose two arms are there, by paired bootstrap over pictures; lower is better."""
-        return compare_arms(self.results, COMPARISONS, lambda name: mean_metric(self.losses(name)), len(self.truth),
-                            higher_is_better=False)  # fmt: skip
+        return compare_arms(
+            self.results,
+            COMPARISONS,
+            lambda name: mean_metric(self.losses(name)),
+            len(self.truth),
+            higher_is_better=False,
+        )
 
     def add_costs(self) -> None:
         """FLOPs and CPU latency of one picture, a fold, the ensemble and the student in turn in one run."""
@@ -427,7 +474,20 @@ def network_of(name: str) -> str:
     return "teacher" if name.startswith("fold_") else "student"
 
 
-main = headless(PROJECT, CarKfoldSettings, open_data, Experiment,
-                ("teacher", "ensemble", *EXPERIMENTS, *ARMS, "baseline_matched", *ABLATION_ARMS,
-                 *(fold_name(number, letter, "") for number in range(1, 11) for letter in META),
-                 *(f"fold_{number}" for number in range(1, 11))), "car_kfold")  # fmt: skip
+main = headless(
+    PROJECT,
+    CarKfoldSettings,
+    open_data,
+    Experiment,
+    (
+        "teacher",
+        "ensemble",
+        *EXPERIMENTS,
+        *ARMS,
+        "baseline_matched",
+        *ABLATION_ARMS,
+        *(fold_name(number, letter, "") for number in range(1, 11) for letter in META),
+        *(f"fold_{number}" for number in range(1, 11)),
+    ),
+    "car_kfold",
+)

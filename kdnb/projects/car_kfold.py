@@ -86,8 +86,11 @@ class CarKfoldSettings(Settings):
 
     def offline(self) -> CarKfoldSettings:
         """The same networks with random weights, to read trained ones into."""
-        return self.model_copy(update={name: getattr(self, name).model_copy(update={"pretrained": False})
-                                       for name in ("teacher", "student")})  # fmt: skip
+        return self.model_copy(
+            update={
+                name: getattr(self, name).model_copy(update={"pretrained": False}) for name in ("teacher", "student")
+            }
+        )
 
 
 @dataclass(frozen=True)
@@ -159,6 +162,7 @@ COMPARISONS = [
 
 # --- data -------------------------------------------------------------------------------------------------------
 
+
 @dataclass
 class Data:
     """The cars of one root, and what each picture is used for.
@@ -186,8 +190,11 @@ def open_data(settings: CarKfoldSettings, data: str | Path | None = None, root: 
     training pictures, the same share of every class, is held out of all folds and arms are scored on that: scoring
     them on a fold's validation part would flatter the ensemble, four of whose folds have trained on it.
     """
-    place = Path(data) if data is not None else drawn_cars(
-        root, train_per_class=settings.train_per_class, test=settings.test_images)  # fmt: skip
+    place = (
+        Path(data)
+        if data is not None
+        else drawn_cars(root, train_per_class=settings.train_per_class, test=settings.test_images)
+    )
     cars = open_cars(place)
     train, held = list(cars.train), []
     if cars.solution is not None:
@@ -206,8 +213,10 @@ def hold_out(items: list[tuple[Path, int]], share: float) -> tuple[list, list]:
     classes = len(set(labels))
     if math.ceil(share * len(items)) < classes:
         enough = math.ceil(100 * classes / len(items)) / 100
-        raise InputError(f"setting 'held_out' is {share}, of {len(items)} training pictures fewer than the {classes} "
-                         f"classes; expected {enough} or more")  # fmt: skip
+        raise InputError(
+            f"setting 'held_out' is {share}, of {len(items)} training pictures fewer than the {classes} "
+            f"classes; expected {enough} or more"
+        )
     return train_test_split(items, test_size=share, stratify=labels, random_state=0)
 
 
@@ -220,8 +229,11 @@ def pool_of(settings: CarKfoldSettings, cars: Cars) -> list[Path]:
         if not pool:
             raise InputError(f"setting 'unlabelled': no picture below {folder}, expected .jpg, .jpeg or .png files")
     if settings.transductive:
-        warnings.warn("transductive: students learn from the test pictures (without labels), so scores on them say "
-                      "less about other pictures", stacklevel=2)  # fmt: skip
+        warnings.warn(
+            "transductive: students learn from the test pictures (without labels), so scores on them say "
+            "less about other pictures",
+            stacklevel=2,
+        )
         pool += list(cars.test_paths)
     return pool
 
@@ -246,21 +258,31 @@ def split_folds(labels: list[int], folds: int, seed: int) -> np.ndarray:
 
 # --- networks ---------------------------------------------------------------------------------------------------
 
+
 def build(network: Network, classes: int, experiment: str, seed: int) -> CarClassifier:
     """A fresh classifier."""
     torch.manual_seed(seed)
-    return CarClassifier(network.backbone, classes, len(META[experiment]), network.hidden, network.dropout,
-                         network.pretrained, **network.options)  # fmt: skip
+    return CarClassifier(
+        network.backbone,
+        classes,
+        len(META[experiment]),
+        network.hidden,
+        network.dropout,
+        network.pretrained,
+        **network.options,
+    )
 
 
 # --- distillation -----------------------------------------------------------------------------------------------
+
 
 def cooling(settings: CarKfoldSettings, epochs: float) -> Callable[[float], float]:
     """Progress in [0, 1] → the temperature of that epoch."""
 
     def temperature(progress: float) -> float:
-        return temperature_at(int(progress * epochs), settings.temperature_start, settings.temperature_stop,
-                              settings.temperature_factor)  # fmt: skip
+        return temperature_at(
+            int(progress * epochs), settings.temperature_start, settings.temperature_stop, settings.temperature_factor
+        )
 
     return temperature
 

@@ -20,8 +20,9 @@ from kdnb.projects.car_answers import out_of_fold
 # --- soft labels of pictures that the teacher has learned by heart ----------------------------------------------
 
 
-def own_and_unseen(logits: Tensor, labels: Sequence[int], fold_of: np.ndarray, scored: Tensor,
-                   truth: Sequence[int]) -> pd.DataFrame:  # fmt: skip
+def own_and_unseen(
+    logits: Tensor, labels: Sequence[int], fold_of: np.ndarray, scored: Tensor, truth: Sequence[int]
+) -> pd.DataFrame:
     """How right, and how sure, soft labels are: of pictures that the folds have trained on, and of others.
 
     A student that learns soft labels of the first kind is told little but the label; what the teacher does with
@@ -36,10 +37,12 @@ def own_and_unseen(logits: Tensor, labels: Sequence[int], fold_of: np.ndarray, s
     Returns:
         A row per kind with accuracy in percent, log loss, and the mean of the largest probability in percent.
     """
-    rows = {"ensemble, training pictures": (mean_probabilities(logits), labels),
-            "fold that has not seen them": (out_of_fold(logits, fold_of), labels),
-            "one fold, test pictures": (scored, np.tile(truth, len(scored))),
-            "ensemble, test pictures": (mean_probabilities(scored), truth)}  # fmt: skip
+    rows = {
+        "ensemble, training pictures": (mean_probabilities(logits), labels),
+        "fold that has not seen them": (out_of_fold(logits, fold_of), labels),
+        "one fold, test pictures": (scored, np.tile(truth, len(scored))),
+        "ensemble, test pictures": (mean_probabilities(scored), truth),
+    }
     return pd.DataFrame({name: right_and_sure(*pair) for name, pair in rows.items()}).T
 
 
@@ -47,8 +50,11 @@ def right_and_sure(logits: Tensor, labels: Sequence[int]) -> dict[str, float]:
     """Of logits (..., C), whose leading sides are taken as one, and as many labels."""
     probabilities = logits.float().flatten(0, -2).softmax(1).numpy()
     right = probabilities.argmax(1) == np.asarray(labels)
-    return {"accuracy": 100 * right.mean(), "log_loss": log_losses(probabilities, labels).mean(),
-            "mean confidence": 100 * probabilities.max(1).mean()}  # fmt: skip
+    return {
+        "accuracy": 100 * right.mean(),
+        "log_loss": log_losses(probabilities, labels).mean(),
+        "mean confidence": 100 * probabilities.max(1).mean(),
+    }
 
 
 # --- temperature ------------------------------------------------------------------------------------------------
@@ -56,8 +62,11 @@ def right_and_sure(logits: Tensor, labels: Sequence[int]) -> dict[str, float]:
 
 def temperatures(steps: int, epochs: int = 20) -> dict[str, Callable[[int], float]]:
     """Step → temperature: two constants and the original's schedule, which falls with each of so many epochs."""
-    return {"T = 1": lambda step: 1.0, "T = 2": lambda step: 2.0,
-            "T from 2 to 1": lambda step: temperature_at(step * epochs // steps)}  # fmt: skip
+    return {
+        "T = 1": lambda step: 1.0,
+        "T = 2": lambda step: 2.0,
+        "T from 2 to 1": lambda step: temperature_at(step * epochs // steps),
+    }
 
 
 def follow_teacher(teacher: Tensor, temperature: Callable[[int], float], steps: int = 400, rate: float = 2.0) -> dict:
@@ -104,9 +113,11 @@ def facts_of_copies(images: Sequence[Tensor], side: int = 64) -> pd.DataFrame:
     Returns:
         A row per picture, columns (which copy, "aspect" or "colour").
     """
-    copies = {"original": lambda image: image,
-              "square copy": lambda image: tv.resize(image, [side, side], antialias=True),
-              "padded copy": lambda image: letterboxed(image, side)}  # fmt: skip
+    copies = {
+        "original": lambda image: image,
+        "square copy": lambda image: tv.resize(image, [side, side], antialias=True),
+        "padded copy": lambda image: letterboxed(image, side),
+    }
     rows = []
     for image in images:
         facts = {name: describe(copy(image)) for name, copy in copies.items()}
@@ -119,8 +130,9 @@ def facts_of_copies(images: Sequence[Tensor], side: int = 64) -> pd.DataFrame:
 # --- test pictures as a transfer set ----------------------------------------------------------------------------
 
 
-def transductive_gain(losses: dict[str, np.ndarray], arm: str = "transductive_half",
-                      other: str = "distilled") -> pd.DataFrame:  # fmt: skip
+def transductive_gain(
+    losses: dict[str, np.ndarray], arm: str = "transductive_half", other: str = "distilled"
+) -> pd.DataFrame:
     """Log loss on the half of the test pictures that an arm learned from (without labels), and on the other half.
 
     Args:
@@ -130,6 +142,13 @@ def transductive_gain(losses: dict[str, np.ndarray], arm: str = "transductive_ha
         A row per half; what is gained on the first beyond the second is lost on pictures that are not there yet.
     """
     rows = {"learned from": slice(0, None, 2), "not seen": slice(1, None, 2)}
-    return pd.DataFrame({name: {other: losses[other][half].mean(), arm: losses[arm][half].mean(),
-                                "gain": (losses[other][half] - losses[arm][half]).mean()}
-                         for name, half in rows.items()}).T  # fmt: skip
+    return pd.DataFrame(
+        {
+            name: {
+                other: losses[other][half].mean(),
+                arm: losses[arm][half].mean(),
+                "gain": (losses[other][half] - losses[arm][half]).mean(),
+            }
+            for name, half in rows.items()
+        }
+    ).T

@@ -125,8 +125,10 @@ ARMS = {
     "few_labels_baseline": Arm(few_labels=True),
     "few_labels_distilled": Arm(KD, few_labels=True),
 }
-SWEEP = {f"sweep_{s:g}_{c:g}": Arm(KD, weights=(("similarity_weight", s), ("cosine_weight", c)))
-         for s, c in ((1, 3), (1, 10), (1, 30), (10, 3), (10, 10), (10, 100))}  # fmt: skip
+SWEEP = {
+    f"sweep_{s:g}_{c:g}": Arm(KD, weights=(("similarity_weight", s), ("cosine_weight", c)))
+    for s, c in ((1, 3), (1, 10), (1, 30), (10, 3), (10, 10), (10, 100))
+}
 ABLATION_ARMS = {
     "similarity_only": Arm(("similarity",)),
     "cosine_only": Arm(("cosine",)),
@@ -151,6 +153,7 @@ COMPARISONS = [
 
 # --- data -------------------------------------------------------------------------------------------------------
 
+
 @dataclass
 class Data:
     """Three splits of the regions of a COCO root. ``key`` names them and everything done to them.
@@ -173,20 +176,28 @@ def open_data(settings: CocoAlignmentSettings, data: str | Path | None = None, r
     photographs at most ``settings.most_regions`` are taken, before any crop is cut.
     """
     drawn = data is None
-    folder = drawn_coco(root, train=settings.train_images, val=settings.test_images, size=settings.size) if drawn \
-        else Path(data)  # fmt: skip
-    every, test = (COCORegionText(folder, split, min_side=settings.min_side, context=settings.context)
-                   for split in ("train", "val"))  # fmt: skip
+    folder = (
+        drawn_coco(root, train=settings.train_images, val=settings.test_images, size=settings.size)
+        if drawn
+        else Path(data)
+    )
+    every, test = (
+        COCORegionText(folder, split, min_side=settings.min_side, context=settings.context)
+        for split in ("train", "val")
+    )
     if not drawn and settings.most_regions:
         every.regions = some_pictures(every.regions, settings.most_regions)
         test.regions = some_pictures(test.regions, max(1, settings.most_regions // 4))
     pictures = sorted({region.image_id for region in every.regions})
     held_out = set(pictures[len(pictures) - round(len(pictures) * settings.validation) :])
-    parts = [[i for i, region in enumerate(every.regions) if (region.image_id in held_out) is out]
-             for out in (False, True)]  # fmt: skip
+    parts = [
+        [i for i, region in enumerate(every.regions) if (region.image_id in held_out) is out] for out in (False, True)
+    ]
     if not all(parts) or not len(test):
-        raise InputError(f"{folder}: {len(parts[0])}, {len(parts[1])} and {len(test)} regions to train, validate and "
-                         "test on; expected some of each")  # fmt: skip
+        raise InputError(
+            f"{folder}: {len(parts[0])}, {len(parts[1])} and {len(test)} regions to train, validate and "
+            "test on; expected some of each"
+        )
     key = f"{Path(folder).resolve().parent.name}-{len(every)}-{settings.crop}-{settings.context}-{settings.min_side}"
     train, validation = (RegionViews(every, settings.crop, part) for part in parts)
     views = Data(key, train, validation, RegionViews(test, settings.crop))
@@ -255,11 +266,15 @@ def query_text(region: Region) -> str:
 
 def prompt_bank(categories: Sequence[str], colours: Sequence[str]) -> list[str]:
     """Sentences that need no labels: each category, plain and in each colour. What the similarity term ranks."""
-    return [f"a photo of {with_article(coloured(category, colour))}" for category in categories
-            for colour in (None, *colours)]  # fmt: skip
+    return [
+        f"a photo of {with_article(coloured(category, colour))}"
+        for category in categories
+        for colour in (None, *colours)
+    ]
 
 
 # --- networks ---------------------------------------------------------------------------------------------------
+
 
 def build_teacher(settings: CocoAlignmentSettings, seed: int) -> nn.Module:
     torch.manual_seed(seed)
@@ -287,6 +302,7 @@ def build_student(settings: CocoAlignmentSettings, width: int, seed: int) -> Stu
 
 # --- distillation -----------------------------------------------------------------------------------------------
 
+
 def build_terms(names: Sequence[str], settings: CocoAlignmentSettings, bank: Tensor, scale: float) -> list[Term]:
     """The terms with these names.
 
@@ -306,8 +322,9 @@ def build_terms(names: Sequence[str], settings: CocoAlignmentSettings, bank: Ten
     return [term for term in terms if term.name in names]
 
 
-def build_distiller(student: Student, arm: Arm, settings: CocoAlignmentSettings, teacher: nn.Module, bank: Tensor,
-                    table=None) -> Distiller:  # fmt: skip
+def build_distiller(
+    student: Student, arm: Arm, settings: CocoAlignmentSettings, teacher: nn.Module, bank: Tensor, table=None
+) -> Distiller:
     """The student with the terms of an arm; ``table`` answers in the teacher's place."""
     changed = settings.model_copy(update=dict(arm.weights))
     terms = build_terms(arm.terms, changed, bank, teacher.logit_scale.exp().item())
@@ -318,6 +335,7 @@ def build_distiller(student: Student, arm: Arm, settings: CocoAlignmentSettings,
 
 # --- scores -----------------------------------------------------------------------------------------------------
 
+
 def alignment_scores(images: Tensor, regions: Sequence[Region], encode: Callable[[list[str]], Tensor]) -> dict:
     """All numbers of 01, in percent, for image embeddings (N, D) of N regions.
 
@@ -327,10 +345,12 @@ def alignment_scores(images: Tensor, regions: Sequence[Region], encode: Callable
     main, relevant = similarity(images, [query_text(r) for r in regions], encode)
     sized, right = similarity(images, [full_text(r) for r in regions], encode)
     per_size = retrieval_scores(sized, right, [r.size for r in regions])
-    return {**retrieval_scores(main, relevant),
-            **{name: value for name, value in per_size.items() if name.endswith(("_small", "_large"))},
-            "zero_shot_category": category_accuracy(images, regions, encode),
-            "zero_shot_colour": colour_accuracy(images, regions, encode)}  # fmt: skip
+    return {
+        **retrieval_scores(main, relevant),
+        **{name: value for name, value in per_size.items() if name.endswith(("_small", "_large"))},
+        "zero_shot_category": category_accuracy(images, regions, encode),
+        "zero_shot_colour": colour_accuracy(images, regions, encode),
+    }
 
 
 def similarity(images: Tensor, texts: Sequence[str], encode) -> tuple[np.ndarray, np.ndarray]:

@@ -52,11 +52,22 @@ def bench_table(rounds: int = 20, profile: str = "lite", root: str | Path = "dat
 
         def step(arm, table=None):
             student = build_student(settings, width_of(teacher), 0).train()
-            return training_step(build_distiller(student, arm, settings, teacher, bank, table),
-                                 how_to_train(settings, rounds, settings.lr))  # fmt: skip
+            return training_step(
+                build_distiller(student, arm, settings, teacher, bank, table),
+                how_to_train(settings, rounds, settings.lr),
+            )
 
-        milliseconds = time_steps({"plain step": step(Arm()), "teacher forward": lambda b: live.observe(b, None, []),
-                                   "KD step, live": step(Arm(KD)), "KD step, cached": step(Arm(KD), table)}, batches)
-    title = (f"01 coco_alignment, {profile}: batch {settings.batch}, {settings.crop} x {settings.crop} px crops, "
-             f"{threads} threads, median of {rounds} steps taken in turn")  # fmt: skip
+        milliseconds = time_steps(
+            {
+                "plain step": step(Arm()),
+                "teacher forward": lambda b: live.observe(b, None, []),
+                "KD step, live": step(Arm(KD)),
+                "KD step, cached": step(Arm(KD), table),
+            },
+            batches,
+        )
+    title = (
+        f"01 coco_alignment, {profile}: batch {settings.batch}, {settings.crop} x {settings.crop} px crops, "
+        f"{threads} threads, median of {rounds} steps taken in turn"
+    )
     return ratio_table(title, milliseconds)

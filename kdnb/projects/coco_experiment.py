@@ -138,8 +138,10 @@ class Experiment:
         teacher, baseline = self.train("teacher").validation, self.train("baseline").validation
         if self.settings.teacher_steps == 0:
             if not teacher > baseline and self.acc.is_main_process:
-                self.run.log(f"the teacher, taken as it is, has validation {PRIMARY} {teacher:.2f}, the student that "
-                             f"learned from these texts {baseline:.2f}: teacher_steps above 0 adapts it first")
+                self.run.log(
+                    f"the teacher, taken as it is, has validation {PRIMARY} {teacher:.2f}, the student that "
+                    f"learned from these texts {baseline:.2f}: teacher_steps above 0 adapts it first"
+                )
             return
         require_stronger_teacher(teacher, baseline, f"validation {PRIMARY}", self.settings.allow_weaker_teacher)
 
@@ -150,8 +152,10 @@ class Experiment:
 
     def _fit(self, name: str) -> Result:
         if not self.names_colours and self._reads_captions(name):
-            raise InputError(f"arm {name}: the data names no colours, its texts are those of the baseline; expected "
-                             "regions with a 'colour' among their attributes")  # fmt: skip
+            raise InputError(
+                f"arm {name}: the data names no colours, its texts are those of the baseline; expected "
+                "regions with a 'colour' among their attributes"
+            )
         return self._fit_teacher() if name == "teacher" else self._fit_student(name, self.arm(name))
 
     def _fit_teacher(self) -> Result:
@@ -168,10 +172,16 @@ class Experiment:
         if settings.teacher_steps == 0:
             return self._finish("teacher", model, Fitted(scores=[(0, validate(model))]), 0.0)
         torch.manual_seed(self.run.seed)
-        fitted = fit(Distiller(model, student_step=contrastive_step), captioned, plan,
-                     how_to_train(settings, settings.teacher_steps, settings.teacher_lr),
-                     collate=collate_captioned(tokenizer, settings.teacher_sentences), name="teacher",
-                     checkpoint=self._checkpoint("teacher"), validate=validate)  # fmt: skip
+        fitted = fit(
+            Distiller(model, student_step=contrastive_step),
+            captioned,
+            plan,
+            how_to_train(settings, settings.teacher_steps, settings.teacher_lr),
+            collate=collate_captioned(tokenizer, settings.teacher_sentences),
+            name="teacher",
+            checkpoint=self._checkpoint("teacher"),
+            validate=validate,
+        )
         return self._finish("teacher", model, fitted, 0.0)
 
     def _fit_student(self, name: str, arm: Arm) -> Result:
@@ -182,11 +192,16 @@ class Experiment:
         distiller = build_distiller(student, arm, settings, self.teacher, self.bank(), table)
         data, plan, collate = self.batches(arm)
         torch.manual_seed(self.run.seed)
-        fitted = fit(distiller, data, plan,
-                     how_to_train(settings, round(settings.student_steps * arm.longer), settings.lr), collate=collate,
-                     name=name, checkpoint=self._checkpoint(name),
-                     validate=lambda _: self._validation_score(self._encode_crops(student, self.data.validation),
-                                                               self.encode))  # fmt: skip
+        fitted = fit(
+            distiller,
+            data,
+            plan,
+            how_to_train(settings, round(settings.student_steps * arm.longer), settings.lr),
+            collate=collate,
+            name=name,
+            checkpoint=self._checkpoint(name),
+            validate=lambda _: self._validation_score(self._encode_crops(student, self.data.validation), self.encode),
+        )
         return self._finish(name, student, fitted, self.filling_seconds() if table else 0.0)
 
     def _checkpoint(self, name: str) -> Path | None:
@@ -220,17 +235,28 @@ class Experiment:
         regions, images = regions_of(self.data.test), self._encode_crops(model, self.data.test)
         encode = encoder(model, tokenizer_of(self.settings, model)) if name == "teacher" else self.encode
         tower = model.visual if name == "teacher" else model
-        numbers = {**alignment_scores(images, regions, encode), "params": count_parameters(tower),
-                   "size_mb": state_dict_mb(tower), "train_s": training_seconds(fitted, self.acc) + extra_seconds,
-                   "steps": fitted.steps}  # fmt: skip
+        numbers = {
+            **alignment_scores(images, regions, encode),
+            "params": count_parameters(tower),
+            "size_mb": state_dict_mb(tower),
+            "train_s": training_seconds(fitted, self.acc) + extra_seconds,
+            "steps": fitted.steps,
+        }
         validation = max((score for _, score in fitted.scores), default=float("nan"))
         answers = {"hits": text_to_image_hits(images, regions, encode).tolist()}
         result = Result(model, answers, numbers, validation, fitted)
         if self.acc.is_main_process:
             self.arms.keep(name, result)
             if name in OFFERED:
-                offer(name, model, model if name == "teacher" else self.teacher, self.settings, self.run.seed,
-                      self.run.data, self.root)  # fmt: skip
+                offer(
+                    name,
+                    model,
+                    model if name == "teacher" else self.teacher,
+                    self.settings,
+                    self.run.seed,
+                    self.run.data,
+                    self.root,
+                )
         self.acc.wait_for_everyone()
         return result
 
@@ -262,13 +288,24 @@ class Experiment:
         if self._table is None:
             train = self.data.train
             ids = [region.id for region in regions_of(train)]
-            self._table = TeacherTable(LiveTeacher(self.teacher, teacher_step), self.run.folder / "cache",
-                                       self.data.key, ids, VIEWS, "embedding")  # fmt: skip
+            self._table = TeacherTable(
+                LiveTeacher(self.teacher, teacher_step),
+                self.run.folder / "cache",
+                self.data.key,
+                ids,
+                VIEWS,
+                "embedding",
+            )
             if self.acc.is_main_process and self._table.values is None:
                 keys = [(i, view) for view in VIEWS for i in train.indices]
                 batches = [keys[i : i + 256] for i in range(0, len(keys), 256)]
-                loader = DataLoader(train, batch_sampler=batches, collate_fn=collate_crops,
-                                    generator=torch.Generator(), **loading(self.settings.workers))  # fmt: skip
+                loader = DataLoader(
+                    train,
+                    batch_sampler=batches,
+                    collate_fn=collate_crops,
+                    generator=torch.Generator(),
+                    **loading(self.settings.workers),
+                )
                 self._table.fill({**batch, "images": batch["images"].to(self.acc.device)} for batch in loader)
             self.acc.wait_for_everyone()
             self._table.load()
@@ -288,10 +325,14 @@ class Experiment:
             return build_distiller(student, arm, self.settings, self.teacher, self.bank(), table)
 
         return cost_of_distilling(
-            self.run, self.acc, lambda: distiller(Arm()), lambda: distiller(Arm(KD)),
+            self.run,
+            self.acc,
+            lambda: distiller(Arm()),
+            lambda: distiller(Arm(KD)),
             lambda: [collate([data[key] for key in plan.batch(step)]) for step in range(30)],
             how_to_train(self.settings, self.settings.student_steps, self.settings.lr),
-            lambda: self.filling_seconds() if table else 0.0)  # fmt: skip
+            lambda: self.filling_seconds() if table else 0.0,
+        )
 
     # --- evidence -----------------------------------------------------------------------------------------------
 
@@ -304,6 +345,7 @@ class Experiment:
 
     def compare(self) -> dict[str, Comparison]:
         """Every pair of COMPARISONS whose two arms are there, by paired bootstrap over the queries of the test set."""
+
         def metric(name):
             return mean_metric(100 * np.array(self.results[name].answers["hits"]))
 
@@ -312,10 +354,15 @@ class Experiment:
     def add_costs(self) -> None:
         """FLOPs and CPU latency of one crop, teacher's image tower and student in turn in one run."""
         image = self.data.test[self.data.test.indices[0], "plain"]["image"][None]
-        models = {"teacher": deepcopy(self.teacher).cpu().eval(),
-                  "student": deepcopy(self.train("baseline").model).cpu().eval()}  # fmt: skip
-        add_costs(self.results, {who: lambda model=model: embed(model, image) for who, model in models.items()},
-                  lambda name: "teacher" if name == "teacher" else "student")  # fmt: skip
+        models = {
+            "teacher": deepcopy(self.teacher).cpu().eval(),
+            "student": deepcopy(self.train("baseline").model).cpu().eval(),
+        }
+        add_costs(
+            self.results,
+            {who: lambda model=model: embed(model, image) for who, model in models.items()},
+            lambda name: "teacher" if name == "teacher" else "student",
+        )
 
     def save(self) -> dict[str, Comparison]:
         """Costs, comparisons and metrics.json; returns the comparisons."""
@@ -339,12 +386,14 @@ def encode_crops(model: nn.Module, crops: RegionViews, size: int = 256, workers:
     model.eval()
     keys = [(index, "plain") for index in crops.indices]
     batches = [keys[start : start + size] for start in range(0, len(keys), size)]
-    loader = DataLoader(crops, batch_sampler=batches, collate_fn=collate_crops, generator=torch.Generator(),
-                        **loading(workers))  # fmt: skip
+    loader = DataLoader(
+        crops, batch_sampler=batches, collate_fn=collate_crops, generator=torch.Generator(), **loading(workers)
+    )
     parts = [embed(model, batch["images"].to(device)).cpu() for batch in loader]
     model.train(training)
     return torch.cat(parts)
 
 
-main = headless(PROJECT, CocoAlignmentSettings, open_data, Experiment,
-                ("teacher", *ARMS, "baseline_matched", *ABLATION_ARMS))  # fmt: skip
+main = headless(
+    PROJECT, CocoAlignmentSettings, open_data, Experiment, ("teacher", *ARMS, "baseline_matched", *ABLATION_ARMS)
+)

@@ -18,11 +18,23 @@ FACTS = ("category", "noun", "colour", "side", "size")
 # What a sentence may name beside the object itself. Colour comes often: it is what category names lack.
 NAMED = ((), ("colour",), ("colour",), ("side",), ("colour", "side"), ("colour", "side"), ("size", "colour"), ("size",))
 WORDINGS = (
-    "a photo of {a}", "a photo of {a}", "{a} in the street", "the {}", "park behind the {}", "follow the {}",
-    "stop next to the {}", "turn left after the {}", "turn right after the {}", "wait for the {}",
-    "slow down for the {}", "drive past the {}", "pull over in front of the {}", "let the {} go first",
-    "watch out for the {}", "do not overtake the {}",
-)  # fmt: skip
+    "a photo of {a}",
+    "a photo of {a}",
+    "{a} in the street",
+    "the {}",
+    "park behind the {}",
+    "follow the {}",
+    "stop next to the {}",
+    "turn left after the {}",
+    "turn right after the {}",
+    "wait for the {}",
+    "slow down for the {}",
+    "drive past the {}",
+    "pull over in front of the {}",
+    "let the {} go first",
+    "watch out for the {}",
+    "do not overtake the {}",
+)
 
 
 def sentence(region, view: str, wording: int, named: Sequence[str]) -> tuple[str, dict]:
@@ -75,8 +87,12 @@ class CaptionedRegions(Dataset):
         sample = self.crops[index, view]
         region = self.crops.data.regions[sample["region"]]
         text, said = sentence(region, view, int(wording), NAMED[int(named)])
-        return {**sample, "text": text, "facts": self._encode(facts_of(region, side_in(view))),
-                "said": self._encode(said)}  # fmt: skip
+        return {
+            **sample,
+            "text": text,
+            "facts": self._encode(facts_of(region, side_in(view))),
+            "said": self._encode(said),
+        }
 
     def _encode(self, facts: dict) -> Tensor:
         """(5,) codes of the facts in the order of FACTS, −1 where there is none."""
@@ -85,8 +101,13 @@ class CaptionedRegions(Dataset):
 
 def facts_of(region, side: str | None) -> dict:
     """All that holds for a region; ``side`` is where the view shows it."""
-    facts = {"category": region.category, "noun": noun_of(region), "colour": region.attributes.get("colour"),
-             "side": side, "size": region.size}  # fmt: skip
+    facts = {
+        "category": region.category,
+        "noun": noun_of(region),
+        "colour": region.attributes.get("colour"),
+        "side": side,
+        "size": region.size,
+    }
     return {name: value for name, value in facts.items() if value is not None}
 
 
@@ -104,7 +125,10 @@ def collate_captioned(tokenizer: Callable, sentences: int) -> Callable[[list[dic
     def collate(samples: list[dict]) -> dict:
         first = {sample["text"]: sample["said"] for sample in samples[:sentences]}
         facts = torch.stack([sample["facts"] for sample in samples])
-        return {**collate_crops(samples), "tokens": tokenizer(list(first)),
-                "positive": is_true(facts, torch.stack(list(first.values())))}  # fmt: skip
+        return {
+            **collate_crops(samples),
+            "tokens": tokenizer(list(first)),
+            "positive": is_true(facts, torch.stack(list(first.values()))),
+        }
 
     return collate

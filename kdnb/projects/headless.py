@@ -17,8 +17,14 @@ from kdnb.options import validated
 from kdnb.run import PROFILES, Run, check_parameters, load_settings, set_threads
 
 
-def headless(project: str, model: type, open_data: Callable, experiment: Callable,
-             arms: Sequence[str], settings: str | None = None) -> click.Command:  # fmt: skip
+def headless(
+    project: str,
+    model: type,
+    open_data: Callable,
+    experiment: Callable,
+    arms: Sequence[str],
+    settings: str | None = None,
+) -> click.Command:
     """The command line of a project.
 
     Args:
@@ -33,15 +39,22 @@ def headless(project: str, model: type, open_data: Callable, experiment: Callabl
 
     @click.command(help=f"Train and score the arms of {project}.")
     @click.option("--profile", type=click.Choice(PROFILES), default="lite", show_default=True)
-    @click.option("--stage", "stages", type=click.Choice(["all", "test", *arms]), default=["all"], multiple=True,
-                  help="All arms (default), or the scores of the arms that are there, or one arm with what it needs; "
-                  "may be given several times.")
+    @click.option(
+        "--stage",
+        "stages",
+        type=click.Choice(["all", "test", *arms]),
+        default=["all"],
+        multiple=True,
+        help="All arms (default), or the scores of the arms that are there, or one arm with what it needs; "
+        "may be given several times.",
+    )
     @click.option("--seed", default=0, show_default=True)
     @click.option("--data", metavar="DIR", help="The root of a data set; drawn if not given.")
     @click.option("--root", default="data", show_default=True, metavar="DIR", help="Where drawn data is kept.")
     @click.option("--out", default="results", show_default=True, metavar="DIR", help="Where a new run folder goes.")
-    @click.option("--run", "folder", metavar="DIR",
-                  help="Go on in this run's folder, with its profile, seed and settings.")
+    @click.option(
+        "--run", "folder", metavar="DIR", help="Go on in this run's folder, with its profile, seed and settings."
+    )
     @click.option("--ablations", is_flag=True, help="Train the ablation arms too.")
     @click.option("--claims", hidden=True, help="Leave out stages that another process has claimed in this folder.")
     @click.option("--set", "changes", multiple=True, metavar="NAME=VALUE", help="Change a setting of the profile.")
@@ -113,12 +126,14 @@ def check_shares(settings, processes: int) -> None:
     """Refuse at once what the engine would refuse hours later: where labels are few, half of a batch has none, and each
     process takes its share of both halves."""
     if settings.batch % (2 * processes) and processes > 1:
-        raise InputError(f"setting 'batch' is {settings.batch}, halves of which {processes} processes cannot share; "
-                         f"expected a multiple of {2 * processes}")  # fmt: skip
+        raise InputError(
+            f"setting 'batch' is {settings.batch}, halves of which {processes} processes cannot share; "
+            f"expected a multiple of {2 * processes}"
+        )
 
 
 def parse_change(change: str) -> tuple[str, object]:
-    """"batch=16" → ("batch", 16)."""
+    """ "batch=16" → ("batch", 16)."""
     name, equals, value = change.partition("=")
     if not equals:
         raise InputError(f"--set {change!r}, expected NAME=VALUE")
@@ -142,5 +157,16 @@ def stage_command(module: str, run: Run, root, names: Sequence[str], claims: str
     """The command line of a process that trains those of a run's arms which no other one has claimed."""
     data = [] if run.data is None else ["--data", str(run.data)]
     stages = [option for name in names for option in ("--stage", name)]
-    return [sys.executable, "-m", module, "--run", str(run.folder), "--root", str(root), "--claims", claims, *data,
-            *stages]  # fmt: skip
+    return [
+        sys.executable,
+        "-m",
+        module,
+        "--run",
+        str(run.folder),
+        "--root",
+        str(root),
+        "--claims",
+        claims,
+        *data,
+        *stages,
+    ]

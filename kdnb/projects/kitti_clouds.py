@@ -55,8 +55,9 @@ class DepthViews(Dataset):
         image = frame.image()
         depth = sparse_depth(frame.points(), frame.calibration, image.shape[:2], self.size)
         if not depth.any():
-            raise InputError(f"{frame.points_path}: no point of it lies in the image, expected the cloud of frame "
-                             f"{frame.name}")  # fmt: skip
+            raise InputError(
+                f"{frame.points_path}: no point of it lies in the image, expected the cloud of frame {frame.name}"
+            )
         small = resized(torch.from_numpy(image).permute(2, 0, 1)[None], self.size)[0].permute(1, 2, 0).numpy()
         pair = small, torch.from_numpy(depth)
         if self.keep:
@@ -67,12 +68,15 @@ class DepthViews(Dataset):
 def collate_depth(samples: list[dict]) -> dict[str, Tensor]:
     """A batch for ``depth_step``."""
     images = torch.stack([sample["image"] for sample in samples])
-    return {"images": images.contiguous(memory_format=torch.channels_last),
-            "depth": torch.stack([sample["depth"] for sample in samples])}  # fmt: skip
+    return {
+        "images": images.contiguous(memory_format=torch.channels_last),
+        "depth": torch.stack([sample["depth"] for sample in samples]),
+    }
 
 
 def depth_errors(depth: DepthModel, frames: Sequence[Frame]) -> dict:
     """Scores of a depth model against the LiDAR, at the images' own size; see ``evaluate_depth``."""
+
     def pairs():
         for frame in frames:
             image = frame.image()

@@ -71,15 +71,24 @@ class Experiment:
         self.results = self.arms.results
         self.clouds = run.folder / "pseudo"
         self.views = all_views(settings.turns, settings.scales)
-        self.prepared = {split: PreparedFrames(getattr(data, split), settings.grid.range, settings.image_width,
-                                               settings.least_points, lambda frame: cloud_path(self.clouds, frame),
-                                               keep=data.drawn)
-                         for split in ("train", "validation", "test")}  # fmt: skip
+        self.prepared = {
+            split: PreparedFrames(
+                getattr(data, split),
+                settings.grid.range,
+                settings.image_width,
+                settings.least_points,
+                lambda frame: cloud_path(self.clouds, frame),
+                keep=data.drawn,
+            )
+            for split in ("train", "validation", "test")
+        }
         self.truth = {split: ground_truth(getattr(data, split)) for split in ("validation", "test")}
         known = frames_with_objects(data.train)
         if settings.few_labels >= len(known):
-            raise InputError(f"few_labels is {settings.few_labels}, expected fewer than the {len(known)} training "
-                             "frames with objects")  # fmt: skip
+            raise InputError(
+                f"few_labels is {settings.few_labels}, expected fewer than the {len(known)} training "
+                "frames with objects"
+            )
         self.known = known
         order = np.random.default_rng((run.seed, 0)).permutation(known).tolist()
         self.labelled = sorted(order[: settings.few_labels])
@@ -147,9 +156,14 @@ class Experiment:
             return lambda: build_distiller(build(self.settings, self.run.seed), teacher, terms, self.settings)
 
         return cost_of_distilling(
-            self.run, self.acc, fresh(()), fresh(KD),
+            self.run,
+            self.acc,
+            fresh(()),
+            fresh(KD),
             lambda: [collate([views[key] for key in plan.batch(step)]) for step in range(12)],
-            how_to_train(self.settings, self.settings.student_steps, self.settings.lr), lambda: 0.0)  # fmt: skip
+            how_to_train(self.settings, self.settings.student_steps, self.settings.lr),
+            lambda: 0.0,
+        )
 
     def _fit(self, name: str) -> Result:
         if name == "depth":
@@ -169,9 +183,15 @@ class Experiment:
         steps = settings.teacher_steps if is_teacher else round(settings.student_steps * arm.longer)
         distiller = build_distiller(model, teacher, arm.terms, settings)
         torch.manual_seed(self.run.seed)
-        fitted = fit(distiller, *self._batches(arm), how_to_train(settings, steps, settings.lr), collate=collate,
-                     name=name, checkpoint=self._checkpoint(name),
-                     validate=lambda _: self._score(model, "validation", arm))  # fmt: skip
+        fitted = fit(
+            distiller,
+            *self._batches(arm),
+            how_to_train(settings, steps, settings.lr),
+            collate=collate,
+            name=name,
+            checkpoint=self._checkpoint(name),
+            validate=lambda _: self._score(model, "validation", arm),
+        )
         validation = max((score for _, score in fitted.scores), default=float("nan"))
         return self._finish(name, model, fitted, validation)
 
@@ -185,16 +205,23 @@ class Experiment:
             labelled, pools = self.labelled, [(self.labelled, size)]
             if arm.terms:
                 pools = [(self.labelled, size // 2), (self.unlabelled, size - size // 2)]
-        views = KittiViews(self.prepared["train"], arm.points, PLAIN | self.views, labelled, arm.image, bool(arm.terms),
-                           relight=True)  # fmt: skip
+        views = KittiViews(
+            self.prepared["train"], arm.points, PLAIN | self.views, labelled, arm.image, bool(arm.terms), relight=True
+        )
         return views, Plan(pools, tuple(self.views), self.run.seed)
 
     def _finish(self, name: str, model: Fusion3D, fitted: Fitted, validation: float) -> Result:
         found = self.detect(model, "test", self.arm(name))
         scores = kitti_scores(self.truth["test"], found_labels(found, self.data.test), self.settings.distances)
         shown = {key: value for key, value in scores.items() if key in HEADLINES or key.startswith(f"{PRIMARY}_")}
-        numbers = {**shown, "kitti": scores, "params": count_parameters(model), "size_mb": state_dict_mb(model),
-                   "train_s": training_seconds(fitted, self.acc), "steps": fitted.steps}  # fmt: skip
+        numbers = {
+            **shown,
+            "kitti": scores,
+            "params": count_parameters(model),
+            "size_mb": state_dict_mb(model),
+            "train_s": training_seconds(fitted, self.acc),
+            "steps": fitted.steps,
+        }
         answers = {frame: {key: value.tolist() for key, value in one.items()} for frame, one in found.items()}
         return self._keep(name, Result(model, answers, numbers, validation, fitted))
 
@@ -218,14 +245,26 @@ class Experiment:
             views = DepthViews(self.data.train, settings.depth_size, keep=self.data.drawn)
             how = dataclasses.replace(how_to_train(settings, settings.depth_steps, settings.depth_lr), clip=1.0)
             plan = Plan([(range(len(views)), settings.depth_batch)], VIEWS, self.run.seed)
-            fitted = fit(Distiller(net, student_step=depth_step), views, plan, how, collate=collate_depth, name="depth",
-                         checkpoint=self._checkpoint("depth"))  # fmt: skip
+            fitted = fit(
+                Distiller(net, student_step=depth_step),
+                views,
+                plan,
+                how,
+                collate=collate_depth,
+                name="depth",
+                checkpoint=self._checkpoint("depth"),
+            )
         model = depth_model(settings.depth, net)
         errors = {split: depth_errors(model, getattr(self.data, split)[:SOME]) for split in ("test", "train")}
         kept = ("delta1.25", "AbsRel", "RMSE", "MAE")
-        numbers = {**{key: errors["test"][key] for key in kept}, "AbsRel_train": errors["train"]["AbsRel"],
-                   "params": model.parameters, "size_mb": state_dict_mb(net),
-                   "train_s": training_seconds(fitted, self.acc), "steps": fitted.steps}  # fmt: skip
+        numbers = {
+            **{key: errors["test"][key] for key in kept},
+            "AbsRel_train": errors["train"]["AbsRel"],
+            "params": model.parameters,
+            "size_mb": state_dict_mb(net),
+            "train_s": training_seconds(fitted, self.acc),
+            "steps": fitted.steps,
+        }
         by_distance = {split: one["by_distance"] for split, one in errors.items()}
         result = self._keep("depth", Result(net, by_distance, numbers, validation, fitted))
         self.arms.results["depth"] = result
@@ -240,8 +279,13 @@ class Experiment:
     def how_sampled(self) -> dict:
         """The settings of ``pseudo_points``."""
         settings = self.settings
-        return {"sampling": settings.sampling, "share": settings.share, "beams": settings.beams,
-                "intensity": settings.intensity, "seed": self.run.seed}  # fmt: skip
+        return {
+            "sampling": settings.sampling,
+            "share": settings.share,
+            "beams": settings.beams,
+            "intensity": settings.intensity,
+            "seed": self.run.seed,
+        }
 
     def write_clouds(self) -> None:
         """The pseudo-LiDAR of all frames, below ``pseudo/`` of the run's folder; done already, it only looks."""
@@ -257,9 +301,13 @@ class Experiment:
         model.eval()
         views = KittiViews(self.prepared[split], arm.points, image=arm.image)
         keys = [(i, "plain") for i in range(len(views))]
-        loader = DataLoader(views, batch_sampler=[keys[i : i + size] for i in range(0, len(keys), size)],
-                            collate_fn=collate, generator=torch.Generator(),
-                            **loading(self.settings.workers))  # fmt: skip
+        loader = DataLoader(
+            views,
+            batch_sampler=[keys[i : i + size] for i in range(0, len(keys), size)],
+            collate_fn=collate,
+            generator=torch.Generator(),
+            **loading(self.settings.workers),
+        )
         found = {}
         for batch in loader:
             found |= zip(batch["names"], self._answers(model, batch), strict=True)
@@ -277,9 +325,14 @@ class Experiment:
 
     def detections(self, name: str) -> dict[str, dict]:
         """What a finished arm finds on test: frame → "boxes" (K, 7), velodyne frame, "scores" (K,), "labels" (K,)."""
-        return {frame: {"boxes": np.array(one["boxes"]).reshape(-1, 7), "scores": np.array(one["scores"]),
-                        "labels": np.array(one["labels"], int)}
-                for frame, one in self.results[name].answers.items()}  # fmt: skip
+        return {
+            frame: {
+                "boxes": np.array(one["boxes"]).reshape(-1, 7),
+                "scores": np.array(one["scores"]),
+                "labels": np.array(one["labels"], int),
+            }
+            for frame, one in self.results[name].answers.items()
+        }
 
     def detected_labels(self, name: str) -> dict[str, list[KittiLabel]]:
         """The same as KITTI's files have it."""
@@ -330,8 +383,11 @@ class Experiment:
 
     def compare(self) -> dict[str, Comparison]:
         """Every pair of COMPARISONS whose two arms are there, by paired bootstrap over the test frames."""
-        cases = {name: kitti_cases(self.truth["test"], self.detected_labels(name), "loose")["Car", "3d", "moderate"]
-                 for name in self.results if name != "depth"}  # fmt: skip
+        cases = {
+            name: kitti_cases(self.truth["test"], self.detected_labels(name), "loose")["Car", "3d", "moderate"]
+            for name in self.results
+            if name != "depth"
+        }
 
         def metric(name):
             return lambda weights: bootstrap_kitti(cases[name], weights)["R40"]
@@ -350,13 +406,15 @@ class Experiment:
             calls[points] = lambda b=batch: model(b["points"], b["images"], b["projections"])
         if "depth" in self.results:
             image, depth = frame.image(), self.depth
-            calls["image"] = lambda: pseudo_points(depth(image, frame.name), image, frame.calibration,
-                                                   **self.how_sampled())  # fmt: skip
+            calls["image"] = lambda: pseudo_points(
+                depth(image, frame.name), image, frame.calibration, **self.how_sampled()
+            )
         add_costs(self.results, calls, fed)
         for name, result in self.results.items():
             if fed(name) == "pseudo":
-                result.numbers |= {f"{key}_depth": self.results["depth"].numbers[key]
-                                   for key in ("params", "flops", "latency_ms")}  # fmt: skip
+                result.numbers |= {
+                    f"{key}_depth": self.results["depth"].numbers[key] for key in ("params", "flops", "latency_ms")
+                }
 
     def save(self) -> dict[str, Comparison]:
         """Costs, comparisons, metrics.json and depth.json; returns the comparisons."""
@@ -374,5 +432,6 @@ def fed(name: str) -> str:
     return "image" if name == "depth" else (ARMS | ABLATION_ARMS).get(name, Arm()).points
 
 
-main = headless(PROJECT, KittiPseudoLidarSettings, open_data, Experiment,
-                ("depth", *ARMS, "baseline_matched", *ABLATION_ARMS))  # fmt: skip
+main = headless(
+    PROJECT, KittiPseudoLidarSettings, open_data, Experiment, ("depth", *ARMS, "baseline_matched", *ABLATION_ARMS)
+)

@@ -29,8 +29,15 @@ from kdnb.world.export_kitti import drawn_kitti
 PROJECT = "04_kitti_pseudo_lidar"
 PRIMARY = "AP3D_R40_50"  # cars, moderate, in 3D at an overlap of 0.5 (the loose one), mean over 40 recalls
 # of the scores that ``kitti_scores`` gives, those that tables show; with all cars' by difficulty and distance
-HEADLINES = (PRIMARY, "APBEV_R40_50", "AP3D_R40_70", "AP3D_R11_50", "AOS_R40", "Pedestrian_AP3D_R40_25",
-             "Cyclist_AP3D_R40_25")  # fmt: skip
+HEADLINES = (
+    PRIMARY,
+    "APBEV_R40_50",
+    "AP3D_R40_70",
+    "AP3D_R11_50",
+    "AOS_R40",
+    "Pedestrian_AP3D_R40_25",
+    "Cyclist_AP3D_R40_25",
+)
 DRIVES = 1  # the drawn drives; settings were chosen on those of 0, so that no test frame had a say
 
 
@@ -158,6 +165,7 @@ COMPARISONS = [
 
 # --- data -------------------------------------------------------------------------------------------------------
 
+
 @dataclass
 class Data:
     """Frames of a KITTI root by what they are for; none is in two of the lists.
@@ -186,17 +194,30 @@ def open_data(settings: KittiPseudoLidarSettings, data: str | Path | None = None
     Raises:
         InputError: too few frames, a set without one box to learn from, and as ``KittiObject`` does.
     """
-    place = Path(data) if data is not None else drawn_kitti(
-        root, train=settings.train_frames, val=settings.val_frames, test=settings.test_frames, size=settings.size,
-        beams=settings.beams, sector=settings.sector, seed=DRIVES)  # fmt: skip
+    place = (
+        Path(data)
+        if data is not None
+        else drawn_kitti(
+            root,
+            train=settings.train_frames,
+            val=settings.val_frames,
+            test=settings.test_frames,
+            size=settings.size,
+            beams=settings.beams,
+            sector=settings.sector,
+            seed=DRIVES,
+        )
+    )
     sources, parts = split_frames(place, settings.validation)
     opened = Data(place, sources, *parts, drawn=data is None)
     for name, frames in zip(("training", "validation", "test"), parts, strict=True):
         if not frames:
             raise InputError(f"{place}: no {name} frames with labels, expected at least 3 annotated frames in all")
     if not frames_with_objects(opened.train):
-        raise InputError(f"{place}: not one {', '.join(CLASSES)} in the labels of {len(opened.train)} training frames; "
-                         "the detection loss would teach nothing. Expected label files with objects")  # fmt: skip
+        raise InputError(
+            f"{place}: not one {', '.join(CLASSES)} in the labels of {len(opened.train)} training frames; "
+            "the detection loss would teach nothing. Expected label files with objects"
+        )
     return opened
 
 
@@ -231,20 +252,27 @@ def count_objects(data: Data) -> pd.DataFrame:
     rows = {}
     for name in ("train", "validation", "test"):
         labels = [label for frame in getattr(data, name) for label in frame.labels]
-        rows[name] = {"frames": len(getattr(data, name)),
-                      **{f"{c} {d}": sum(label.type == c and counts_as(label, d) for label in labels)
-                         for c in CLASSES for d in DIFFICULTIES}}  # fmt: skip
+        rows[name] = {
+            "frames": len(getattr(data, name)),
+            **{
+                f"{c} {d}": sum(label.type == c and counts_as(label, d) for label in labels)
+                for c in CLASSES
+                for d in DIFFICULTIES
+            },
+        }
     return pd.DataFrame(rows).T
 
 
 def count_by_distance(frames: list[Frame], distances: list[tuple[int, int]], name: str = "Car") -> dict[str, int]:
     """How many objects of a class count at difficulty moderate, by metres ahead: {"0 to 10 m": 12, ...}."""
-    ahead = [label.z for frame in frames for label in frame.labels
-             if label.type == name and counts_as(label, "moderate")]  # fmt: skip
+    ahead = [
+        label.z for frame in frames for label in frame.labels if label.type == name and counts_as(label, "moderate")
+    ]
     return {f"{near} to {far} m": sum(near <= z < far for z in ahead) for near, far in distances}
 
 
 # --- networks ---------------------------------------------------------------------------------------------------
+
 
 def build(settings: KittiPseudoLidarSettings, seed: int) -> Fusion3D:
     """A fresh detector; teacher and students differ in nothing but what they are fed."""
@@ -262,8 +290,10 @@ def build_depth(settings: KittiPseudoLidarSettings, seed: int) -> torch.nn.Modul
 
 # --- distillation -----------------------------------------------------------------------------------------------
 
-def build_distiller(student: Fusion3D, teacher: Fusion3D | None, names: tuple[str, ...],
-                    settings: KittiPseudoLidarSettings) -> Distiller:  # fmt: skip
+
+def build_distiller(
+    student: Fusion3D, teacher: Fusion3D | None, names: tuple[str, ...], settings: KittiPseudoLidarSettings
+) -> Distiller:
     """The student with its terms; without names, or with all their scales 0, it is the baseline.
 
     A term of scale 0 is left out whole: the gradient of its idle adapter, all zeros, would still change in which order
@@ -278,6 +308,7 @@ def build_distiller(student: Fusion3D, teacher: Fusion3D | None, names: tuple[st
 
 
 # --- scores -----------------------------------------------------------------------------------------------------
+
 
 def found_labels(found: dict[str, dict], frames: list[Frame]) -> dict[str, list[KittiLabel]]:
     """frame → detections as KITTI's files have them, from "boxes" (K, 7), "scores" (K,) and "labels" (K,)."""

@@ -11,8 +11,14 @@ import torch
 from torch import Tensor
 
 
-def kept_array(file: Path, count: int, produce: Callable[[Sequence[range]], Iterator[Tensor]], acc,
-               dtype=np.float32, batch: int = 16) -> Tensor:  # fmt: skip
+def kept_array(
+    file: Path,
+    count: int,
+    produce: Callable[[Sequence[range]], Iterator[Tensor]],
+    acc,
+    dtype=np.float32,
+    batch: int = 16,
+) -> Tensor:
     """A tensor (count, ...) whose rows stay in ``file`` (.npy) until they are asked for; made now if it is not there.
 
     Each process of ``acc`` makes its share of the batches; all of them have to call this. A killed run leaves no

@@ -74,8 +74,11 @@ class PrimerSettings(Settings):
 
     def offline(self) -> PrimerSettings:
         """The same networks with random weights, to read trained ones into."""
-        return self.model_copy(update={name: getattr(self, name).model_copy(update={"pretrained": False})
-                                       for name in ("teacher", "student")})  # fmt: skip
+        return self.model_copy(
+            update={
+                name: getattr(self, name).model_copy(update={"pretrained": False}) for name in ("teacher", "student")
+            }
+        )
 
 
 @dataclass(frozen=True)
@@ -121,8 +124,11 @@ ABLATION_ARMS = {
 
 def arms_of(settings: PrimerSettings) -> dict[str, Arm]:
     """All arms of a run: ARMS, ABLATION_ARMS and, for the curve, a pair for each number of ``more_labels``."""
-    curve = {f"few_labels_x{n}_{who}": Arm(terms, few=n) for n in settings.more_labels
-             for who, terms in (("baseline", ()), ("distilled", LOGITS))}  # fmt: skip
+    curve = {
+        f"few_labels_x{n}_{who}": Arm(terms, few=n)
+        for n in settings.more_labels
+        for who, terms in (("baseline", ()), ("distilled", LOGITS))
+    }
     return ARMS | curve | ABLATION_ARMS
 
 
@@ -147,6 +153,7 @@ def pairs_of(settings: PrimerSettings) -> list[tuple[str, str]]:
 
 
 # --- data -------------------------------------------------------------------------------------------------------
+
 
 class StreetCrops(Dataset):
     """``crops[(row, view)]`` → one object of the street, as ``classifier_step`` and ``car_views.collate`` want it.
@@ -186,8 +193,15 @@ class StreetCrops(Dataset):
     def __getitem__(self, key: tuple[int, str]) -> dict:
         row, view = key
         crop, known = self.regions[self.indices[row], view], self.labelled is None or row in self.labelled
-        return {"id": crop["id"], "view": view, "image": crop["image"], "meta": torch.zeros(0),
-                "label": int(self.labels[row]) if known else -1, "labelled": known, "index": row}  # fmt: skip
+        return {
+            "id": crop["id"],
+            "view": view,
+            "image": crop["image"],
+            "meta": torch.zeros(0),
+            "label": int(self.labels[row]) if known else -1,
+            "labelled": known,
+            "index": row,
+        }
 
 
 @dataclass
@@ -215,12 +229,15 @@ def open_data(settings: PrimerSettings, data: str | Path | None = None, root: st
     classes = sorted(name for name, number in count.items() if number >= settings.fewest)
     most = settings.few_labels * max([1, *settings.more_labels])
     if len(classes) < 2 or most >= min(count[name] for name in classes):
-        raise InputError(f"{len(classes)} categories have {settings.fewest} objects to learn from, and {most} labels "
-                         "of each are asked for; expected two categories, and more objects in each")
+        raise InputError(
+            f"{len(classes)} categories have {settings.fewest} objects to learn from, and {most} labels "
+            "of each are asked for; expected two categories, and more objects in each"
+        )
     return Data(classes, *(StreetCrops(one, classes) for one in (found.train, found.validation, found.test)))
 
 
 # --- distillation -----------------------------------------------------------------------------------------------
+
 
 def build_terms(names: tuple[str, ...], settings: PrimerSettings, widths: tuple[int, int]) -> list[Term]:
     """The terms with these names: what a teacher says, how it sees one picture, how it sees pictures side by side.
@@ -249,8 +266,9 @@ def teacher_step(teacher: nn.Module, batch: dict, student_seen: dict | None) -> 
     return teacher(batch["images"], batch["meta"])
 
 
-def build_distiller(student: CarClassifier, teacher: CarClassifier | None, names: tuple[str, ...],
-                    settings: PrimerSettings) -> Distiller:  # fmt: skip
+def build_distiller(
+    student: CarClassifier, teacher: CarClassifier | None, names: tuple[str, ...], settings: PrimerSettings
+) -> Distiller:
     """The student with its terms; without names it learns from labels alone, as the teacher did."""
     if not names:
         return Distiller(student, student_step=classifier_step)

@@ -113,8 +113,16 @@ class Experiment:
         torch.manual_seed(seed + arm.reseeded)
         views = self.data.train.with_labels(self.labelled(arm.few))
         file = self.run.folder / "checkpoints" / f"{name}.pt" if settings.checkpoint_every else None
-        fitted = fit(distiller, views, self._plan(arm), how_to_train(settings, steps, lr), collate=collate, name=name,
-                     checkpoint=file, validate=lambda _: self._accuracy(model, "validation"))  # fmt: skip
+        fitted = fit(
+            distiller,
+            views,
+            self._plan(arm),
+            how_to_train(settings, steps, lr),
+            collate=collate,
+            name=name,
+            checkpoint=file,
+            validate=lambda _: self._accuracy(model, "validation"),
+        )
         return self._finish(name, model, fitted)
 
     def _distiller(self, student: nn.Module, arm: Arm):
@@ -126,8 +134,11 @@ class Experiment:
         if not few:
             return sorted(self.order.tolist())
         of_class = self.data.train.labels[self.order]
-        return sorted(int(i) for label in range(len(self.classes))
-                      for i in self.order[of_class == label][: few * self.settings.few_labels])  # fmt: skip
+        return sorted(
+            int(i)
+            for label in range(len(self.classes))
+            for i in self.order[of_class == label][: few * self.settings.few_labels]
+        )
 
     def _plan(self, arm: Arm) -> Plan:
         """The arm's batches: with few labels, a distilled student fills half of each with unlabelled pictures."""
@@ -141,16 +152,26 @@ class Experiment:
         arm, views = ARMS["distilled"], self.data.train
         student, plan = build(self.settings.student, len(self.classes), "A", self.run.seed), self._plan(arm)
         return cost_of_distilling(
-            self.run, self.acc, lambda: self._distiller(student, Arm()), lambda: self._distiller(student, arm),
+            self.run,
+            self.acc,
+            lambda: self._distiller(student, Arm()),
+            lambda: self._distiller(student, arm),
             lambda: [collate([views[key] for key in plan.batch(step)]) for step in range(14)],
-            how_to_train(self.settings, self.settings.student_steps, self.settings.lr), lambda: 0.0)  # fmt: skip
+            how_to_train(self.settings, self.settings.student_steps, self.settings.lr),
+            lambda: 0.0,
+        )
 
     def _finish(self, name: str, model: nn.Module, fitted) -> Result:
         logits, labels = self._logits(model, "test"), torch.from_numpy(self.data.test.labels)
         right = logits.argmax(1) == labels
-        numbers = {"accuracy": 100 * right.float().mean().item(), "log_loss": F.cross_entropy(logits, labels).item(),
-                   "params": count_parameters(model), "size_mb": state_dict_mb(model),
-                   "train_s": training_seconds(fitted, self.acc), "steps": fitted.steps}  # fmt: skip
+        numbers = {
+            "accuracy": 100 * right.float().mean().item(),
+            "log_loss": F.cross_entropy(logits, labels).item(),
+            "params": count_parameters(model),
+            "size_mb": state_dict_mb(model),
+            "train_s": training_seconds(fitted, self.acc),
+            "steps": fitted.steps,
+        }
         validation = max((score for _, score in fitted.scores), default=float("nan"))
         result = Result(model, {"right": right.int().tolist()}, numbers, validation, fitted)
         if self.acc.is_main_process:
@@ -183,8 +204,11 @@ class Experiment:
             who: "baseline" or "distilled".
         """
         arms = {0: who, 1: f"few_labels_{who}"} | {n: f"few_labels_x{n}_{who}" for n in self.settings.more_labels}
-        return {len(self.labelled(few)): [self.results[name].numbers[PRIMARY]]
-                for few, name in arms.items() if name in self.results}  # fmt: skip
+        return {
+            len(self.labelled(few)): [self.results[name].numbers[PRIMARY]]
+            for few, name in arms.items()
+            if name in self.results
+        }
 
     # --- evidence -----------------------------------------------------------------------------------------------
 
@@ -219,5 +243,11 @@ def network_of(name: str) -> str:
 
 
 CURVE = [f"few_labels_x{n}_{who}" for n in range(2, 101) for who in ("baseline", "distilled")]
-main = headless(PROJECT, PrimerSettings, open_data, Experiment,
-                (*TEACHERS, "baseline_matched", *ARMS, *ABLATION_ARMS, *CURVE), "primer")  # fmt: skip
+main = headless(
+    PROJECT,
+    PrimerSettings,
+    open_data,
+    Experiment,
+    (*TEACHERS, "baseline_matched", *ARMS, *ABLATION_ARMS, *CURVE),
+    "primer",
+)

@@ -62,8 +62,15 @@ def differing(first: Sequence[int], second: Sequence[int]) -> float:
     return float(np.mean(np.asarray(first) != np.asarray(second)))
 
 
-def false_verdicts(items: int, differ: float, spread: float, seeds: Sequence[int] = (1, 3), trials: int = 300,
-                   resamples: int = 200, seed: int = 0) -> dict[int, float]:  # fmt: skip
+def false_verdicts(
+    items: int,
+    differ: float,
+    spread: float,
+    seeds: Sequence[int] = (1, 3),
+    trials: int = 300,
+    resamples: int = 200,
+    seed: int = 0,
+) -> dict[int, float]:
     """How often two equal ways of training get a verdict, BEATS or LOSES, in percent of simulated comparisons.
 
     On an item that only one of two networks gets right it is either one, like a coin. On top of that each training has
@@ -86,8 +93,10 @@ def false_verdicts(items: int, differ: float, spread: float, seeds: Sequence[int
     drawn = rng.multinomial(items, np.full(items, 1 / items), size=resamples).astype(np.float32)
     replicates = 100 / items * difference @ drawn.T
     each = [[single(100 * difference[t, s].mean(), replicates[t, s]) for s in range(most)] for t in range(trials)]
-    return {count: 100 * float(np.mean([over_seeds(of_trial[:count], 2000).verdict != "INCONCLUSIVE"
-                                        for of_trial in each])) for count in seeds}  # fmt: skip
+    return {
+        count: 100 * float(np.mean([over_seeds(of_trial[:count], 2000).verdict != "INCONCLUSIVE" for of_trial in each]))
+        for count in seeds
+    }
 
 
 def single(delta: float, replicates: np.ndarray) -> Comparison:

@@ -28,9 +28,14 @@ from kdnb.run import Run, load_settings
 from kdnb.tables import TEACHES
 
 PROJECT = "07_scoreboard"
-MODULES = {"01_coco_alignment": "coco_alignment", "02_talk2car_grounding": "talk2car_grounding",
-           "03_voc_defeat": "voc_defeat", "04_kitti_pseudo_lidar": "kitti_pseudo_lidar",
-           "05_camvid_prompt_kd": "camvid_prompt_kd", "06_car_5fold_kd": "car_kfold"}  # fmt: skip
+MODULES = {
+    "01_coco_alignment": "coco_alignment",
+    "02_talk2car_grounding": "talk2car_grounding",
+    "03_voc_defeat": "voc_defeat",
+    "04_kitti_pseudo_lidar": "kitti_pseudo_lidar",
+    "05_camvid_prompt_kd": "camvid_prompt_kd",
+    "06_car_5fold_kd": "car_kfold",
+}
 # project → (settings, open_data, Experiment) of those that can look at a frame; 01's networks are in 02's
 REOPENED = {
     "02_talk2car_grounding": (Talk2CarGroundingSettings, talk2car_grounding.open_data, Talk2Car),
@@ -42,6 +47,7 @@ REOPENED = {
 
 
 # --- runs -------------------------------------------------------------------------------------------------------
+
 
 def find_runs(results: str | Path, profile: str) -> tuple[dict[tuple, list[Metrics]], list[str]]:
     """The finished runs of each project below a folder, and the faults of runs that cannot be read.
@@ -80,8 +86,19 @@ def run_in_smoke(project: str, results: str | Path, root: str | Path, seed: int 
     Raises:
         InputError: it failed; with the last line that it said.
     """
-    command = [sys.executable, "-m", f"kdnb.projects.{MODULES[project]}", "--profile", "smoke", "--seed", str(seed),
-               "--root", str(root), "--out", str(results)]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        f"kdnb.projects.{MODULES[project]}",
+        "--profile",
+        "smoke",
+        "--seed",
+        str(seed),
+        "--root",
+        str(root),
+        "--out",
+        str(results),
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         said = (done.stderr.strip() or done.stdout.strip() or "nothing").splitlines()[-1]
@@ -89,6 +106,7 @@ def run_in_smoke(project: str, results: str | Path, root: str | Path, seed: int 
 
 
 # --- networks ---------------------------------------------------------------------------------------------------
+
 
 def reopen(run: Metrics, root: str | Path):
     """The ``Experiment`` of a finished run, its networks read from the run's folder; nothing is trained.
@@ -108,8 +126,10 @@ def reopen(run: Metrics, root: str | Path):
     except InputError:
         raise
     except (ValueError, RuntimeError, OSError, KeyError, SafetensorError) as fault:
-        raise InputError(f"{run.folder.name}: cannot be read back ({first_problem(fault)}), expected a run of this "
-                         "version of the project") from None  # fmt: skip
+        raise InputError(
+            f"{run.folder.name}: cannot be read back ({first_problem(fault)}), expected a run of this "
+            "version of the project"
+        ) from None
 
 
 def _read_back(run: Metrics, saved: dict, root: str | Path):
@@ -117,8 +137,9 @@ def _read_back(run: Metrics, saved: dict, root: str | Path):
     settings = model.model_validate(saved)
     if run.project == "02_talk2car_grounding":
         _look_for_encoders(run, settings, root)
-    opened = experiment(Run(run.folder, run.project, run.profile, run.seed, saved), settings,
-                        open_data(settings, None, root), root)  # fmt: skip
+    opened = experiment(
+        Run(run.folder, run.project, run.profile, run.seed, saved), settings, open_data(settings, None, root), root
+    )
     needed = ["depth"] if run.project == "04_kitti_pseudo_lidar" else []
     for arm in (*needed, TEACHES.get(run.project, "teacher"), "distilled"):
         if not opened.arms.is_finished(arm):
@@ -132,8 +153,10 @@ def _look_for_encoders(run: Metrics, settings: Talk2CarGroundingSettings, root: 
     of_01 = load_settings(CocoAlignmentSettings, "coco_alignment", settings.encoders)
     folder = aligned.folder_of(of_01, run.seed, settings.encoder_data, root)
     if aligned.kept(folder, aligned.OFFERED) is None:
-        raise InputError(f"{run.folder.name}: the networks of 01 that it stands on are not below {root}; expected them "
-                         f"there, run 01 in profile {settings.encoders} with seed {run.seed} first")  # fmt: skip
+        raise InputError(
+            f"{run.folder.name}: the networks of 01 that it stands on are not below {root}; expected them "
+            f"there, run 01 in profile {settings.encoders} with seed {run.seed} first"
+        )
 
 
 def reopen_all(found: dict[tuple, list[Metrics]], root: str | Path) -> tuple[dict, dict[str, str]]:

@@ -25,8 +25,13 @@ CAR = VOC_CLASSES.index("car") + 1
 ROAD = PIXELS.index("road")
 LEAST_SCORE = 0.1  # of a detection that is a candidate for a command
 MARGIN = 0.06  # share of a car's box that is left free on each side, as around the cars of 06
-TASKS = {"objects": "03_voc_defeat", "road": "05_camvid_prompt_kd", "boxes": "04_kitti_pseudo_lidar",
-         "target": "02_talk2car_grounding", "model": "06_car_5fold_kd"}  # fmt: skip
+TASKS = {
+    "objects": "03_voc_defeat",
+    "road": "05_camvid_prompt_kd",
+    "boxes": "04_kitti_pseudo_lidar",
+    "target": "02_talk2car_grounding",
+    "model": "06_car_5fold_kd",
+}
 SIDES = ("teachers", "students")
 
 
@@ -55,8 +60,9 @@ class Stack:
             found["model"] = None if car is None else self.parts["model"](frame, car)
         return found
 
-    def latency(self, frame: StreetFrame, command: str, car: tuple | None = None,
-                repeats: int = 20) -> dict[str, float]:  # fmt: skip
+    def latency(
+        self, frame: StreetFrame, command: str, car: tuple | None = None, repeats: int = 20
+    ) -> dict[str, float]:
         """Task → median milliseconds on one thread, cutting and resizing included; of what can be answered."""
         found = self.look(frame, command, car)
         calls = {task: partial(self.parts[task], frame) for task in ("objects", "road", "boxes") if task in found}
@@ -76,7 +82,7 @@ def candidates(objects: dict | None) -> np.ndarray:
 
 
 def build_stacks(experiments: dict) -> dict[str, Stack]:
-    """"teachers" and "students" of the finished projects: project → its ``Experiment``, as ``reopen`` gives it."""
+    """ "teachers" and "students" of the finished projects: project → its ``Experiment``, as ``reopen`` gives it."""
     makers = {"objects": objects_of, "road": road_of, "boxes": boxes_of, "target": target_of, "model": model_of}
     stacks = {}
     for side in SIDES:
@@ -109,6 +115,7 @@ def right_on(stack: Stack, frames: list[StreetFrame]) -> dict[str, str]:
 
 # --- one function for each task ---------------------------------------------------------------------------------
 
+
 def objects_of(experiment, arm: str) -> Callable:
     """03: boxes around objects."""
     model = experiment.train(arm).model.eval()
@@ -117,8 +124,12 @@ def objects_of(experiment, arm: str) -> Callable:
         window = street_window(frame, experiment.settings.size)
         found = predict(model, [picture(cut_out(frame, window)[0])])[0]
         corner = np.array([*window[:2], *window[:2]], float)
-        return {"boxes": found["boxes"].double().numpy() + corner, "labels": found["labels"].numpy(),
-                "scores": found["scores"].numpy(), "window": window}  # fmt: skip
+        return {
+            "boxes": found["boxes"].double().numpy() + corner,
+            "labels": found["labels"].numpy(),
+            "scores": found["scores"].numpy(),
+            "window": window,
+        }
 
     return find
 

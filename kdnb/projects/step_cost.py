@@ -46,8 +46,15 @@ def time_steps(functions: dict, batches: list) -> dict[str, float]:
     return {name: statistics.median(values[2:]) for name, values in times.items()}
 
 
-def cost_of_distilling(run: Run, acc, plain: Callable[[], Distiller], distilling: Callable[[], Distiller],
-                       batches: Callable[[], list], how: Fit, filling: Callable[[], float]) -> float:  # fmt: skip
+def cost_of_distilling(
+    run: Run,
+    acc,
+    plain: Callable[[], Distiller],
+    distilling: Callable[[], Distiller],
+    batches: Callable[[], list],
+    how: Fit,
+    filling: Callable[[], float],
+) -> float:
     """How many times longer than the baseline a distilled student trains for, the teacher's own passes included.
 
     Totals of two trainings also hold what else the machine did; so single steps are timed in turn, once per run, and
@@ -61,8 +68,10 @@ def cost_of_distilling(run: Run, acc, plain: Callable[[], Distiller], distilling
     """
     file = run.folder / "cost_of_distilling.json"
     if acc.is_main_process and not file.exists():
-        functions = {"plain": training_step(plain().to(acc.device).train(), how),
-                     "distilling": training_step(distilling().to(acc.device).train(), how)}  # fmt: skip
+        functions = {
+            "plain": training_step(plain().to(acc.device).train(), how),
+            "distilling": training_step(distilling().to(acc.device).train(), how),
+        }
         ms = time_steps(functions, [move(batch, acc.device) for batch in batches()])
         seconds = {name: value / 1000 for name, value in ms.items()}
         factor = seconds["distilling"] / seconds["plain"] + filling() / (seconds["plain"] * how.steps)

@@ -58,6 +58,7 @@ class StreetFrame:
 
 # --- drawn ------------------------------------------------------------------------------------------------------
 
+
 def wide_camera() -> Camera:
     """KITTI's camera with more pixels above and below, so that its horizon lies in the middle."""
     camera = kitti_camera((WIDE, BAND))
@@ -82,12 +83,15 @@ def draw_frame(scene: Scene, name: str, meant: tuple[str, int | None] | None = N
     camera = wide_camera()
     view = render(scene, camera=camera)
     seen = annotate(scene, view)
-    matrices = {{"R0_rect": "R0", "Tr_velo_to_cam": "velo_to_cam", "Tr_imu_to_velo": "imu_to_velo"}.get(key, key): value
-                for key, value in calibration(camera).items()}  # fmt: skip
+    matrices = {
+        {"R0_rect": "R0", "Tr_velo_to_cam": "velo_to_cam", "Tr_imu_to_velo": "imu_to_velo"}.get(key, key): value
+        for key, value in calibration(camera).items()
+    }
     command, instance = meant or make_up_command(seen, camera.width, scene.seed)
     target = next((one.visible_box for one in seen if one.thing.instance == instance), None)
-    cars = [one for one in seen if one.thing.category == "car" and one.pixels >= LEAST_CAR
-            and one.occlusion <= MOST_HIDDEN]  # fmt: skip
+    cars = [
+        one for one in seen if one.thing.category == "car" and one.pixels >= LEAST_CAR and one.occlusion <= MOST_HIDDEN
+    ]
     cars = [(one.visible_box, one.thing.attributes["model"]) for one in sorted(cars, key=lambda one: -one.pixels)]
     points = scan(scene, sensor=kitti_lidar(BEAMS, SECTOR))
     return StreetFrame(name, view.image, Calibration(**matrices), points, _truth(seen), cars, command, target)
@@ -95,11 +99,14 @@ def draw_frame(scene: Scene, name: str, meant: tuple[str, int | None] | None = N
 
 def _truth(seen: list[Annotation]) -> dict:
     """3D boxes in the LiDAR's frame, which is the ego frame moved to where the scanner stands."""
-    kept = [one for one in seen if TYPE[one.thing.category] in CLASSES and one.pixels >= LEAST
-            and one.occlusion <= HIDDEN]  # fmt: skip
+    kept = [
+        one for one in seen if TYPE[one.thing.category] in CLASSES and one.pixels >= LEAST and one.occlusion <= HIDDEN
+    ]
     boxes = [[*(one.thing.centre - LIDAR), *one.thing.size, one.thing.yaw] for one in kept]
-    return {"boxes": np.array(boxes, float).reshape(-1, 7),
-            "labels": np.array([CLASSES.index(TYPE[one.thing.category]) for one in kept], int)}  # fmt: skip
+    return {
+        "boxes": np.array(boxes, float).reshape(-1, 7),
+        "labels": np.array([CLASSES.index(TYPE[one.thing.category]) for one in kept], int),
+    }
 
 
 def make_up_command(seen: list[Annotation], width: int, seed: tuple) -> tuple[str, int | None]:
@@ -147,6 +154,7 @@ def drive(seed: int, metres: float, step: float) -> Iterator[StreetFrame]:
 
 # --- any picture ------------------------------------------------------------------------------------------------
 
+
 def photo_frame(name: str, image: np.ndarray, fov: float) -> StreetFrame:
     """A picture of which only its horizontal field of view is known, in degrees; see ``guessed_calibration``."""
     if image.ndim != 3 or min(image.shape[:2]) < 32:
@@ -155,6 +163,7 @@ def photo_frame(name: str, image: np.ndarray, fov: float) -> StreetFrame:
 
 
 # --- what a network's own camera would have seen ----------------------------------------------------------------
+
 
 def street_window(frame: StreetFrame, size: tuple[int, int]) -> tuple[int, int, int, int]:
     """(left, top, right, bottom) of what the street's camera takes in pictures of ``size`` (width, height): its focal
@@ -175,8 +184,10 @@ def _window(frame, wide: float, aspect: float, horizon: float) -> tuple[int, int
     focal, x, y = frame.calibration.P2[0, 0], frame.calibration.P2[0, 2] + 0.5, frame.calibration.P2[1, 2] + 0.5
     across = min(wide * focal, width, height * aspect)
     down = across / aspect
-    left, top = (float(np.clip(a, 0, most)) for a, most in ((x - across / 2, width - across),
-                                                            (y - horizon * down, height - down)))  # fmt: skip
+    left, top = (
+        float(np.clip(a, 0, most))
+        for a, most in ((x - across / 2, width - across), (y - horizon * down, height - down))
+    )
     return round(left), round(top), round(left + across), round(top + down)
 
 
@@ -185,5 +196,7 @@ def cut_out(frame: StreetFrame, window: tuple[int, int, int, int]) -> tuple[np.n
     left, top, right, bottom = window
     moved = np.array([[1, 0, -left], [0, 1, -top], [0, 0, 1.0]])
     camera = frame.calibration
-    return (np.ascontiguousarray(frame.image[top:bottom, left:right]),
-            replace(camera, **{key: moved @ getattr(camera, key) for key in ("P0", "P1", "P2", "P3")}))  # fmt: skip
+    return (
+        np.ascontiguousarray(frame.image[top:bottom, left:right]),
+        replace(camera, **{key: moved @ getattr(camera, key) for key in ("P0", "P1", "P2", "P3")}),
+    )

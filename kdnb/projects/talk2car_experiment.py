@@ -85,17 +85,23 @@ class Experiment:
     @cached_property
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """Part → boxes, truth and texts of all its commands; "train_flip" is the mirrored train."""
-        found = {split: {**boxes_of(part, self.settings.proposals),
-                         **self._texts(split, [c.text for c in part.commands])}
-                 for split, part in self.parts.items()}  # fmt: skip
+        found = {
+            split: {**boxes_of(part, self.settings.proposals), **self._texts(split, [c.text for c in part.commands])}
+            for split, part in self.parts.items()
+        }
         train = found["train"]
         texts = self._texts("train_flip", [mirrored_text(c.text) for c in self.data.train.commands])
-        found["train_flip"] = {"boxes": mirrored_boxes(train["boxes"]), "there": train["there"],
-                               "truth": mirrored_boxes(train["truth"]), **texts}  # fmt: skip
+        found["train_flip"] = {
+            "boxes": mirrored_boxes(train["boxes"]),
+            "there": train["there"],
+            "truth": mirrored_boxes(train["truth"]),
+            **texts,
+        }
         return found
 
     def _texts(self, split: str, commands: list[str]) -> dict[str, Tensor]:
         """As ``texts_of``; the states of the words, in ``full`` 3 GB of all commands, stay on disk."""
+
         def words(batches):
             for rows in batches:
                 yield words_of(commands[rows.start : rows.stop], self.aligned)
@@ -156,13 +162,15 @@ class Experiment:
             model = model.to(self.acc.device).eval()
             self._tokens[encoder] = {
                 split: self._kept(f"{name}_{split}", len(some["boxes"]), partial(self._encode, model, split, encoder))
-                for split, some in self.tensors.items()}  # fmt: skip
+                for split, some in self.tensors.items()
+            }
         return self._tokens[encoder]
 
     def _encode(self, model: Grounder, split: str, encoder: str, batches: list[range]) -> Iterator[Tensor]:
         """The cells of the commands in each batch."""
-        seen = Grounded({"plain": {"boxes": self.tensors[split]["boxes"]}},
-                        lambda index, _: self.picture(split, index, encoder))  # fmt: skip
+        seen = Grounded(
+            {"plain": {"boxes": self.tensors[split]["boxes"]}}, lambda index, _: self.picture(split, index, encoder)
+        )
         for batch in self._load(seen, batches):
             with torch.inference_mode():
                 tokens = model.tokens(batch)
@@ -171,8 +179,9 @@ class Experiment:
     def _load(self, data: Grounded, batches: list[range]) -> Iterator[dict]:
         """Batches of commands as they are, on the device."""
         keys = [[(index, "plain") for index in batch] for batch in batches]
-        loader = DataLoader(data, batch_sampler=keys, collate_fn=collate, generator=torch.Generator(),
-                            **loading(self.settings.workers))  # fmt: skip
+        loader = DataLoader(
+            data, batch_sampler=keys, collate_fn=collate, generator=torch.Generator(), **loading(self.settings.workers)
+        )
         return (move(batch, self.acc.device) for batch in loader)
 
     # --- arms ---------------------------------------------------------------------------------------------------
@@ -211,8 +220,11 @@ class Experiment:
         if arm.finetune:
             model.load_state_dict(self.train(start_of(name)).model.state_dict())
         items = self.labelled if arm.few_labels else range(len(self.data.train))
-        steps, batch, lr = (settings.finetune_steps, settings.finetune_batch, settings.finetune_lr) if arm.finetune \
-            else (settings.head_steps, settings.batch, settings.lr)  # fmt: skip
+        steps, batch, lr = (
+            (settings.finetune_steps, settings.finetune_batch, settings.finetune_lr)
+            if arm.finetune
+            else (settings.head_steps, settings.batch, settings.lr)
+        )
 
         def step(model, batch):
             return grounding_step(model, batch, settings.box_l1, settings.box_iou, settings.box_overlap)
@@ -222,10 +234,16 @@ class Experiment:
             return evaluate_talk2car(self.data.validation.commands, self.predictions("validation", boxes))[PRIMARY]
 
         torch.manual_seed(self.run.seed)
-        fitted = fit(Distiller(model, student_step=step), self.inputs("train", arm),
-                     Plan([(items, min(batch, len(items)))], VIEWS, self.run.seed),
-                     how_to_train(settings, steps, lr), collate=collate, name=name,
-                     checkpoint=self._checkpoint(name), validate=validate)  # fmt: skip
+        fitted = fit(
+            Distiller(model, student_step=step),
+            self.inputs("train", arm),
+            Plan([(items, min(batch, len(items)))], VIEWS, self.run.seed),
+            how_to_train(settings, steps, lr),
+            collate=collate,
+            name=name,
+            checkpoint=self._checkpoint(name),
+            validate=validate,
+        )
         return self._finish(name, model, fitted)
 
     def _checkpoint(self, name: str) -> Path | None:
@@ -254,16 +272,24 @@ class Experiment:
         """{token: [x, y, w, h]} in 1600 x 900, as the leaderboard takes it."""
         scaled = boxes.clamp(0, 1) * boxes.new_tensor([WIDTH, HEIGHT, WIDTH, HEIGHT])
         corner, size = scaled[:, :2], (scaled[:, 2:] - scaled[:, :2]).clamp(min=1.0)
-        return {command.token: row for command, row in
-                zip(self.parts[split].commands, torch.cat([corner, size], 1).tolist(), strict=True)}  # fmt: skip
+        return {
+            command.token: row
+            for command, row in zip(self.parts[split].commands, torch.cat([corner, size], 1).tolist(), strict=True)
+        }
 
     def _finish(self, name: str, model: Grounder, fitted: Fitted) -> Result:
         predictions = self.predictions("test", self.boxes(model, self.inputs("test", ARMS[name])))
         scores = evaluate_talk2car(self.data.test.commands, predictions)
         # the text tower is the teacher's and the same for all: it is part of an answer's time, not of an arm's size
         text = count_parameters(self.aligned.teacher) - count_parameters(self.aligned.teacher.visual)
-        numbers = {**scores, "params": count_parameters(model), "params_text": text, "size_mb": state_dict_mb(model),
-                   "train_s": training_seconds(fitted, self.acc), "steps": fitted.steps}  # fmt: skip
+        numbers = {
+            **scores,
+            "params": count_parameters(model),
+            "params_text": text,
+            "size_mb": state_dict_mb(model),
+            "train_s": training_seconds(fitted, self.acc),
+            "steps": fitted.steps,
+        }
         validation = max((score for _, score in fitted.scores), default=float("nan"))
         result = Result(model, predictions, numbers, validation, fitted)
         if self.acc.is_main_process:
@@ -282,6 +308,7 @@ class Experiment:
 
     def compare(self) -> dict[str, Comparison]:
         """Every pair of COMPARISONS whose two arms are there, by paired bootstrap over the test commands."""
+
         def metric(name):
             return mean_metric(100 * (self.ious(name) > 0.5))
 
@@ -301,15 +328,20 @@ class Experiment:
         full = proposals[:most] * proposals.new_tensor([WIDTH / picture.shape[2], HEIGHT / picture.shape[1]] * 2)
         count, boxes = len(full), torch.tensor([0.0, 0.0, 1.0, 1.0]).repeat(most, 1)
         boxes[:count] = shares(full)
-        seen = {"pictures": whole_picture(picture, self.settings.whole_picture)} \
-            if self.settings.whole_picture and ARMS[name].encoder != "teacher" \
-            else {"crops": self.crops(picture, full)}  # fmt: skip
+        seen = (
+            {"pictures": whole_picture(picture, self.settings.whole_picture)}
+            if self.settings.whole_picture and ARMS[name].encoder != "teacher"
+            else {"crops": self.crops(picture, full)}
+        )
         text = {key: value[0] for key, value in texts_of([command], self.aligned).items()}
         batch = collate([{**seen, **text, "boxes": boxes, "there": torch.arange(most) < count}])
         found = model(move(batch, self.acc.device))
         size = torch.tensor([picture.shape[2], picture.shape[1]] * 2)
-        return {"box": found["box"][0].cpu() * size, "scores": found["scores"][0].softmax(-1)[:count].cpu(),
-                "attention": found["attention"][0][:count].cpu()}  # fmt: skip
+        return {
+            "box": found["box"][0].cpu() * size,
+            "scores": found["scores"][0].softmax(-1)[:count].cpu(),
+            "attention": found["attention"][0][:count].cpu(),
+        }
 
     def add_costs(self) -> None:
         """FLOPs and CPU latency of one command on one picture, crops included, each kind of network in turn."""
@@ -317,8 +349,9 @@ class Experiment:
         picture = self.data.test.image(0)
         proposals = to_pixels(item["proposals"], picture.shape[2], picture.shape[1])
         kinds = {kind_of(name): name for name in self.results}
-        calls = {kind: lambda name=name: self.ask(name, picture, proposals, item["command"])
-                 for kind, name in kinds.items()}  # fmt: skip
+        calls = {
+            kind: lambda name=name: self.ask(name, picture, proposals, item["command"]) for kind, name in kinds.items()
+        }
         add_costs(self.results, calls, kind_of)
         for result in self.results.values():
             result.numbers["fps"] = 1000 / result.numbers["latency_ms"]

@@ -122,6 +122,7 @@ COMPARISONS = [
 
 # --- data -------------------------------------------------------------------------------------------------------
 
+
 @dataclass
 class Data:
     """The three splits. ``key`` names them and all that was done to them, ``note`` what stands in for test, if so."""
@@ -145,9 +146,14 @@ def open_data(settings: Talk2CarGroundingSettings, data: str | Path | None = Non
     drawn = data is None
     folder = data
     if drawn:
-        folder = drawn_talk2car(root, train=settings.train_images, val=settings.validation_images,
-                                test=settings.test_images, size=settings.size,
-                                proposals=settings.proposals)  # fmt: skip
+        folder = drawn_talk2car(
+            root,
+            train=settings.train_images,
+            val=settings.validation_images,
+            test=settings.test_images,
+            size=settings.size,
+            proposals=settings.proposals,
+        )
     train, validation = (Talk2Car(folder, split, settings.proposals) for split in ("train", "val"))
     test, note = None, "test_split is 'val'"
     if settings.test_split == "test":
@@ -157,16 +163,23 @@ def open_data(settings: Talk2CarGroundingSettings, data: str | Path | None = Non
     if test is None:
         test, validation = validation, Talk2Car(folder, "train", settings.proposals)
         train.commands, validation.commands = hold_out(train.commands)
-        note += (f": scores are those of val, selection is on {len(validation)} commands of train's last scenes, "
-                 f"{len(train)} are left to learn from")  # fmt: skip
+        note += (
+            f": scores are those of val, selection is on {len(validation)} commands of train's last scenes, "
+            f"{len(train)} are left to learn from"
+        )
     for part in (train, validation, test):
         if part.proposals is None:
             raise InputError(f"{folder}: no proposals file, expected one: the heads choose among proposals")
         without = [c.token for c in part.commands if c.box is None]
         if without:
             raise InputError(f"{part.path}: command {without[0]} has no box; expected boxes to train and score with")
-    return Data(f"{Path(folder).resolve().name}-{len(train)}-{settings.proposals}-{settings.context}", train,
-                validation, test, note if test.split == "val" else "")  # fmt: skip
+    return Data(
+        f"{Path(folder).resolve().name}-{len(train)}-{settings.proposals}-{settings.context}",
+        train,
+        validation,
+        test,
+        note if test.split == "val" else "",
+    )
 
 
 def hold_out(commands: list[Command], share: float = 1 / 8) -> tuple[list[Command], list[Command]]:
@@ -185,8 +198,10 @@ def hold_out(commands: list[Command], share: float = 1 / 8) -> tuple[list[Comman
         count += scenes.count(scene)
     if count == len(commands):
         raise InputError(f"train has {len(set(scenes))} scene, expected at least two: the last one is held out")
-    return ([c for c, scene in zip(commands, scenes, strict=True) if scene not in held],
-            [c for c, scene in zip(commands, scenes, strict=True) if scene in held])  # fmt: skip
+    return (
+        [c for c, scene in zip(commands, scenes, strict=True) if scene not in held],
+        [c for c, scene in zip(commands, scenes, strict=True) if scene in held],
+    )
 
 
 def shares(boxes: Tensor) -> Tensor:
@@ -215,20 +230,27 @@ def item_in_pixels(part: Talk2Car, index: int) -> dict:
     def scaled(boxes):
         return None if boxes is None else to_pixels(boxes, image.shape[2], image.shape[1])
 
-    return {"id": item["token"], "image": image, "command": item["command"], "box": scaled(item["box"]),
-            "twin_box": scaled(item["twin_box"]), "proposals": scaled(item["proposals"])}  # fmt: skip
+    return {
+        "id": item["token"],
+        "image": image,
+        "command": item["command"],
+        "box": scaled(item["box"]),
+        "twin_box": scaled(item["twin_box"]),
+        "proposals": scaled(item["proposals"]),
+    }
 
 
 def grid_proposals(image: Tensor, across: int = 5, down: int = 3) -> Tensor:
     """(across · down, 4) overlapping boxes all over a picture, in its pixels: for one that no detector has seen."""
     height, width = image.shape[1:]
     step_x, step_y = width / (across + 1), height / (down + 1)
-    return torch.tensor([[step_x * x, step_y * y, step_x * (x + 2), step_y * (y + 2)]
-                         for y in range(down) for x in range(across)])  # fmt: skip
+    return torch.tensor(
+        [[step_x * x, step_y * y, step_x * (x + 2), step_y * (y + 2)] for y in range(down) for x in range(across)]
+    )
 
 
 def boxes_of(part: Talk2Car, most: int) -> dict[str, Tensor]:
-    """"boxes" (N, P, 4) as shares, "there" (N, P), "truth" (N, 4), for all commands of a split."""
+    """ "boxes" (N, P, 4) as shares, "there" (N, P), "truth" (N, 4), for all commands of a split."""
     boxes, there, truth = torch.zeros(len(part), most, 4), torch.zeros(len(part), most, dtype=torch.bool), []
     for i in range(len(part)):
         item = part[i]
@@ -240,7 +262,7 @@ def boxes_of(part: Talk2Car, most: int) -> dict[str, Tensor]:
 
 
 def texts_of(commands: list[str], aligned: Aligned) -> dict[str, Tensor]:
-    """"text" (N, E), "words" (N, L, W), "padding" (N, L) of the frozen text tower, L the tokens of its context."""
+    """ "text" (N, E), "words" (N, L, W), "padding" (N, L) of the frozen text tower, L the tokens of its context."""
     return {**sentences_of(commands, aligned), "words": words_of(commands, aligned)}
 
 
@@ -251,7 +273,7 @@ def words_of(commands: list[str], aligned: Aligned) -> Tensor:
 
 
 def sentences_of(commands: list[str], aligned: Aligned) -> dict[str, Tensor]:
-    """"text" (N, E), a vector of each command, and "padding" (N, L), where its words have ended."""
+    """ "text" (N, E), a vector of each command, and "padding" (N, L), where its words have ended."""
     lower = [command.lower() for command in commands]
     text = encode_texts(aligned.teacher, aligned.tokenizer, lower).cpu()
     ends = aligned.tokenizer(lower).argmax(1)  # the end of text has the highest id
@@ -301,6 +323,7 @@ def collate(samples: list[dict]) -> dict:
 
 
 # --- networks ---------------------------------------------------------------------------------------------------
+
 
 class TeacherTower(nn.Module):
     """The teacher's image tower as an encoder: its embedding is a map of one cell."""

@@ -32,8 +32,10 @@ def bench_table(rounds: int = 15, profile: str = "lite", root: str | Path = "dat
         cache = TeacherCache(live, Path(folder), "bench", VIEWS, ["features"], dtype=torch.float16)
         cache.fill(batches)
         milliseconds = time_steps(steps(settings, teacher, live, cache), batches)
-    title = (f"03 voc_defeat, {profile}: batch {settings.batch}, {settings.size[0]} x {settings.size[1]} px, "
-             f"{threads} threads, median of {rounds} steps taken in turn")  # fmt: skip
+    title = (
+        f"03 voc_defeat, {profile}: batch {settings.batch}, {settings.size[0]} x {settings.size[1]} px, "
+        f"{threads} threads, median of {rounds} steps taken in turn"
+    )
     return ratio_table(title, milliseconds)
 
 

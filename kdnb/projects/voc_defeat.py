@@ -142,6 +142,7 @@ COMPARISONS = [
 
 # --- data -------------------------------------------------------------------------------------------------------
 
+
 @dataclass
 class Data:
     """The three splits of a VOC devkit. ``key`` names them and everything done to them."""
@@ -190,6 +191,7 @@ def count_objects(data: Data) -> pd.DataFrame:
 
 # --- networks ---------------------------------------------------------------------------------------------------
 
+
 def build(network: Network, settings: VocDefeatSettings, seed: int) -> FasterRCNN:
     """A fresh detector for the 20 VOC classes and background."""
     torch.manual_seed(seed)
@@ -213,6 +215,7 @@ def inherit_heads(student: FasterRCNN, teacher: FasterRCNN) -> None:
 
 
 # --- distillation -----------------------------------------------------------------------------------------------
+
 
 def teacher_step(teacher: FasterRCNN, batch: dict, student_seen: dict | None) -> dict:
     """The teacher's neck on exactly the pixels that the student saw, after its resize, padding and normalisation."""
@@ -241,7 +244,7 @@ def neck(seen: dict, *_) -> list[Tensor]:
     return list(seen["features"].values())
 
 
-def build_terms(names: tuple[str, ...], settings: VocDefeatSettings, teacher: FasterRCNN) -> list[Term]:  # fmt: skip
+def build_terms(names: tuple[str, ...], settings: VocDefeatSettings, teacher: FasterRCNN) -> list[Term]:
     """The terms with these names. Adapters are drawn without touching the global random numbers."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -260,8 +263,11 @@ def build_terms(names: tuple[str, ...], settings: VocDefeatSettings, teacher: Fa
 
     def head(chosen):
         """KL on the student's own sampled proposals, split by the labels of those same proposals."""
-        return {"loss": kd_kl, "student": lambda seen: seen["class_logits"][chosen(seen["labels"])],
-                "teacher": lambda seen, student_seen: teacher_logits(seen, student_seen, chosen)}  # fmt: skip
+        return {
+            "loss": kd_kl,
+            "student": lambda seen: seen["class_logits"][chosen(seen["labels"])],
+            "teacher": lambda seen, student_seen: teacher_logits(seen, student_seen, chosen),
+        }
 
     terms = [
         Term("neck_fg", region_mse, neck, neck, adapter, foreground, settings.foreground_weight),
@@ -273,16 +279,19 @@ def build_terms(names: tuple[str, ...], settings: VocDefeatSettings, teacher: Fa
     return [term for term in terms if term.name in names]
 
 
-def build_distiller(student: FasterRCNN, teacher: FasterRCNN | None, names: tuple[str, ...],
-                    settings: VocDefeatSettings, cache=None) -> Distiller:  # fmt: skip
+def build_distiller(
+    student: FasterRCNN, teacher: FasterRCNN | None, names: tuple[str, ...], settings: VocDefeatSettings, cache=None
+) -> Distiller:
     """The student with its terms; ``cache`` answers in the teacher's place. Without names it is the baseline."""
     if not names:
         return Distiller(student, student_step=detection_step)
     levels = [len(model.rpn.anchor_generator.sizes) for model in (teacher, student)]
     if levels[0] != levels[1] or teacher.backbone.out_channels != student.backbone.out_channels:
-        raise InputError(f"teacher and student have {levels[0]} and {levels[1]} pyramid levels of "
-                         f"{teacher.backbone.out_channels} and {student.backbone.out_channels} channels; "
-                         "their necks must be alike to be compared")  # fmt: skip
+        raise InputError(
+            f"teacher and student have {levels[0]} and {levels[1]} pyramid levels of "
+            f"{teacher.backbone.out_channels} and {student.backbone.out_channels} channels; "
+            "their necks must be alike to be compared"
+        )
     terms = build_terms(names, settings, teacher)
     return Distiller(student, cache or LiveTeacher(teacher, teacher_step), terms, detection_step)
 

@@ -116,11 +116,14 @@ class Experiment:
         cache, teacher = self._cache_for(self.arm("distilled")), self.train("teacher").model
         views, plan = self._batches(Arm())
         return cost_of_distilling(
-            self.run, self.acc, lambda: self._fresh_distiller((), teacher, cache),
+            self.run,
+            self.acc,
+            lambda: self._fresh_distiller((), teacher, cache),
             lambda: self._fresh_distiller(DEFEAT, teacher, cache),
             lambda: [collate([views[key] for key in plan.batch(step)]) for step in range(12)],
             how_to_train(self.settings, self.settings.student_steps, self.settings.lr),
-            lambda: self.cache_cpu_seconds() if cache else 0.0)  # fmt: skip
+            lambda: self.cache_cpu_seconds() if cache else 0.0,
+        )
 
     def _fresh_distiller(self, terms: tuple[str, ...], teacher: FasterRCNN, cache: TeacherCache | None):
         student = build(self.settings.student, self.settings, self.run.seed)
@@ -143,9 +146,15 @@ class Experiment:
         distiller = build_distiller(model, teacher, arm.terms, settings, cache)
         torch.manual_seed(self.run.seed)
         how = how_to_train(settings, steps, settings.lr)
-        fitted = fit(distiller, *self._batches(arm), how, collate=collate, name=name,
-                     checkpoint=self.run.folder / "checkpoints" / f"{name}.pt" if settings.checkpoint_every else None,
-                     validate=lambda _: self._validation_score(model))  # fmt: skip
+        fitted = fit(
+            distiller,
+            *self._batches(arm),
+            how,
+            collate=collate,
+            name=name,
+            checkpoint=self.run.folder / "checkpoints" / f"{name}.pt" if settings.checkpoint_every else None,
+            validate=lambda _: self._validation_score(model),
+        )
         return self._finish(name, model, fitted, self.cache_cpu_seconds() if cache else 0.0)
 
     def _batches(self, arm: Arm) -> tuple[DetectionViews, Plan]:
@@ -164,9 +173,13 @@ class Experiment:
 
     def _finish(self, name: str, model: FasterRCNN, fitted: Fitted, extra_cpu_seconds: float) -> Result:
         detections = self.detect(model, self.data.test)
-        numbers = {**detection_scores(self.truth, detections), "params": count_parameters(model),
-                   "size_mb": state_dict_mb(model), "train_s": training_seconds(fitted, self.acc) + extra_cpu_seconds,
-                   "steps": fitted.steps}  # fmt: skip
+        numbers = {
+            **detection_scores(self.truth, detections),
+            "params": count_parameters(model),
+            "size_mb": state_dict_mb(model),
+            "train_s": training_seconds(fitted, self.acc) + extra_cpu_seconds,
+            "steps": fitted.steps,
+        }
         validation = max((score for _, score in fitted.scores), default=float("nan"))
         answers = {name: {key: value.tolist() for key, value in one.items()} for name, one in detections.items()}
         result = Result(model, answers, numbers, validation, fitted)
@@ -181,8 +194,10 @@ class Experiment:
 
     def detections(self, name: str) -> dict[str, dict]:
         """What a finished arm finds on test: image id → "boxes" (N, 4), "labels" (N,), "scores" (N,)."""
-        found = {image: {key: torch.tensor(value) for key, value in one.items()}
-                 for image, one in self.results[name].answers.items()}  # fmt: skip
+        found = {
+            image: {key: torch.tensor(value) for key, value in one.items()}
+            for image, one in self.results[name].answers.items()
+        }
         for one in found.values():
             one["boxes"] = one["boxes"].reshape(-1, 4)
         return found
@@ -193,8 +208,9 @@ class Experiment:
         """The teacher's neck on every training picture in both views, computed once for all arms."""
         if self.cache is None:
             live = LiveTeacher(self.train("teacher").model, teacher_step)
-            self.cache = TeacherCache(live, self.run.folder / "cache", self.data.key, VIEWS, ["features"],
-                                      dtype=torch.float16)  # fmt: skip
+            self.cache = TeacherCache(
+                live, self.run.folder / "cache", self.data.key, VIEWS, ["features"], dtype=torch.float16
+            )
             file = self.cache.folder / "cpu_seconds.json"
             if self.acc.is_main_process and not file.exists():
                 clock = spent(self.acc.device)
@@ -264,5 +280,6 @@ class Experiment:
         write_detections(self.run.folder / "detections" / name, VOC_CLASSES, self.detections(name))
 
 
-main = headless(PROJECT, VocDefeatSettings, open_data, Experiment,
-                ("teacher", *ARMS, "baseline_matched", *ABLATION_ARMS))  # fmt: skip
+main = headless(
+    PROJECT, VocDefeatSettings, open_data, Experiment, ("teacher", *ARMS, "baseline_matched", *ABLATION_ARMS)
+)

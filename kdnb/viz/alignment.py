@@ -22,14 +22,22 @@ FIRST, CROPS = 5, 8  # sentences per crop and crops per sentence that a picture 
 RIGHT, WRONG = "#8CC5E8", "#E3E3E3"
 LABEL_COLOURS = (BLUE, ORANGE, GREEN, VERMILION, SKY, PINK, YELLOW, "#333333")
 # what is called red should not be drawn green
-OWN_COLOURS = {"blue": "#0072B2", "red": "#D55E00", "white": "#E8E8E8", "yellow": "#F0E442", "green": "#009E73",
-               "orange": "#E69F00", "black": "#222222"}  # fmt: skip
+OWN_COLOURS = {
+    "blue": "#0072B2",
+    "red": "#D55E00",
+    "white": "#E8E8E8",
+    "yellow": "#F0E442",
+    "green": "#009E73",
+    "orange": "#E69F00",
+    "black": "#222222",
+}
 LABEL_MARKERS = "os^Dv"  # the next shape when the colours are used up
 METRICS = {"text_to_image": "text → image", "image_to_text": "image → text"}
 HALO = [Stroke(linewidth=2.2, foreground="white"), Normal()]
 
 
 # --- crops and sentences ----------------------------------------------------------------------------------------
+
 
 def crop_sheet(crops: Sequence, titles: Sequence[str], columns: int = 8) -> Figure:
     """Crops in rows of ``columns``, each with its text above."""
@@ -46,8 +54,9 @@ def crop_sheet(crops: Sequence, titles: Sequence[str], columns: int = 8) -> Figu
     return figure
 
 
-def rankings(crops: Sequence, rows: Sequence[dict[str, list[tuple[str, float]]]],
-             truths: Sequence[Collection[str]]) -> Figure:  # fmt: skip
+def rankings(
+    crops: Sequence, rows: Sequence[dict[str, list[tuple[str, float]]]], truths: Sequence[Collection[str]]
+) -> Figure:
     """One row per crop: the crop, then for each arm the five sentences it finds nearest, true ones ticked.
 
     Args:
@@ -56,8 +65,14 @@ def rankings(crops: Sequence, rows: Sequence[dict[str, list[tuple[str, float]]]]
         truths: per crop, the sentences that are true of it.
     """
     arms = list(dict.fromkeys(arm for row in rows for arm in row))
-    figure, axes = new_figure(1.5 + 3.1 * len(arms), 0.75 + 1.5 * len(crops), len(crops), 1 + len(arms), squeeze=False,
-                              width_ratios=[1.35, *[3.1] * len(arms)])  # fmt: skip
+    figure, axes = new_figure(
+        1.5 + 3.1 * len(arms),
+        0.75 + 1.5 * len(crops),
+        len(crops),
+        1 + len(arms),
+        squeeze=False,
+        width_ratios=[1.35, *[3.1] * len(arms)],
+    )
     longest = max((cosine for row in rows for ranked in row.values() for _, cosine in ranked), default=1.0)
     for r, (crop, row, true) in enumerate(zip(crops, rows, truths, strict=True)):
         _show(axes[r, 0], crop)
@@ -66,8 +81,13 @@ def rankings(crops: Sequence, rows: Sequence[dict[str, list[tuple[str, float]]]]
             ax.set_xlabel("cosine of crop and sentence" if r == len(crops) - 1 else "", fontsize=9)
             if r == 0:
                 ax.set_title(arm_label(arm), fontsize=11, fontweight="bold")
-    figure.legend(handles=[Patch(color=RIGHT, label="✓ true of the crop"), Patch(color=WRONG, label="not true of it")],
-                  loc="outside upper center", ncols=2, frameon=False, fontsize=9)  # fmt: skip
+    figure.legend(
+        handles=[Patch(color=RIGHT, label="✓ true of the crop"), Patch(color=WRONG, label="not true of it")],
+        loc="outside upper center",
+        ncols=2,
+        frameon=False,
+        fontsize=9,
+    )
     return figure
 
 
@@ -104,17 +124,28 @@ def text_to_crops(sentence: str, found: dict[str, list[tuple]]) -> Figure:
                 continue
             crop, right = crops[k]
             _show(ax, crop)
-            ax.set_title(f"{k + 1} ✓" if right else f"{k + 1}", fontsize=10, fontweight="bold" if right else "normal",
-                         color="#00664A" if right else GREY)  # fmt: skip
+            ax.set_title(
+                f"{k + 1} ✓" if right else f"{k + 1}",
+                fontsize=10,
+                fontweight="bold" if right else "normal",
+                color="#00664A" if right else GREY,
+            )
             ax.spines[:].set(color=GREEN if right else "#CCCCCC", linewidth=4 if right else 1)
         count = sum(bool(right) for _, right in crops[:CROPS])
-        row[0].set_ylabel(f"{textwrap.fill(arm_label(arm), 14)}\n{count} of {min(len(crops), CROPS)} right",
-                          rotation=0, ha="right", va="center", labelpad=10, fontsize=10)  # fmt: skip
+        row[0].set_ylabel(
+            f"{textwrap.fill(arm_label(arm), 14)}\n{count} of {min(len(crops), CROPS)} right",
+            rotation=0,
+            ha="right",
+            va="center",
+            labelpad=10,
+            fontsize=10,
+        )
     figure.suptitle(f"“{sentence}”: nearest crops, right ones framed ✓", fontsize=11)
     return figure
 
 
 # --- numbers ----------------------------------------------------------------------------------------------------
+
 
 def recall_bars(numbers: dict[str, dict[str, float]]) -> Figure:
     """Recall at 1, 5 and 10 in both directions.
@@ -167,8 +198,10 @@ def _bars(ax, numbers, ending: str) -> None:
 
 
 def _legend(figure, arms) -> None:
-    handles = [Patch(facecolor=arm_colour(arm), hatch=arm_hatch(arm), edgecolor="white", label=arm_label(arm))
-               for arm in dict.fromkeys(arms)]  # fmt: skip
+    handles = [
+        Patch(facecolor=arm_colour(arm), hatch=arm_hatch(arm), edgecolor="white", label=arm_label(arm))
+        for arm in dict.fromkeys(arms)
+    ]
     figure.legend(handles=handles, loc="outside upper center", ncols=min(5, len(handles) or 1), frameon=False)
 
 
@@ -190,8 +223,16 @@ def sweep(rows: Sequence[tuple[float, float, float]]) -> Figure:
     for (r, c), score in np.ndenumerate(scores):
         best = np.isfinite(score) and score == known.max()
         colour = GREY if np.isnan(score) else "white" if scale(score) < 0.55 else "black"
-        axes.text(c, r, "not run" if np.isnan(score) else f"{score:.1f}" + ("\nbest" if best else ""), ha="center",
-                  va="center", color=colour, fontsize=10, fontweight="bold" if best else "normal")  # fmt: skip
+        axes.text(
+            c,
+            r,
+            "not run" if np.isnan(score) else f"{score:.1f}" + ("\nbest" if best else ""),
+            ha="center",
+            va="center",
+            color=colour,
+            fontsize=10,
+            fontweight="bold" if best else "normal",
+        )
     axes.set_xticks(range(len(across)), [f"{value:g}" for value in across])
     axes.set_yticks(range(len(down)), [f"{value:g}" for value in down])
     axes.set(xlabel="weight of the cosine term", ylabel="weight of the similarity term")
@@ -204,6 +245,7 @@ def sweep(rows: Sequence[tuple[float, float, float]]) -> Figure:
 
 
 # --- the shared space -------------------------------------------------------------------------------------------
+
 
 def embedding_map(maps: dict[str, tuple]) -> Figure:
     """The image and text embeddings of each arm in a plane, one panel per arm.
@@ -227,11 +269,14 @@ def embedding_map(maps: dict[str, tuple]) -> Figure:
         ax.margins(0.15, 0.1)
         ax.set(xticks=[], yticks=[], xlabel="first direction (no unit)", ylabel="second direction (no unit)")
         ax.set_title(arm_label(arm), fontsize=11, fontweight="bold")
-    handles = [Line2D([], [], ls="", marker=marker, color=colour, ms=6, label=label)
-               for label, (colour, marker) in looks.items()]  # fmt: skip
+    handles = [
+        Line2D([], [], ls="", marker=marker, color=colour, ms=6, label=label)
+        for label, (colour, marker) in looks.items()
+    ]
     handles.append(Line2D([], [], ls="", marker="*", mfc="white", mec="black", ms=12, label="text"))
-    figure.legend(handles=handles, loc="outside lower center", frameon=False,
-                  ncols=min(1 + 3 * len(maps), len(handles)))  # fmt: skip
+    figure.legend(
+        handles=handles, loc="outside lower center", frameon=False, ncols=min(1 + 3 * len(maps), len(handles))
+    )
     figure.draw_without_rendering()  # lays the axes out, so that the words know where their stars are
     for ax, (_, _, texts, of_texts) in zip(axes[0], maps.values(), strict=False):
         _words(ax, np.asarray(texts, dtype=float).reshape(-1, 2), of_texts)
@@ -244,9 +289,11 @@ def _label_looks(labels: Sequence[str]) -> dict[str, tuple[str, str]]:
     taken = {colour for colour, _ in named.values()}
     left = [colour for colour in LABEL_COLOURS if colour not in taken]
     others = [label for label in labels if label not in named]
-    return {label: named.get(label) or (left[others.index(label) % len(left)],
-                                        LABEL_MARKERS[others.index(label) // len(left) % 5])
-            for label in labels}  # fmt: skip
+    return {
+        label: named.get(label)
+        or (left[others.index(label) % len(left)], LABEL_MARKERS[others.index(label) // len(left) % 5])
+        for label in labels
+    }
 
 
 def _words(ax, points, words) -> None:
@@ -259,12 +306,15 @@ def _words(ax, points, words) -> None:
         across = 5.2 * len(str(word))
         places = [(dx, dy) for dy in (-4, 7, -15) for dx in (8, -8 - across)] + [(-across / 2, 9), (-across / 2, -18)]
         boxes = [(x, y, x + across, y + 11) for x, y in star + np.array(places)]
-        cost = [sum(_overlap(box, other) for other in taken)
-                + 11 * across - _overlap(box, (left, low, right, high)) for box in boxes]  # fmt: skip
+        cost = [
+            sum(_overlap(box, other) for other in taken) + 11 * across - _overlap(box, (left, low, right, high))
+            for box in boxes
+        ]
         best = int(np.argmin(cost))
         taken.append(boxes[best])
-        ax.annotate(str(word), point, places[best], textcoords="offset points", fontsize=9, zorder=4,
-                    path_effects=HALO).set_in_layout(False)  # fmt: skip
+        ax.annotate(
+            str(word), point, places[best], textcoords="offset points", fontsize=9, zorder=4, path_effects=HALO
+        ).set_in_layout(False)
 
 
 def _overlap(a, b) -> float:

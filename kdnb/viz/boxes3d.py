@@ -41,6 +41,7 @@ def fitted(image: np.ndarray, width: int, height: int) -> np.ndarray:
 
 # --- over the image ---------------------------------------------------------------------------------------------
 
+
 def draw_over(image: np.ndarray, found: dict[str, dict], calibration: Calibration, zoom: float = 1.0) -> np.ndarray:
     """Every arm's boxes over an image, with a cross on the side that leads, class and score beside it.
 
@@ -100,6 +101,7 @@ def _write_above(draw, outline, text, colour, taken):
 
 # --- from above -------------------------------------------------------------------------------------------------
 
+
 def draw_above(points: np.ndarray, found: dict[str, dict], height: int = 450) -> np.ndarray:
     """A cloud (N, 3 or more) from above, coloured by height, with outlines of boxes and a line to the side that leads.
 
@@ -120,8 +122,14 @@ def draw_above(points: np.ndarray, found: dict[str, dict], height: int = 450) ->
     draw = ImageDraw.Draw(picture)
     for metres in range(10, round(AHEAD), 10):
         draw.line([0, height - metres * scale, 6, height - metres * scale], fill="#666666")
-        draw.text((9, height - metres * scale - 7), f"{metres} m", fill="#444444", font=font(11), stroke_width=2,
-                  stroke_fill="white")  # fmt: skip
+        draw.text(
+            (9, height - metres * scale - 7),
+            f"{metres} m",
+            fill="#444444",
+            font=font(11),
+            stroke_width=2,
+            stroke_fill="white",
+        )
     for arm, one in found.items():
         _draw_outlines(draw, np.asarray(one["boxes"], float).reshape(-1, 7), arm_colour(arm), scale, height)
     draw.rectangle([0, 0, picture.width - 1, height - 1], outline="#999999")
@@ -139,8 +147,15 @@ def _draw_outlines(draw, boxes, colour, scale, height):
 def beside(pictures: list[np.ndarray], gap: int = 6) -> np.ndarray:
     """Pictures (H, W, 3) from left to right, on white."""
     high = max(picture.shape[0] for picture in pictures)
-    return np.concatenate([np.pad(picture, ((0, high - picture.shape[0]), (0, gap * (k < len(pictures) - 1)), (0, 0)),
-                                  constant_values=255) for k, picture in enumerate(pictures)], 1)  # fmt: skip
+    return np.concatenate(
+        [
+            np.pad(
+                picture, ((0, high - picture.shape[0]), (0, gap * (k < len(pictures) - 1)), (0, 0)), constant_values=255
+            )
+            for k, picture in enumerate(pictures)
+        ],
+        1,
+    )
 
 
 def below(pictures: list[np.ndarray], gap: int = 6) -> np.ndarray:
@@ -149,6 +164,7 @@ def below(pictures: list[np.ndarray], gap: int = 6) -> np.ndarray:
 
 
 # --- depth and legend -------------------------------------------------------------------------------------------
+
 
 def draw_depth(depth: np.ndarray, width: int, height: int) -> np.ndarray:
     """A depth map (H, W), metres, in colours, logarithmic; as large as ``fitted`` makes an image."""

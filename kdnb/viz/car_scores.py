@@ -22,8 +22,9 @@ def arm_look(name: str) -> dict:
     return {"color": arm_colour(name), "marker": arm_marker(name), "ls": arm_line(name)}
 
 
-def learning_curves(scores: Mapping[str, Sequence], metric: str = "log loss", x: str = "epoch",
-                    higher_is_better: bool = False) -> Figure:  # fmt: skip
+def learning_curves(
+    scores: Mapping[str, Sequence], metric: str = "log loss", x: str = "epoch", higher_is_better: bool = False
+) -> Figure:
     """Validation score along training, one line per arm; the large open marker is the state that was kept.
 
     Args:
@@ -43,8 +44,9 @@ def learning_curves(scores: Mapping[str, Sequence], metric: str = "log loss", x:
     return figure
 
 
-def accuracy_against_steps(scores: Mapping[str, Sequence], pairs: Sequence[tuple[str, str]],
-                           metric: str = "accuracy") -> Figure:  # fmt: skip
+def accuracy_against_steps(
+    scores: Mapping[str, Sequence], pairs: Sequence[tuple[str, str]], metric: str = "accuracy"
+) -> Figure:
     """Does the gain outlive longer training? Students with and without a teacher by steps, and below, the gain.
 
     Args:
@@ -59,8 +61,14 @@ def accuracy_against_steps(scores: Mapping[str, Sequence], pairs: Sequence[tuple
         first, second = dict(scores[alone]), dict(scores[taught])
         steps = [step for step in first if step in second]
         look = {**arm_look(taught), "color": GREY}
-        below.plot(steps, [second[step] - first[step] for step in steps], ms=5, lw=1.7,
-                   label=f"{arm_label(taught)} − {arm_label(alone)}", **look)  # fmt: skip
+        below.plot(
+            steps,
+            [second[step] - first[step] for step in steps],
+            ms=5,
+            lw=1.7,
+            label=f"{arm_label(taught)} − {arm_label(alone)}",
+            **look,
+        )
     below.axhline(0, color="black", lw=1)
     above.set_ylabel(f"validation {_measure(metric)}")
     below.set(xlabel="training steps", ylabel="gain, points" if metric != "log loss" else "difference, nats")
@@ -89,8 +97,13 @@ def meta_gain(scores: Mapping[str, Mapping[int, float]], metric: str = "log loss
         if shared:
             mean = float(np.mean([of_fold[fold] for fold in shared]))
             axes.plot([k - 0.17, k + 0.17], [mean, mean], color=VERMILION, lw=2.5)
-            axes.annotate(f"{mean:.3f}" if metric == "log loss" else f"{mean:.1f}", (k + 0.2, mean), va="center",
-                          color=VERMILION, fontsize=9)  # fmt: skip
+            axes.annotate(
+                f"{mean:.3f}" if metric == "log loss" else f"{mean:.1f}",
+                (k + 0.2, mean),
+                va="center",
+                color=VERMILION,
+                fontsize=9,
+            )
     axes.set_xticks(range(len(scores)), [f"{name}\n{META.get(name, '')}" for name in scores])
     axes.set(xlabel="what the network is told beside the picture", ylabel=f"validation {_measure(metric)}")
     axes.set_xlim(-0.5, len(scores) - 0.3)
@@ -115,8 +128,9 @@ def reliability_diagrams(tables: Mapping[str, Mapping[str, Sequence]]) -> Figure
         tables: arm → {"confidence": mean of each bin, "accuracy": share that is right, "count": images}, 0..1, NaN
             where a bin is empty. Bins are equally wide and run from 0 to 1.
     """
-    figure, axes = new_figure(max(4, 2.6 * len(tables)), 3.7, 2, len(tables), sharex=True, sharey="row",
-                              height_ratios=[3, 1], squeeze=False)  # fmt: skip
+    figure, axes = new_figure(
+        max(4, 2.6 * len(tables)), 3.7, 2, len(tables), sharex=True, sharey="row", height_ratios=[3, 1], squeeze=False
+    )
     for column, (arm, table) in enumerate(tables.items()):
         sure, right, count = (np.asarray(table[key], float) for key in ("confidence", "accuracy", "count"))
         edges, share = np.linspace(0, 1, len(count) + 1), count / count.sum()

@@ -19,9 +19,21 @@ from kdnb.viz.figures import new_figure
 from kdnb.viz.hangul import drawable
 from kdnb.viz.style import GREY, ORANGE, arm_label
 
-__all__ = ["accuracy_against_steps", "agreement", "class_sheet", "closest_generations", "closest_pairs", "confusion",
-           "fold_agreement", "fold_counts", "fold_split", "learning_curves", "meta_gain", "reliability_diagrams",
-           "soft_labels"]  # fmt: skip
+__all__ = [
+    "accuracy_against_steps",
+    "agreement",
+    "class_sheet",
+    "closest_generations",
+    "closest_pairs",
+    "confusion",
+    "fold_agreement",
+    "fold_counts",
+    "fold_split",
+    "learning_curves",
+    "meta_gain",
+    "reliability_diagrams",
+    "soft_labels",
+]
 
 RIGHT, WRONG = "#8CC5E8", "#E3E3E3"
 LEGIBLE = 45  # classes whose names still fit along an axis
@@ -62,8 +74,13 @@ def fold_split(splits: Mapping[str, Sequence[int]], labels, classes: Sequence[st
     """
     tables = {title: fold_counts(folds, labels, len(classes)) for title, folds in splits.items()}
     most, folds = max(counts.max() for counts in tables.values()), max(len(counts) for counts in tables.values())
-    figure, axes = new_figure(min(11, 3 + 0.34 * len(classes)), 1.1 + (0.5 + 0.34 * folds) * len(tables), len(tables),
-                              sharex=True, squeeze=False)  # fmt: skip
+    figure, axes = new_figure(
+        min(11, 3 + 0.34 * len(classes)),
+        1.1 + (0.5 + 0.34 * folds) * len(tables),
+        len(tables),
+        sharex=True,
+        squeeze=False,
+    )
     for ax, (title, counts) in zip(axes[:, 0], tables.items(), strict=True):
         image = ax.imshow(counts, cmap="cividis", aspect="auto", vmin=0, vmax=most, interpolation="nearest")
         if len(classes) <= LEGIBLE:
@@ -128,8 +145,9 @@ def fold_agreement(found: Mapping[str, Sequence], truth=None) -> Figure:
     return figure
 
 
-def soft_labels(items: Sequence[Mapping], probabilities: Mapping[str, np.ndarray], classes: Sequence[str],
-                most: int = 5) -> Figure:  # fmt: skip
+def soft_labels(
+    items: Sequence[Mapping], probabilities: Mapping[str, np.ndarray], classes: Sequence[str], most: int = 5
+) -> Figure:
     """One row per picture: the picture, then the likeliest classes in each column's opinion, the true one ticked.
 
     Args:
@@ -137,8 +155,9 @@ def soft_labels(items: Sequence[Mapping], probabilities: Mapping[str, np.ndarray
         probabilities: column, such as an arm or "T = 2" → (N, C).
     """
     widths = [2.0, *[2.7] * len(probabilities)]
-    figure, axes = new_figure(sum(widths), 0.8 + 1.35 * len(items), len(items), len(widths), squeeze=False,
-                              width_ratios=widths)  # fmt: skip
+    figure, axes = new_figure(
+        sum(widths), 0.8 + 1.35 * len(items), len(items), len(widths), squeeze=False, width_ratios=widths
+    )
     for row, (item, ax) in enumerate(zip(items, axes, strict=True)):
         ax[0].imshow(_pixels(item["image"]))
         ax[0].set_axis_off()
@@ -184,16 +203,18 @@ def confusion(matrix, classes: Sequence[str], groups: Sequence[str] | None = Non
     side = min(9, 2.6 + 0.26 * len(classes))
     figure, axes = new_figure(side + 0.9, side)
     axes.set_facecolor(WRONG)
-    image = axes.imshow(100 * wrong / np.maximum(counts.sum(1, keepdims=True), 1), cmap="cividis", vmin=0,
-                        interpolation="nearest")  # fmt: skip
+    image = axes.imshow(
+        100 * wrong / np.maximum(counts.sum(1, keepdims=True), 1), cmap="cividis", vmin=0, interpolation="nearest"
+    )
     if groups is not None:
         same = np.asarray(groups)[:, None] == np.asarray(groups)[None]
         within = 100 * np.nansum(wrong[same]) / max(1, np.nansum(wrong))
         axes.set_title(f"{within:.0f} % of the mistakes stay within a frame", fontsize=10)
         starts = [k for k in range(len(groups)) if k == 0 or groups[k] != groups[k - 1]]
         for start, stop in zip(starts, [*starts[1:], len(groups)], strict=True):
-            axes.add_patch(Rectangle((start - 0.5, start - 0.5), stop - start, stop - start, fill=False, ec=ORANGE,
-                                     lw=1.6))  # fmt: skip
+            axes.add_patch(
+                Rectangle((start - 0.5, start - 0.5), stop - start, stop - start, fill=False, ec=ORANGE, lw=1.6)
+            )
     _class_ticks(axes.xaxis, classes, "named class")
     _class_ticks(axes.yaxis, classes, "true class")
     figure.colorbar(image, ax=axes, label="of a class's images, %", shrink=0.7)
@@ -208,17 +229,27 @@ def closest_generations(matrices: Mapping[str, np.ndarray], classes: Sequence[st
     """
     pairs = closest_pairs(next(iter(matrices.values())), most)[::-1]
     figure, axes = new_figure(7.5, 1.1 + 0.36 * len(pairs))
-    mixed = {arm: {(a, b): share for a, b, share in closest_pairs(matrix, len(classes) ** 2)}
-             for arm, matrix in matrices.items()}  # fmt: skip
+    mixed = {
+        arm: {(a, b): share for a, b, share in closest_pairs(matrix, len(classes) ** 2)}
+        for arm, matrix in matrices.items()
+    }
     for row, (a, b, _) in enumerate(pairs):
         values = [of_pair[a, b] for of_pair in mixed.values()]
         axes.plot([min(values), max(values)], [row, row], color="#DDDDDD", lw=3, zorder=1)
     for arm, of_pair in mixed.items():
         look = {**arm_look(arm), "ls": ""}
-        axes.plot([of_pair[a, b] for a, b, _ in pairs], range(len(pairs)), ms=8, label=arm_label(arm),
-                  clip_on=False, zorder=2, **look)  # fmt: skip
-    axes.set_yticks(range(len(pairs)), [f"{_short(classes[a], 24)} / {_short(classes[b], 24)}" for a, b, _ in pairs],
-                    fontsize=9)  # fmt: skip
+        axes.plot(
+            [of_pair[a, b] for a, b, _ in pairs],
+            range(len(pairs)),
+            ms=8,
+            label=arm_label(arm),
+            clip_on=False,
+            zorder=2,
+            **look,
+        )
+    axes.set_yticks(
+        range(len(pairs)), [f"{_short(classes[a], 24)} / {_short(classes[b], 24)}" for a, b, _ in pairs], fontsize=9
+    )
     axes.set_xlabel("taken for each other, % of the images of both classes")
     axes.set_xlim(left=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -19,8 +19,9 @@ def class_colour(label: int) -> str:
     return CLASS_COLOURS[int(label) % len(CLASS_COLOURS)]
 
 
-def draw_boxes(image: Tensor, boxes: Tensor, labels: Tensor, classes, scores: Tensor | None = None,
-               zoom: int = 2) -> np.ndarray:  # fmt: skip
+def draw_boxes(
+    image: Tensor, boxes: Tensor, labels: Tensor, classes, scores: Tensor | None = None, zoom: int = 2
+) -> np.ndarray:
     """A copy of the picture, ``zoom`` times larger, with labelled boxes; a word that would cover others is left out.
 
     Args:
@@ -64,12 +65,18 @@ def free_row(taken: list[tuple[int, int, int]], x: int, width: int, lowest: int,
     return y
 
 
-def picture_grid(pictures: list[list[np.ndarray]], titles: list[str], rows: list[str] | None = None,
-                 width: float = 3.0) -> Figure:  # fmt: skip
+def picture_grid(
+    pictures: list[list[np.ndarray]], titles: list[str], rows: list[str] | None = None, width: float = 3.0
+) -> Figure:
     """Rows of equally large pictures; titles above the first row, row names at the left."""
     height, across = pictures[0][0].shape[:2]
-    figure, axes = new_figure(width * len(pictures[0]), width * height / across * len(pictures) + 0.3,
-                              len(pictures), len(pictures[0]), squeeze=False)  # fmt: skip
+    figure, axes = new_figure(
+        width * len(pictures[0]),
+        width * height / across * len(pictures) + 0.3,
+        len(pictures),
+        len(pictures[0]),
+        squeeze=False,
+    )
     for r, row in enumerate(pictures):
         for c, picture in enumerate(row):
             axes[r, c].imshow(picture)
@@ -105,8 +112,11 @@ def side_by_side(items: list[dict], found: dict[str, dict], threshold: float, cl
     Args:
         found: arm → image id → detections.
     """
-    rows = [[draw_detections(item, of_arm[item["id"]], threshold, classes) for of_arm in found.values()]
-            + [draw_item(item, classes)] for item in items]  # fmt: skip
+    rows = [
+        [draw_detections(item, of_arm[item["id"]], threshold, classes) for of_arm in found.values()]
+        + [draw_item(item, classes)]
+        for item in items
+    ]
     return picture_grid(rows, [arm_label(name) for name in found] + ["ground truth"], [i["id"] for i in items])
 
 
@@ -123,8 +133,10 @@ def mask_on_image(image: Tensor, mask: Tensor, zoom: int = 2) -> np.ndarray:
 def masks_per_level(image: Tensor, masks: list[Tensor], first_level: int = 2) -> Figure:
     """The foreground cells of one picture on every level of the pyramid, which begins at P<first_level>."""
     pictures = [mask_on_image(image, mask[0, 0]) for mask in masks]
-    titles = [f"P{i}: {m.shape[-1]} x {m.shape[-2]} cells, {int(m.sum())} foreground"
-              for i, m in enumerate(masks, first_level)]  # fmt: skip
+    titles = [
+        f"P{i}: {m.shape[-1]} x {m.shape[-2]} cells, {int(m.sum())} foreground"
+        for i, m in enumerate(masks, first_level)
+    ]
     return picture_grid([pictures], titles, width=3.3)
 
 
@@ -160,5 +172,3 @@ def disagreement(found_a: dict, found_b: dict, threshold: float = 0.5) -> float:
         return float(len(a["boxes"]) + len(b["boxes"]))
     pairs = (box_iou(a["boxes"], b["boxes"]) >= 0.5) & (a["labels"][:, None] == b["labels"][None])
     return float((~pairs.any(1)).sum() + (~pairs.any(0)).sum())
-
-

@@ -29,8 +29,15 @@ class DetectionExplorer:
         first_level: number of the finest level, for its name.
     """
 
-    def __init__(self, items: list[dict], found: dict[str, dict], classes, masks: Callable[[dict], list[Tensor]],
-                 predictors: dict[str, Callable[[Tensor], dict]], first_level: int = 2):  # fmt: skip
+    def __init__(
+        self,
+        items: list[dict],
+        found: dict[str, dict],
+        classes,
+        masks: Callable[[dict], list[Tensor]],
+        predictors: dict[str, Callable[[Tensor], dict]],
+        first_level: int = 2,
+    ):
         self.found, self.classes, self.masks, self.predictors = found, classes, masks, predictors
         self.first_level = first_level
         first, second = list(found)[-2:]
@@ -42,17 +49,23 @@ class DetectionExplorer:
         self.threshold = widgets.FloatSlider(0.5, min=0.05, max=0.95, step=0.05, description="threshold", **wide)
         levels = [("no mask", -1), *((f"P{k + first_level}", k) for k in range(len(masks(items[0]))))]
         self.level = widgets.Dropdown(options=levels, value=-1, description="mask level", **wide)
-        self.arms = {name: widgets.Checkbox(True, description=arm_label(name), indent=False,
-                                            layout=widgets.Layout(width="150px")) for name in found}  # fmt: skip
+        self.arms = {
+            name: widgets.Checkbox(
+                True, description=arm_label(name), indent=False, layout=widgets.Layout(width="150px")
+            )
+            for name in found
+        }
         self.upload = widgets.FileUpload(accept="image/*", multiple=False, description="your picture")
         self.screen = screen()
         self.message = widgets.HTML()
-        self.view = widgets.VBox([
-            widgets.HBox([self.picture, self.threshold]),
-            widgets.HBox([self.level, *self.arms.values(), self.upload]),
-            self.message,
-            self.screen,
-        ])  # fmt: skip
+        self.view = widgets.VBox(
+            [
+                widgets.HBox([self.picture, self.threshold]),
+                widgets.HBox([self.level, *self.arms.values(), self.upload]),
+                self.message,
+                self.screen,
+            ]
+        )
         for control in (self.picture, self.threshold, self.level, *self.arms.values()):
             control.observe(guarded(self.message, self._redraw), "value")
         self.upload.observe(guarded(self.message, self._uploaded), "value")
@@ -86,8 +99,14 @@ class DetectionExplorer:
         file, image = take_upload(self.upload)
         name = f"your {file}"
         nothing = torch.zeros(0, dtype=torch.int64)
-        self.items[name] = {"id": name, "image": image, "boxes": torch.zeros(0, 4), "labels": nothing,
-                            "difficult": nothing.bool(), "uploaded": True}  # fmt: skip
+        self.items[name] = {
+            "id": name,
+            "image": image,
+            "boxes": torch.zeros(0, 4),
+            "labels": nothing,
+            "difficult": nothing.bool(),
+            "uploaded": True,
+        }
         for arm, predict in self.predictors.items():
             self.found[arm][name] = predict(image)
         self.picture.options = [(name, name), *(option for option in self.picture.options if option[1] != name)]

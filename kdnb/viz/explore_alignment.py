@@ -38,36 +38,63 @@ class AlignmentExplorer:
         encode_texts: ``f(M sentences)`` → (M, D).
     """
 
-    def __init__(self, crops: Tensor, names: list[str], sentences: list[str], image_embeddings: dict[str, Tensor],
-                 encode_image: dict[str, Callable[[Tensor], Tensor]],
-                 encode_texts: Callable[[list[str]], Tensor]):  # fmt: skip
+    def __init__(
+        self,
+        crops: Tensor,
+        names: list[str],
+        sentences: list[str],
+        image_embeddings: dict[str, Tensor],
+        encode_image: dict[str, Callable[[Tensor], Tensor]],
+        encode_texts: Callable[[list[str]], Tensor],
+    ):
         self.crops, self.encode_image, self.encode_texts = crops, encode_image, encode_texts
         self.embeddings = {arm: _unit(vectors) for arm, vectors in image_embeddings.items()}
         self.sentences = list(dict.fromkeys(sentences))
         self.texts = _unit(encode_texts(self.sentences))
         self.uploads = {}  # name -> (picture, arm -> (D,))
         wide = {"style": {"description_width": "80px"}}
-        self.crop = widgets.Dropdown(options=[(name, k) for k, name in enumerate(names)], description="crop",
-                                     layout=widgets.Layout(width="380px"), **wide)  # fmt: skip
-        self.count = widgets.IntSlider(5, min=1, max=MOST, description="sentences", continuous_update=False,
-                                       layout=widgets.Layout(width="320px"), **wide)  # fmt: skip
-        self.sentence = widgets.Text(self.sentences[0], description="find", continuous_update=False,
-                                     placeholder="type a sentence, press Enter", layout=widgets.Layout(width="560px"),
-                                     **wide)  # fmt: skip
-        self.arms = {name: widgets.Checkbox(True, description=arm_label(name), indent=False,
-                                            layout=widgets.Layout(width="160px"))
-                     for name in self.embeddings}  # fmt: skip
+        self.crop = widgets.Dropdown(
+            options=[(name, k) for k, name in enumerate(names)],
+            description="crop",
+            layout=widgets.Layout(width="380px"),
+            **wide,
+        )
+        self.count = widgets.IntSlider(
+            5,
+            min=1,
+            max=MOST,
+            description="sentences",
+            continuous_update=False,
+            layout=widgets.Layout(width="320px"),
+            **wide,
+        )
+        self.sentence = widgets.Text(
+            self.sentences[0],
+            description="find",
+            continuous_update=False,
+            placeholder="type a sentence, press Enter",
+            layout=widgets.Layout(width="560px"),
+            **wide,
+        )
+        self.arms = {
+            name: widgets.Checkbox(
+                True, description=arm_label(name), indent=False, layout=widgets.Layout(width="160px")
+            )
+            for name in self.embeddings
+        }
         self.upload = widgets.FileUpload(accept="image/*", multiple=False, description="your crop")
         self.screen = screen()
         self.message = widgets.HTML()
         row = widgets.Layout(flex_flow="row wrap")
-        self.view = widgets.VBox([
-            widgets.HBox([self.crop, self.count, self.upload], layout=row),
-            widgets.HBox([self.sentence], layout=row),
-            widgets.HBox(list(self.arms.values()), layout=row),
-            self.message,
-            self.screen,
-        ])  # fmt: skip
+        self.view = widgets.VBox(
+            [
+                widgets.HBox([self.crop, self.count, self.upload], layout=row),
+                widgets.HBox([self.sentence], layout=row),
+                widgets.HBox(list(self.arms.values()), layout=row),
+                self.message,
+                self.screen,
+            ]
+        )
         for control in (self.crop, self.count, self.sentence, *self.arms.values()):
             control.observe(guarded(self.message, self._redraw), "value")
         self.upload.observe(guarded(self.message, self._uploaded), "value")
@@ -146,6 +173,7 @@ class AlignmentExplorer:
 
 
 # --- drawing ----------------------------------------------------------------------------------------------------
+
 
 def _list(draw, x: int, y: int, ranked, count: int, words: str, colour: str) -> None:
     """The first ``count`` sentences: place, words, bar, cosine; yours in orange, with its place when it comes later."""

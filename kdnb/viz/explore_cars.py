@@ -40,9 +40,14 @@ class CarsExplorer:
     Raises InputError when an arm's answers are not one row per car and one column per class.
     """
 
-    def __init__(self, items: Sequence[dict], answers: Mapping[str, np.ndarray | Tensor], classes: Sequence[str],
-                 truth: Sequence[int] | None = None,
-                 ask: Mapping[str, Callable[[Tensor], Tensor]] | None = None):  # fmt: skip
+    def __init__(
+        self,
+        items: Sequence[dict],
+        answers: Mapping[str, np.ndarray | Tensor],
+        classes: Sequence[str],
+        truth: Sequence[int] | None = None,
+        ask: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
+    ):
         self.classes, self.ask = [drawable(name) for name in classes], dict(ask or {})
         answers = {arm: np.asarray(logits, float) for arm, logits in answers.items()}
         for arm, logits in answers.items():
@@ -55,17 +60,22 @@ class CarsExplorer:
         options = []
         for k in np.argsort(-apart, kind="stable"):
             name = items[k]["name"]
-            self.cars[name] = (items[k]["image"], None if truth is None else int(truth[k]),
-                               {arm: logits[k] for arm, logits in answers.items()})  # fmt: skip
+            self.cars[name] = (
+                items[k]["image"],
+                None if truth is None else int(truth[k]),
+                {arm: logits[k] for arm, logits in answers.items()},
+            )
             options.append((f"{name}: {apart[k]:.2f} nats apart", name))
         self._controls(options, answers)
         row = widgets.Layout(flex_flow="row wrap")
-        self.view = widgets.VBox([
-            widgets.HBox([self.car, self.temperature, self.upload], layout=row),
-            widgets.HBox(list(self.arms.values()), layout=row),
-            self.message,
-            self.screen,
-        ])  # fmt: skip
+        self.view = widgets.VBox(
+            [
+                widgets.HBox([self.car, self.temperature, self.upload], layout=row),
+                widgets.HBox(list(self.arms.values()), layout=row),
+                self.message,
+                self.screen,
+            ]
+        )
         for control in (self.car, self.temperature, *self.arms.values()):
             control.observe(guarded(self.message, self._redraw), "value")
         self.upload.observe(guarded(self.message, self._uploaded), "value")
@@ -74,10 +84,15 @@ class CarsExplorer:
     def _controls(self, options: list[tuple[str, str]], arms) -> None:
         wide = {"style": {"description_width": "90px"}, "layout": widgets.Layout(width="380px")}
         self.car = widgets.Dropdown(options=options, description="car", **wide)
-        self.temperature = widgets.FloatSlider(1.0, min=0.5, max=8, step=0.1, description="temperature",
-                                               readout_format=".1f", **wide)  # fmt: skip
-        self.arms = {name: widgets.Checkbox(True, description=arm_label(name), indent=False,
-                                            layout=widgets.Layout(width="160px")) for name in arms}  # fmt: skip
+        self.temperature = widgets.FloatSlider(
+            1.0, min=0.5, max=8, step=0.1, description="temperature", readout_format=".1f", **wide
+        )
+        self.arms = {
+            name: widgets.Checkbox(
+                True, description=arm_label(name), indent=False, layout=widgets.Layout(width="160px")
+            )
+            for name in arms
+        }
         self.upload = widgets.FileUpload(accept="image/*", multiple=False, description="your car")
         self.screen = screen()
         self.message = widgets.HTML()

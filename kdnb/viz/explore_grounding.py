@@ -36,34 +36,60 @@ class GroundingExplorer:
         propose: ``f(image)`` → proposals (P, 4), for an uploaded picture.
     """
 
-    def __init__(self, items: list[dict], answer: dict[str, Callable[[Tensor, Tensor, str], dict]],
-                 propose: Callable[[Tensor], Tensor]):  # fmt: skip
+    def __init__(
+        self,
+        items: list[dict],
+        answer: dict[str, Callable[[Tensor, Tensor, str], dict]],
+        propose: Callable[[Tensor], Tensor],
+    ):
         self.items = {item["id"]: item for item in items}
         self.answer, self.propose, self._known = answer, propose, {}
         wide = {"style": {"description_width": "80px"}}
         half = widgets.Layout(width="380px")
         options = [(f"{k}: {item['command']}", name) for k, (name, item) in enumerate(self.items.items(), start=1)]
         self.picture = widgets.Dropdown(options=options, description="picture", layout=half, **wide)
-        self.command = widgets.Text(items[0]["command"], description="command", continuous_update=False,
-                                    placeholder="type a command, press Enter", layout=widgets.Layout(width="560px"),
-                                    **wide)  # fmt: skip
-        self.show = widgets.Dropdown(options=[(text, name) for name, text in SHOW.items()], description="show",
-                                     layout=widgets.Layout(width="280px"), **wide)  # fmt: skip
-        self.count = widgets.IntSlider(5, min=1, max=MOST, description="candidates", continuous_update=False,
-                                       layout=widgets.Layout(width="320px"), **wide)  # fmt: skip
-        self.arms = {name: widgets.Checkbox(True, description=arm_label(name), indent=False,
-                                            layout=widgets.Layout(width="160px")) for name in answer}  # fmt: skip
+        self.command = widgets.Text(
+            items[0]["command"],
+            description="command",
+            continuous_update=False,
+            placeholder="type a command, press Enter",
+            layout=widgets.Layout(width="560px"),
+            **wide,
+        )
+        self.show = widgets.Dropdown(
+            options=[(text, name) for name, text in SHOW.items()],
+            description="show",
+            layout=widgets.Layout(width="280px"),
+            **wide,
+        )
+        self.count = widgets.IntSlider(
+            5,
+            min=1,
+            max=MOST,
+            description="candidates",
+            continuous_update=False,
+            layout=widgets.Layout(width="320px"),
+            **wide,
+        )
+        self.arms = {
+            name: widgets.Checkbox(
+                True, description=arm_label(name), indent=False, layout=widgets.Layout(width="160px")
+            )
+            for name in answer
+        }
         self.upload = widgets.FileUpload(accept="image/*", multiple=False, description="your picture")
         self.screen = screen()
         self.message = widgets.HTML()
         row = widgets.Layout(flex_flow="row wrap")
-        self.view = widgets.VBox([
-            widgets.HBox([self.picture, self.command], layout=row),
-            widgets.HBox([self.show, self.count, self.upload], layout=row),
-            widgets.HBox(list(self.arms.values()), layout=row),
-            self.message,
-            self.screen,
-        ])  # fmt: skip
+        self.view = widgets.VBox(
+            [
+                widgets.HBox([self.picture, self.command], layout=row),
+                widgets.HBox([self.show, self.count, self.upload], layout=row),
+                widgets.HBox(list(self.arms.values()), layout=row),
+                self.message,
+                self.screen,
+            ]
+        )
         for control in (self.command, self.show, self.count, *self.arms.values()):
             control.observe(guarded(self.message, self._redraw), "value")
         self.picture.observe(guarded(self.message, self._picked), "value")
@@ -121,6 +147,7 @@ class GroundingExplorer:
 
 # --- panels -----------------------------------------------------------------------------------------------------
 
+
 def question_panel(item: dict, command: str, truth, show: str) -> Image.Image:
     """The picture with what the command means, or with all proposals when nobody knows; the command beside it."""
     panel, draw, place = _panel("ground truth" if truth is not None else "no ground truth for this command", item)
@@ -131,8 +158,12 @@ def question_panel(item: dict, command: str, truth, show: str) -> Image.Image:
         _box(draw, place(truth), TRUTH, 3, "black")
     lines = textwrap.wrap(f"“{command}”", 20)
     lines = lines[:7] + ["..."] if len(lines) > 8 else lines
-    lines += ["", "yellow: true box" if truth is not None else f"grey: {len(item['proposals'])} proposals",
-              "thick: chosen box", *([] if show == "box" else [f"red: {SHOW[show].split()[0]}"])]  # fmt: skip
+    lines += [
+        "",
+        "yellow: true box" if truth is not None else f"grey: {len(item['proposals'])} proposals",
+        "thick: chosen box",
+        *([] if show == "box" else [f"red: {SHOW[show].split()[0]}"]),
+    ]
     for k, line in enumerate(lines):
         draw.text((WIDTH + 10, TITLE + 2 + 18 * k), line, fill="black", font=_font(14))
     return panel

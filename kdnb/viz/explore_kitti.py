@@ -55,9 +55,14 @@ class KittiExplorer:
         own: arms that need no LiDAR, asked about your own image.
     """
 
-    def __init__(self, frames: Sequence[Frame], found: dict[str, dict[str, dict]], ask: Callable,
-                 clouds: dict[str, Callable[[Frame], np.ndarray]],
-                 own: Sequence[str] = ("baseline", "distilled")):  # fmt: skip
+    def __init__(
+        self,
+        frames: Sequence[Frame],
+        found: dict[str, dict[str, dict]],
+        ask: Callable,
+        clouds: dict[str, Callable[[Frame], np.ndarray]],
+        own: Sequence[str] = ("baseline", "distilled"),
+    ):
         self.frames, self.found, self.ask, self.clouds = {f.name: f for f in frames}, found, ask, clouds
         self.own, self.images, self._last = list(own), {}, (None, None)
         options = [(f"{name}: {len(to_find(frame.labels))} objects", name) for name, frame in self.frames.items()]
@@ -68,20 +73,28 @@ class KittiExplorer:
         box = {"indent": False, "layout": widgets.Layout(width="140px")}
         self.arms = {name: widgets.Checkbox(True, description=arm_label(name), **box) for name in (TRUTH, *found)}
         self.upload = widgets.FileUpload(accept="image/*", multiple=False, description="your image")
-        self.fov = widgets.IntSlider(KITTI_FOV, min=30, max=130, description="field of view, °",
-                                     continuous_update=False, style={"description_width": "110px"},
-                                     layout=widgets.Layout(width="360px"))  # fmt: skip
+        self.fov = widgets.IntSlider(
+            KITTI_FOV,
+            min=30,
+            max=130,
+            description="field of view, °",
+            continuous_update=False,
+            style={"description_width": "110px"},
+            layout=widgets.Layout(width="360px"),
+        )
         self.screen = screen("jpeg")
         self.message, self.notice = widgets.HTML(), widgets.HTML(GUESSED)
         row = widgets.Layout(flex_flow="row wrap")
-        self.view = widgets.VBox([
-            widgets.HBox([self.picture, self.threshold], layout=row),
-            widgets.HBox([*self.arms.values(), self.cloud], layout=row),
-            widgets.HBox([self.upload, self.fov], layout=row),
-            self.notice,
-            self.message,
-            self.screen,
-        ])  # fmt: skip
+        self.view = widgets.VBox(
+            [
+                widgets.HBox([self.picture, self.threshold], layout=row),
+                widgets.HBox([*self.arms.values(), self.cloud], layout=row),
+                widgets.HBox([self.upload, self.fov], layout=row),
+                self.notice,
+                self.message,
+                self.screen,
+            ]
+        )
         for control in (self.picture, self.threshold, self.cloud, self.fov, *self.arms.values()):
             control.observe(guarded(self.message, self._redraw), "value")
         self.upload.observe(guarded(self.message, self._uploaded), "value")
@@ -121,11 +134,17 @@ class KittiExplorer:
 
     def _read(self, frame: Frame) -> Shot:
         objects = to_find(frame.labels)
-        truth = {"boxes": boxes_in_lidar(objects, frame.calibration),
-                 "labels": np.array([CLASSES.index(label.type) for label in objects], int)}  # fmt: skip
-        return Shot(frame.image(), frame.calibration, {name: points(frame) for name, points in self.clouds.items()},
-                    {arm: found[frame.name] for arm, found in self.found.items()},
-                    None if frame.labels is None else truth)  # fmt: skip
+        truth = {
+            "boxes": boxes_in_lidar(objects, frame.calibration),
+            "labels": np.array([CLASSES.index(label.type) for label in objects], int),
+        }
+        return Shot(
+            frame.image(),
+            frame.calibration,
+            {name: points(frame) for name, points in self.clouds.items()},
+            {arm: found[frame.name] for arm, found in self.found.items()},
+            None if frame.labels is None else truth,
+        )
 
     def _asked(self, image: np.ndarray) -> Shot:
         calibration = guessed_calibration(image.shape[1::-1], self.fov.value)
@@ -174,7 +193,6 @@ def hits(truth: dict, found: dict) -> int:
             overlap[overlap[:, box].argmax()] = 0  # it is taken
             count += 1
     return count
-
 
 
 def upright(boxes: np.ndarray) -> np.ndarray:

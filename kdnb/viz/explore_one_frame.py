@@ -33,8 +33,14 @@ class OneFrameExplorer:
         milliseconds: "teachers" and "students" → task → latency.
     """
 
-    def __init__(self, frames: Sequence, look: dict[str, Callable], photo: Callable, classes: Sequence[str],
-                 milliseconds: dict[str, dict[str, float]]):  # fmt: skip
+    def __init__(
+        self,
+        frames: Sequence,
+        look: dict[str, Callable],
+        photo: Callable,
+        classes: Sequence[str],
+        milliseconds: dict[str, dict[str, float]],
+    ):
         self.frames, self.look, self.photo = {frame.name: frame for frame in frames}, look, photo
         self.classes, self.milliseconds = list(classes), milliseconds
         self.images: dict[str, np.ndarray] = {}
@@ -43,28 +49,43 @@ class OneFrameExplorer:
         wide = {"style": {"description_width": "90px"}}
         third = widgets.Layout(width="330px")
         self.frame = widgets.Dropdown(options=list(self.frames), description="frame", layout=third, **wide)
-        self.command = widgets.Text(frames[0].command, description="command", continuous_update=False,
-                                    placeholder="type a command, press Enter", layout=widgets.Layout(width="520px"),
-                                    **wide)  # fmt: skip
+        self.command = widgets.Text(
+            frames[0].command,
+            description="command",
+            continuous_update=False,
+            placeholder="type a command, press Enter",
+            layout=widgets.Layout(width="520px"),
+            **wide,
+        )
         self.car = widgets.Dropdown(options=[("no car", -1)], description="which car", layout=third, **wide)
-        self.threshold = widgets.FloatSlider(0.4, min=0.1, max=0.9, step=0.05, description="threshold",
-                                             continuous_update=False, layout=third, **wide)  # fmt: skip
+        self.threshold = widgets.FloatSlider(
+            0.4, min=0.1, max=0.9, step=0.05, description="threshold", continuous_update=False, layout=third, **wide
+        )
         box = {"indent": False, "layout": widgets.Layout(width="130px")}
         self.layers = {name: widgets.Checkbox(True, description=SHOWN[name], **box) for name in LAYERS}
         self.upload = widgets.FileUpload(accept="image/*", multiple=False, description="your picture")
-        self.fov = widgets.IntSlider(FOV, min=30, max=130, description="field of view, °", continuous_update=False,
-                                     style={"description_width": "110px"}, layout=widgets.Layout(width="360px"))
+        self.fov = widgets.IntSlider(
+            FOV,
+            min=30,
+            max=130,
+            description="field of view, °",
+            continuous_update=False,
+            style={"description_width": "110px"},
+            layout=widgets.Layout(width="360px"),
+        )
         self.screen = screen("jpeg")
         self.message, self.notice = widgets.HTML(), widgets.HTML(GUESSED)
         row = widgets.Layout(flex_flow="row wrap")
-        self.view = widgets.VBox([
-            widgets.HBox([self.frame, self.command], layout=row),
-            widgets.HBox([self.car, self.threshold, *self.layers.values()], layout=row),
-            widgets.HBox([self.upload, self.fov], layout=row),
-            self.notice,
-            self.message,
-            self.screen,
-        ])  # fmt: skip
+        self.view = widgets.VBox(
+            [
+                widgets.HBox([self.frame, self.command], layout=row),
+                widgets.HBox([self.car, self.threshold, *self.layers.values()], layout=row),
+                widgets.HBox([self.upload, self.fov], layout=row),
+                self.notice,
+                self.message,
+                self.screen,
+            ]
+        )
         self.frame.observe(guarded(self.message, self._picked), "value")
         self.upload.observe(guarded(self.message, self._uploaded), "value")
         self.fov.observe(guarded(self.message, self._list_cars), "value")
@@ -80,8 +101,10 @@ class OneFrameExplorer:
         car = self._cars()[self.car.value] if self.car.value >= 0 else None
         found = self._found(frame, command, None if car is None else car[0])
         layers = [name for name, box in self.layers.items() if box.value]
-        took = {side: {task: ms for task, ms in self.milliseconds.get(side, {}).items() if one.get(task) is not None}
-                for side, one in found.items()}  # fmt: skip
+        took = {
+            side: {task: ms for task, ms in self.milliseconds.get(side, {}).items() if one.get(task) is not None}
+            for side, one in found.items()
+        }
         return sheet(frame, found, took, self.classes, car, self.threshold.value, layers, command)
 
     def _frame(self):

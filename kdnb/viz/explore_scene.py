@@ -23,12 +23,31 @@ SKY = (225, 225, 225)  # no distance, no object
 NEAR, FAR = 3.0, 60.0  # metres of the depth colours, whose scale is the logarithm's
 AHEAD, ASIDE = 60.0, 18.0  # metres seen from above
 COLOURS = {  # of what a pixel shows; those of one kind are neighbours in hue
-    "void": "#000000", "sky": "#CFE8F7", "road": "#6B6B6B", "lane mark": "#FFFFFF", "pavement": "#B7A99A",
-    "grass": "#BFD77A", "building": "#8C5A3C", "fence": "#C49A6C", "pole": "#3A3A3A", "traffic sign": "#F0E442",
-    "tree": "#009E73", "car": "#0072B2", "van": "#3D93D0", "truck": "#56B4E9", "bus": "#7A7FD1", "tram": "#4B4E9E",
-    "person": "#D55E00", "rider": "#E69F00", "bicycle": "#CC79A7", "motorbike": "#9C4F7C", "dog": "#F7A072",
-    "potted plant": "#5DBB63", "bench": "#7A5230", "traffic light": "#FFD21F",
-}  # fmt: skip
+    "void": "#000000",
+    "sky": "#CFE8F7",
+    "road": "#6B6B6B",
+    "lane mark": "#FFFFFF",
+    "pavement": "#B7A99A",
+    "grass": "#BFD77A",
+    "building": "#8C5A3C",
+    "fence": "#C49A6C",
+    "pole": "#3A3A3A",
+    "traffic sign": "#F0E442",
+    "tree": "#009E73",
+    "car": "#0072B2",
+    "van": "#3D93D0",
+    "truck": "#56B4E9",
+    "bus": "#7A7FD1",
+    "tram": "#4B4E9E",
+    "person": "#D55E00",
+    "rider": "#E69F00",
+    "bicycle": "#CC79A7",
+    "motorbike": "#9C4F7C",
+    "dog": "#F7A072",
+    "potted plant": "#5DBB63",
+    "bench": "#7A5230",
+    "traffic light": "#FFD21F",
+}
 
 
 class SceneExplorer:
@@ -50,11 +69,15 @@ class SceneExplorer:
         self.resting = False  # while the slider of cars gets another range
         self._controls(streets)
         row = widgets.Layout(flex_flow="row wrap")
-        self.view = widgets.VBox([
-            widgets.HBox([self.street, self.light, self.beams], layout=row),
-            widgets.HBox([self.height, self.pitch, self.field, self.cars], layout=row),
-            self.message, self.screen, self.key,
-        ])  # fmt: skip
+        self.view = widgets.VBox(
+            [
+                widgets.HBox([self.street, self.light, self.beams], layout=row),
+                widgets.HBox([self.height, self.pitch, self.field, self.cars], layout=row),
+                self.message,
+                self.screen,
+                self.key,
+            ]
+        )
         self.street.observe(guarded(self.message, self._move), "value")
         for control in (self.light, self.beams, self.height, self.pitch, self.field, self.cars):
             control.observe(guarded(self.message, self._redraw), "value")
@@ -85,14 +108,16 @@ class SceneExplorer:
         scene, camera = self.shown()
         view, points = render(scene, camera=camera), cloud(scene, camera, self.beams.value)
         self.seen = view
-        return side_by_side_titled([
-            ("what the camera sees", view.image),
-            (f"depth, {NEAR:.0f} m dark to {FAR:.0f} m bright", depth_picture(view.depth)),
-            ("which class a pixel shows", class_picture(view.semantic)),
-            (f"which object: {len(np.unique(view.instance)) - 1} in view", object_picture(view.instance)),
-            (f"LiDAR, {self.beams.value} beams: {len(points):,} points", over_image(view, points)),
-            (f"from above: {AHEAD:.0f} m ahead to the right", from_above(points, camera)),
-        ])  # fmt: skip
+        return side_by_side_titled(
+            [
+                ("what the camera sees", view.image),
+                (f"depth, {NEAR:.0f} m dark to {FAR:.0f} m bright", depth_picture(view.depth)),
+                ("which class a pixel shows", class_picture(view.semantic)),
+                (f"which object: {len(np.unique(view.instance)) - 1} in view", object_picture(view.instance)),
+                (f"LiDAR, {self.beams.value} beams: {len(points):,} points", over_image(view, points)),
+                (f"from above: {AHEAD:.0f} m ahead to the right", from_above(points, camera)),
+            ]
+        )
 
     def _move(self) -> None:
         """To another street: all of its cars are there."""
@@ -115,16 +140,19 @@ class SceneExplorer:
 
 def with_cars(scene: Scene, count: int) -> Scene:
     """The scene with its ``count`` nearest cars; what else stands there stays as it is."""
-    cars = sorted((thing for thing in scene.things if thing.category == "car"),
-                  key=lambda thing: float(np.hypot(*thing.centre[:2])))  # fmt: skip
+    cars = sorted(
+        (thing for thing in scene.things if thing.category == "car"),
+        key=lambda thing: float(np.hypot(*thing.centre[:2])),
+    )
     gone = {thing.instance for thing in cars[count:]}
     kept = [thing for thing in scene.things if thing.instance not in gone]
     number = np.zeros(len(scene.things) + 1, scene.solids.instance.dtype)  # old instance → new: they count from 1
     number[[thing.instance for thing in kept]] = np.arange(1, len(kept) + 1)
     solids = scene.solids.take(~np.isin(scene.solids.instance, list(gone)))
     solids.instance = number[solids.instance]
-    things = [replace(thing, instance=int(number[thing.instance]), partner=int(number[thing.partner]))
-              for thing in kept]  # fmt: skip
+    things = [
+        replace(thing, instance=int(number[thing.instance]), partner=int(number[thing.partner])) for thing in kept
+    ]
     return replace(scene, solids=solids, things=things)
 
 
@@ -139,9 +167,17 @@ def in_light(look: Look, name: str) -> Look:
     elevation, sun, ambient, zenith, horizon, visibility, clouds = KINDS[name]
     up, around = np.radians(np.mean(elevation)), np.arctan2(look.sun[1], look.sun[0])
     direction = np.array([np.cos(around) * np.cos(up), np.sin(around) * np.cos(up), np.sin(up)])
-    return replace(look, light=name, sun=direction, sun_colour=np.array(sun), ambient=np.array(ambient),
-                   zenith=np.array(zenith), horizon=np.array(horizon), visibility=float(np.mean(visibility)),
-                   clouds=float(np.mean(clouds)))  # fmt: skip
+    return replace(
+        look,
+        light=name,
+        sun=direction,
+        sun_colour=np.array(sun),
+        ambient=np.array(ambient),
+        zenith=np.array(zenith),
+        horizon=np.array(horizon),
+        visibility=float(np.mean(visibility)),
+        clouds=float(np.mean(clouds)),
+    )
 
 
 def camera_at(size: tuple[int, int], height: float, pitch: float, field: float) -> Camera:
@@ -219,9 +255,12 @@ def _rows(aside: np.ndarray, height: int) -> np.ndarray:
 def key_of(semantic: np.ndarray) -> str:
     """HTML that names the classes in view beside their colours, with their share of the pixels, the largest first."""
     count = np.bincount(semantic.ravel(), minlength=len(SEMANTICS))
-    parts = [f"<span style='display:inline-block;width:12px;height:12px;border:1px solid #666;background:"
-             f"{COLOURS[SEMANTICS[k]]}'></span> {SEMANTICS[k]} {100 * count[k] / count.sum():.0f} %"
-             for k in np.argsort(-count) if count[k]]  # fmt: skip
+    parts = [
+        f"<span style='display:inline-block;width:12px;height:12px;border:1px solid #666;background:"
+        f"{COLOURS[SEMANTICS[k]]}'></span> {SEMANTICS[k]} {100 * count[k] / count.sum():.0f} %"
+        for k in np.argsort(-count)
+        if count[k]
+    ]
     return " &nbsp; ".join(parts)
 
 

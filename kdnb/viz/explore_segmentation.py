@@ -35,27 +35,40 @@ class SegmentationExplorer:
         resegment: ``f(image, {class: [texts]})`` → labels (H, W), the teacher under these prompts.
     """
 
-    def __init__(self, items: Sequence[dict], predictions: Mapping[str, Callable[[Tensor], Labels] | Mapping],
-                 classes: Sequence[str], palette, prompts: Mapping[str, str | Sequence[str]],
-                 resegment: Callable[[Tensor, dict[str, list[str]]], Labels]):  # fmt: skip
+    def __init__(
+        self,
+        items: Sequence[dict],
+        predictions: Mapping[str, Callable[[Tensor], Labels] | Mapping],
+        classes: Sequence[str],
+        palette,
+        prompts: Mapping[str, str | Sequence[str]],
+        resegment: Callable[[Tensor, dict[str, list[str]]], Labels],
+    ):
         self.items = {item["name"]: {**item, "known": {}} for item in items}  # known: labels that were asked for
         self.longest = max(items[0]["image"].shape[1:])  # an uploaded picture is as large as the others
         self.predictions, self.classes, self.palette, self.resegment = predictions, list(classes), palette, resegment
-        self.original = {name: [prompts[name]] if isinstance(prompts[name], str) else list(prompts[name])
-                         for name in classes}  # fmt: skip
+        self.original = {
+            name: [prompts[name]] if isinstance(prompts[name], str) else list(prompts[name]) for name in classes
+        }
         self.resting = False  # while several boxes change at once
         self._controls()
         row = widgets.Layout(flex_flow="row wrap")
-        self.view = widgets.VBox([
-            widgets.HBox([self.frame, self.opacity, self.upload], layout=row),
-            widgets.HBox(list(self.arms.values()), layout=row),
-            widgets.HTML("What the teacher is told: words or sentences with <code>;</code> between them, then Enter. "
-                         "It segments anew at once."),
-            widgets.HBox([widgets.HBox([self._swatch(name), box]) for name, box in self.prompts.items()], layout=row),
-            self.reset,
-            self.message,
-            self.screen,
-        ])  # fmt: skip
+        self.view = widgets.VBox(
+            [
+                widgets.HBox([self.frame, self.opacity, self.upload], layout=row),
+                widgets.HBox(list(self.arms.values()), layout=row),
+                widgets.HTML(
+                    "What the teacher is told: words or sentences with <code>;</code> between them, then Enter. "
+                    "It segments anew at once."
+                ),
+                widgets.HBox(
+                    [widgets.HBox([self._swatch(name), box]) for name, box in self.prompts.items()], layout=row
+                ),
+                self.reset,
+                self.message,
+                self.screen,
+            ]
+        )
         for control in (self.frame, self.opacity, *self.arms.values(), *self.prompts.values()):
             control.observe(guarded(self.message, self._redraw), "value")
         self.upload.observe(guarded(self.message, self._uploaded), "value")
@@ -67,23 +80,33 @@ class SegmentationExplorer:
         self.frame = widgets.Dropdown(options=list(self.items), description="frame", **wide)
         self.opacity = widgets.FloatSlider(0.6, min=0, max=1, step=0.05, description="classes", **wide)
         self.upload = widgets.FileUpload(accept="image/*", multiple=False, description="your picture")
-        self.arms = {name: widgets.Checkbox(True, description=arm_label(name), indent=False,
-                                            layout=widgets.Layout(width="160px"))
-                     for name in self.predictions}  # fmt: skip
+        self.arms = {
+            name: widgets.Checkbox(
+                True, description=arm_label(name), indent=False, layout=widgets.Layout(width="160px")
+            )
+            for name in self.predictions
+        }
         self.prompts = {
-            name: widgets.Text(written(texts), description=name, continuous_update=False,
-                               placeholder="what is it called?", style={"description_width": "75px"},
-                               layout=widgets.Layout(width="390px"))
+            name: widgets.Text(
+                written(texts),
+                description=name,
+                continuous_update=False,
+                placeholder="what is it called?",
+                style={"description_width": "75px"},
+                layout=widgets.Layout(width="390px"),
+            )
             for name, texts in self.original.items()
-        }  # fmt: skip
+        }
         self.reset = widgets.Button(description="the prompts as they were", layout=widgets.Layout(width="200px"))
         self.screen = screen()
         self.message = widgets.HTML()
 
     def texts(self) -> dict[str, list[str]]:
         """{class: texts} as they stand in the boxes. Raises InputError for a class that is told nothing."""
-        told = {name: [text.strip() for text in box.value.split(SEPARATOR) if text.strip()]
-                for name, box in self.prompts.items()}  # fmt: skip
+        told = {
+            name: [text.strip() for text in box.value.split(SEPARATOR) if text.strip()]
+            for name, box in self.prompts.items()
+        }
         for name, texts in told.items():
             if not texts:
                 raise InputError(f"the prompt of {name} is empty, expected words such as '{self.original[name][0]}'")
@@ -97,8 +120,9 @@ class SegmentationExplorer:
         shown["teacher, your prompts"] = asked = self._asked(item, told)
         panels = [
             panel(title + self._right(labels, item["label"]), item["image"], colour(labels, self.palette), opacity)
-            for title, labels in shown.items() if labels is not None
-        ]  # fmt: skip
+            for title, labels in shown.items()
+            if labels is not None
+        ]
         changed = (asked != self._asked(item, self.original))[..., None]
         title = f"what your words changed: {100 * changed.mean():.1f} %"
         panels.append(panel(title, item["image"], np.where(changed, CHANGED, 255).astype(np.uint8), CLEAR))

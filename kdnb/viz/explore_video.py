@@ -32,6 +32,7 @@ def seen_by(ask: Callable, arm: str, fov: float = KITTI_FOV, threshold: float = 
     Returns:
         ``answer(frame)`` and ``draw(frame, answer)``: the frame with boxes, and beside it what is seen from above.
     """
+
     def answer(frame: np.ndarray) -> dict:
         image = fitted(frame, LONGEST, LONGEST) if max(frame.shape) > LONGEST else frame
         calibration = guessed_calibration(image.shape[1::-1], fov)
@@ -55,13 +56,19 @@ class VideoPanel:
         arms: to choose from.
     """
 
-    def __init__(self, ask: Callable, folder: str | Path, clip: str | Path = "",
-                 arms: Sequence[str] = ("distilled", "baseline")):  # fmt: skip
+    def __init__(
+        self, ask: Callable, folder: str | Path, clip: str | Path = "", arms: Sequence[str] = ("distilled", "baseline")
+    ):
         self.ask, self.folder = ask, Path(folder)
         wide = {"style": {"description_width": "110px"}, "layout": widgets.Layout(width="360px")}
         self.upload = widgets.FileUpload(accept="video/*", multiple=False, description="your video")
-        self.path = widgets.Text(str(clip), description="or its path", placeholder=f"for those above {LARGEST} MB",
-                                 style=wide["style"], layout=widgets.Layout(width="560px"))  # fmt: skip
+        self.path = widgets.Text(
+            str(clip),
+            description="or its path",
+            placeholder=f"for those above {LARGEST} MB",
+            style=wide["style"],
+            layout=widgets.Layout(width="560px"),
+        )
         self.arm = widgets.Dropdown(options=[(arm_label(arm), arm) for arm in arms], description="arm", **wide)
         self.fov = widgets.IntSlider(KITTI_FOV, min=30, max=130, description="field of view, °", **wide)
         self.threshold = widgets.FloatSlider(0.3, min=0.05, max=0.95, step=0.05, description="threshold", **wide)
@@ -70,18 +77,21 @@ class VideoPanel:
         self.start = widgets.Button(description="find objects", button_style="primary")
         self.bar, self.state = widgets.IntProgress(0, min=0, max=1), widgets.Label()
         self.message = widgets.HTML()
-        self.screen = widgets.Video(autoplay=False, loop=False,
-                                    layout=widgets.Layout(max_width="100%", align_self="flex-start", display="none"))
+        self.screen = widgets.Video(
+            autoplay=False, loop=False, layout=widgets.Layout(max_width="100%", align_self="flex-start", display="none")
+        )
         row = widgets.Layout(flex_flow="row wrap")
-        self.view = widgets.VBox([
-            widgets.HBox([self.upload, self.path], layout=row),
-            widgets.HBox([self.arm, self.threshold], layout=row),
-            widgets.HBox([self.fov, self.every, self.most], layout=row),
-            widgets.HTML(GUESSED),
-            widgets.HBox([self.start, self.bar, self.state], layout=row),
-            self.message,
-            self.screen,
-        ])  # fmt: skip
+        self.view = widgets.VBox(
+            [
+                widgets.HBox([self.upload, self.path], layout=row),
+                widgets.HBox([self.arm, self.threshold], layout=row),
+                widgets.HBox([self.fov, self.every, self.most], layout=row),
+                widgets.HTML(GUESSED),
+                widgets.HBox([self.start, self.bar, self.state], layout=row),
+                self.message,
+                self.screen,
+            ]
+        )
         self.upload.observe(guarded(self.message, self._uploaded), "value")
         self.start.on_click(guarded(self.message, self.run))
 

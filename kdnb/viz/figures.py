@@ -39,8 +39,16 @@ def learning_curves(scores: dict[str, list], final: dict[str, tuple[float, float
     figure, axes = new_figure(7, 4.2)
     for name, points in scores.items():
         x, y = zip(*points, strict=True)
-        axes.plot(x, y, color=arm_colour(name), marker=arm_marker(name), ms=5, lw=1.6, label=arm_label(name),
-                  ls=arm_line(name))  # fmt: skip
+        axes.plot(
+            x,
+            y,
+            color=arm_colour(name),
+            marker=arm_marker(name),
+            ms=5,
+            lw=1.6,
+            label=arm_label(name),
+            ls=arm_line(name),
+        )
     for name, (x, y) in final.items():
         axes.plot(x, y, marker=arm_marker(name), ms=11, mfc="none", mec=arm_colour(name), mew=1.8, ls="")
     axes.set_xlabel("CPU seconds of training (the teacher's passes included)")
@@ -62,8 +70,11 @@ def loss_parts(log: pd.DataFrame, names: list[str], over: int = 10) -> Figure:
     for name, (colour, line) in zip(names, PARTS[: len(names)], strict=True):
         axes.plot(smooth.index, smooth[name], color=colour, ls=line, lw=1.6, label=arm_label(name))
     axes.set_yscale("log")
-    axes.set(xlabel="step", ylabel="part of the loss (log scale)",
-             title=f"Every part is logged by name (mean of {over} steps)")  # fmt: skip
+    axes.set(
+        xlabel="step",
+        ylabel="part of the loss (log scale)",
+        title=f"Every part is logged by name (mean of {over} steps)",
+    )
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))  # four lines leave no room inside
     return figure
@@ -78,8 +89,16 @@ def scores_by_class(scores: dict[str, dict[str, float]], counts: dict[str, int],
         values = [scores[name][of_class] for name in names]
         axes.plot([min(values), max(values)], [row, row], color="#dddddd", lw=3, zorder=1)
         for name, value in zip(names, values, strict=True):
-            axes.plot(value, row, marker=arm_marker(name), color=arm_colour(name), ms=8, ls="", zorder=2,
-                      label=arm_label(name) if row == 0 else None)  # fmt: skip
+            axes.plot(
+                value,
+                row,
+                marker=arm_marker(name),
+                color=arm_colour(name),
+                ms=8,
+                ls="",
+                zorder=2,
+                label=arm_label(name) if row == 0 else None,
+            )
     axes.set_yticks(range(len(classes)), [f"{c} ({counts[c]})" for c in classes])
     axes.set_xlabel(f"{metric}, % (number of test objects in brackets)")
     axes.grid(alpha=0.3, axis="x")
@@ -92,9 +111,15 @@ def cost_against_score(arms: dict[str, dict], metric: str) -> Figure:
     figure, axes = new_figure(7, 4)
     largest = max(numbers["params"] for numbers in arms.values())
     for name, numbers in arms.items():
-        axes.scatter(numbers["latency_ms"], numbers[metric], s=60 + 500 * numbers["params"] / largest, alpha=0.75,
-                     color=arm_colour(name), marker=arm_marker(name),
-                     label=f"{arm_label(name)}, {numbers['params'] / 1e6:.2f} M")  # fmt: skip
+        axes.scatter(
+            numbers["latency_ms"],
+            numbers[metric],
+            s=60 + 500 * numbers["params"] / largest,
+            alpha=0.75,
+            color=arm_colour(name),
+            marker=arm_marker(name),
+            label=f"{arm_label(name)}, {numbers['params'] / 1e6:.2f} M",
+        )
     axes.set_xlabel("latency of one picture on one CPU thread, ms")
     axes.set_ylabel(f"test {metric}, %")
     axes.margins(y=0.2)
@@ -116,8 +141,14 @@ def forest(comparisons: dict, metric: str) -> Figure:
         colour = {"BEATS": arm_colour("distilled"), "LOSES": arm_colour("baseline_matched")}.get(c.verdict, GREY)
         axes.plot(c.ci95, [row, row], color=colour, lw=2.5, solid_capstyle="butt")
         axes.plot(c.delta, row, "o", color=colour)
-        axes.annotate(f" {c.delta:+.{decimals}f}  {c.verdict}", (c.ci95[1], row), va="center", fontsize=9,
-                      xytext=(4, 0), textcoords="offset points")  # fmt: skip
+        axes.annotate(
+            f" {c.delta:+.{decimals}f}  {c.verdict}",
+            (c.ci95[1], row),
+            va="center",
+            fontsize=9,
+            xytext=(4, 0),
+            textcoords="offset points",
+        )
     axes.axvline(0, color="black", lw=1)
     axes.set_yticks(range(len(names)), [arm_label(name).replace(" vs ", "\nvs ") for name in names], fontsize=8)
     axes.set_xlabel(f"difference in test {metric}{unit}, with 95 % interval (paired bootstrap)")

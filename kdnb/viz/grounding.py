@@ -21,14 +21,20 @@ from kdnb.viz.style import GREY, SKY, YELLOW, arm_colour, arm_hatch, arm_label, 
 
 TRUTH, TWIN, PROPOSAL = YELLOW, SKY, "#C8C8C8"
 SLICES = {
-    "all": "all\ncommands", "colour": "name a\ncolour", "side": "name a\nside", "neither": "neither",
-    "small": "small\nbox", "twin": "with\na twin", "twin_colour": "twin: other\ncolour",
+    "all": "all\ncommands",
+    "colour": "name a\ncolour",
+    "side": "name a\nside",
+    "neither": "neither",
+    "small": "small\nbox",
+    "twin": "with\na twin",
+    "twin_colour": "twin: other\ncolour",
     "twin_side": "twin: other\nside",
-}  # fmt: skip
+}
 CHARACTERS = 10.5  # of a row's title that fit an inch
 
 
 # --- pictures ---------------------------------------------------------------------------------------------------
+
 
 def commands_sheet(items: list[dict], columns: int = 3) -> Figure:
     """Pictures with the object that a command means, its twin if it has one, and the proposals; the command below.
@@ -100,14 +106,26 @@ def attention_sheet(items: list[dict], weights: dict[str, list]) -> Figure:
         if looked is not None:
             tint = weight_map(item["image"].shape[1:], _boxes(item["proposals"]), np.asarray(looked))
             strength = np.where(np.isnan(tint), 0, 0.2 + 0.6 * scale.norm(tint))  # what nobody looked at stays visible
-            ax.imshow(np.nan_to_num(tint), cmap=scale.cmap, norm=scale.norm, alpha=strength, interpolation="nearest",
-                      extent=(0, *tint.shape[::-1], 0))  # fmt: skip
+            ax.imshow(
+                np.nan_to_num(tint),
+                cmap=scale.cmap,
+                norm=scale.norm,
+                alpha=strength,
+                interpolation="nearest",
+                extent=(0, *tint.shape[::-1], 0),
+            )
         if item.get("box") is not None:
             draw_box(ax, item["box"], TRUTH, dashed=True)
         most = "" if looked is None else f": at most {float(np.max(np.asarray(looked))):.2f}"
         _cell_title(ax, arm_label(arm) + most)
-    figure.colorbar(scale, ax=axes, label="attention to a proposal, share of the picture's total",
-                    shrink=0.95 if len(items) < 3 else 2.4 / len(items), aspect=22, pad=0.015)  # fmt: skip
+    figure.colorbar(
+        scale,
+        ax=axes,
+        label="attention to a proposal, share of the picture's total",
+        shrink=0.95 if len(items) < 3 else 2.4 / len(items),
+        aspect=22,
+        pad=0.015,
+    )
     _legend_above(figure, [_entry("true box", TRUTH, dashed=True)])
     return figure
 
@@ -122,6 +140,7 @@ def weight_map(size: tuple[int, int], proposals: np.ndarray, weights: np.ndarray
 
 
 # --- scores -----------------------------------------------------------------------------------------------------
+
 
 def slice_bars(scores: dict[str, dict], chance: dict[str, float] | None = None) -> Figure:
     """AP50 of every arm on every kind of command; a dashed line where a random choice among the candidates ends up.
@@ -139,8 +158,16 @@ def slice_bars(scores: dict[str, dict], chance: dict[str, float] | None = None) 
         colour, hatch = arm_colour(arm), arm_hatch(arm)
         at = np.arange(len(names)) + (a - (len(arms) - 1) / 2) * bar
         values = [scores[arm].get(name) for name in names]
-        axes.bar(at, [value or 0 for value in values], bar * 0.92, color=colour, hatch=hatch, edgecolor="white",
-                 lw=0.5, label=arm_label(arm))  # fmt: skip
+        axes.bar(
+            at,
+            [value or 0 for value in values],
+            bar * 0.92,
+            color=colour,
+            hatch=hatch,
+            edgecolor="white",
+            lw=0.5,
+            label=arm_label(arm),
+        )
         for x, value in zip(at, values, strict=True):
             if value is not None and len(arms) <= 5:
                 text = axes.text(x, value + 0.8, f"{value:.0f}", ha="center", va="bottom", fontsize=7.5, zorder=4)
@@ -159,8 +186,9 @@ def slice_bars(scores: dict[str, dict], chance: dict[str, float] | None = None) 
     handles = axes.get_legend_handles_labels()[0]
     if any(chance.get(name) is not None for name in names):
         handles.extend(axes.plot([], [], color="black", ls=(0, (3, 1.5)), lw=1.4, label="chance"))
-    axes.legend(handles=handles, frameon=False, ncols=min(6, len(handles)), loc="lower center",
-                bbox_to_anchor=(0.5, 1.0))  # fmt: skip
+    axes.legend(
+        handles=handles, frameon=False, ncols=min(6, len(handles)), loc="lower center", bbox_to_anchor=(0.5, 1.0)
+    )
     return figure
 
 
@@ -175,8 +203,17 @@ def iou_curve(scores: dict[str, dict]) -> Figure:
     for arm, numbers in scores.items():
         values = [np.nan if numbers.get(name) is None else numbers[name] for name in NAMES]
         colour, variant = arm_colour(arm), arm_hatch(arm)
-        axes.plot(thresholds, values, color=colour, marker=arm_marker(arm), ms=5, lw=1.7, label=arm_label(arm),
-                  ls=arm_line(arm), mfc="white" if variant else colour)  # fmt: skip
+        axes.plot(
+            thresholds,
+            values,
+            color=colour,
+            marker=arm_marker(arm),
+            ms=5,
+            lw=1.7,
+            label=arm_label(arm),
+            ls=arm_line(arm),
+            mfc="white" if variant else colour,
+        )
     axes.set_xticks(thresholds, [f"{t:.2f}" for t in thresholds])
     axes.set_xlabel("overlap (IoU) that a box must exceed")
     axes.set_ylabel("AP, % of commands found")
@@ -187,6 +224,7 @@ def iou_curve(scores: dict[str, dict]) -> Figure:
 
 
 # --- parts ------------------------------------------------------------------------------------------------------
+
 
 def show_picture(ax, image, grey: bool = False) -> None:
     """The picture without ticks, one unit a pixel from the left upper corner; washed-out grey as a ground for tints."""
@@ -222,8 +260,15 @@ def _entry(label, colour, width=1.6, dashed=False, rim=True, rim_colour="black")
 
 
 def _legend_above(figure, entries) -> None:
-    figure.legend(handles=entries, loc="outside upper center", ncols=min(6, len(entries)), frameon=False, fontsize=9,
-                  handlelength=2.2, handleheight=1.1)  # fmt: skip
+    figure.legend(
+        handles=entries,
+        loc="outside upper center",
+        ncols=min(6, len(entries)),
+        frameon=False,
+        fontsize=9,
+        handlelength=2.2,
+        handleheight=1.1,
+    )
 
 
 def _boxes(boxes) -> np.ndarray:
@@ -252,8 +297,16 @@ def _command_rows(items, arms, grey=False, beside=0.0):
         for ax in row:
             show_picture(ax, item["image"], grey)
             ax.set_title("\n" * len(words), fontsize=10)  # keeps room for the command, which spans the columns
-        text = row[0].annotate("\n".join(words), (0, 1), xycoords="axes fraction", xytext=(0, 21), fontsize=10.5,
-                               textcoords="offset points", va="bottom", fontweight="bold")  # fmt: skip
+        text = row[0].annotate(
+            "\n".join(words),
+            (0, 1),
+            xycoords="axes fraction",
+            xytext=(0, 21),
+            fontsize=10.5,
+            textcoords="offset points",
+            va="bottom",
+            fontweight="bold",
+        )
         text.set_in_layout(False)
     return figure, axes
 

@@ -57,8 +57,14 @@ def reached(truth: dict, found: dict, threshold: float, near: float) -> np.ndarr
     return ((apart < near) & (truth["labels"][:, None] == found["labels"])).any(1)
 
 
-def what_arms_find(frame: Frame, clouds: dict[str, np.ndarray], found: dict[str, dict], threshold: float = 0.3,
-                   ahead: float = 40.0, aside: float = 15.0) -> Figure:  # fmt: skip
+def what_arms_find(
+    frame: Frame,
+    clouds: dict[str, np.ndarray],
+    found: dict[str, dict],
+    threshold: float = 0.3,
+    ahead: float = 40.0,
+    aside: float = 15.0,
+) -> Figure:
     """A row for each arm: its boxes over the image, and from above on the cloud that it sees; truth in black.
 
     Args:
@@ -67,8 +73,9 @@ def what_arms_find(frame: Frame, clouds: dict[str, np.ndarray], found: dict[str,
         threshold: least score of a box that is shown.
     """
     high = 3.4  # inches of a row; the image is as wide as fits beside the view from above
-    figure, axes = new_figure(12.5, high * len(found) + 0.4, len(found), 2, squeeze=False,
-                              width_ratios=[8.2, 2 * aside / ahead * high])  # fmt: skip
+    figure, axes = new_figure(
+        12.5, high * len(found) + 0.4, len(found), 2, squeeze=False, width_ratios=[8.2, 2 * aside / ahead * high]
+    )
     truth = truth_of(frame)
     for (over, above), (name, one) in zip(axes, found.items(), strict=True):
         shown = sure(one, threshold)
@@ -91,8 +98,14 @@ def ladder(scores: dict[str, dict[str, float]], counts: dict[str, int], metric: 
     figure, ax = new_figure(7, 3.8)
     places = np.arange(len(counts))
     for name, of_arm in scores.items():
-        ax.plot(places, [of_arm[group] for group in counts], color=arm_colour(name), marker=arm_marker(name),
-                ls=arm_line(name), label=arm_label(name))  # fmt: skip
+        ax.plot(
+            places,
+            [of_arm[group] for group in counts],
+            color=arm_colour(name),
+            marker=arm_marker(name),
+            ls=arm_line(name),
+            label=arm_label(name),
+        )
     ax.set_xticks(places, [f"{group}\n{count} objects" for group, count in counts.items()])
     ax.set_ylabel(f"{metric}, %")
     ax.set_ylim(-2, 102)

@@ -25,13 +25,25 @@ LAYERS = ("objects", "road", "command")
 ROAD, MEANT, TRUE, CHOSEN = (0, 190, 255), "#FF4FC3", YELLOW, "#FFFFFF"
 OPACITY = 0.38
 MODELS = 5  # of a car, the likeliest
-SAID = {"objects": "03 objects", "road": "05 road", "boxes": "04 boxes in space", "target": "02 command",
-        "model": "06 model"}  # fmt: skip
+SAID = {
+    "objects": "03 objects",
+    "road": "05 road",
+    "boxes": "04 boxes in space",
+    "target": "02 command",
+    "model": "06 model",
+}
 
 
-def sheet(frame, found: dict[str, dict], milliseconds: dict[str, dict[str, float]], classes: Sequence[str],
-          car: tuple | None = None, threshold: float = 0.4, layers: Sequence[str] = LAYERS,
-          command: str | None = None) -> np.ndarray:  # fmt: skip
+def sheet(
+    frame,
+    found: dict[str, dict],
+    milliseconds: dict[str, dict[str, float]],
+    classes: Sequence[str],
+    car: tuple | None = None,
+    threshold: float = 0.4,
+    layers: Sequence[str] = LAYERS,
+    command: str | None = None,
+) -> np.ndarray:
     """Both stacks side by side: uint8 (H, W, 3).
 
     Args:
@@ -49,14 +61,23 @@ def sheet(frame, found: dict[str, dict], milliseconds: dict[str, dict[str, float
     for side, one in found.items():
         took = milliseconds.get(side, {})
         title = f"{side}: {sum(took.values()):.1f} ms in all" if took else side
-        columns.append(below([_line(title, WIDE, 15), _upper(frame, one, classes, car, threshold, layers, target),
-                              _in_space(frame, one, side, 0.75 * threshold),
-                              _lowest(frame, one, side, car, took, 0.75 * threshold)], GAP))  # fmt: skip
+        columns.append(
+            below(
+                [
+                    _line(title, WIDE, 15),
+                    _upper(frame, one, classes, car, threshold, layers, target),
+                    _in_space(frame, one, side, 0.75 * threshold),
+                    _lowest(frame, one, side, car, took, 0.75 * threshold),
+                ],
+                GAP,
+            )
+        )
     both = beside(columns, 2 * GAP)
     return below([_line(f"“{said}”", both.shape[1], 15), both, _legend(both.shape[1])], GAP)
 
 
 # --- what is where ----------------------------------------------------------------------------------------------
+
 
 def _upper(frame, found, classes, car, threshold, layers, target) -> np.ndarray:
     """The picture with the road tinted, boxes around objects, what the command means and the chosen car."""
@@ -107,6 +128,7 @@ def _corners(draw, box, zoom) -> None:
 
 # --- how far it is ----------------------------------------------------------------------------------------------
 
+
 def _shown(frame, found, side, threshold) -> dict[str, dict]:
     truth = {} if frame.truth is None else {TRUTH: frame.truth}
     return {**truth, ARMS[side]: sure(found["boxes"], threshold)}
@@ -142,6 +164,7 @@ def _lowest(frame, found, side, car, took, threshold) -> np.ndarray:
 
 
 # --- what it is, and how long it took ---------------------------------------------------------------------------
+
 
 def _car_and_time(frame, found, side, car, took, width) -> np.ndarray:
     picture = Image.new("RGB", (width, LOW), "white")
@@ -179,13 +202,19 @@ def as_figure(pixels) -> Figure:
 
 # --- paper ------------------------------------------------------------------------------------------------------
 
+
 def _legend(width: int) -> np.ndarray:
     picture = Image.new("RGB", (width, 20), "white")
     draw, x = ImageDraw.Draw(picture), 2
-    for colour, text in ((ROAD, "road (05)"), (MEANT, "meant by the command (02)"), (TRUE, "truly meant"),
-                         (arm_colour("teacher"), "teacher's box in space"), (arm_colour("distilled"), "student's"),
-                         (arm_colour("ground truth"), "truth"),
-                         (CHOSEN, "corners: the car asked about (06)")):  # fmt: skip
+    for colour, text in (
+        (ROAD, "road (05)"),
+        (MEANT, "meant by the command (02)"),
+        (TRUE, "truly meant"),
+        (arm_colour("teacher"), "teacher's box in space"),
+        (arm_colour("distilled"), "student's"),
+        (arm_colour("ground truth"), "truth"),
+        (CHOSEN, "corners: the car asked about (06)"),
+    ):
         draw.rectangle([x, 4, x + 14, 15], fill=colour, outline="black")
         draw.text((x + 20, 2), text, fill="black", font=font(12))
         x += 36 + round(draw.textlength(text, font=font(12)))

@@ -19,8 +19,9 @@ COLOURS = "cividis"  # one lightness ramp that colour-blind readers see as other
 MOST = 18_000  # points that a browser turns smoothly
 
 
-def draw_birds_eye(ax, points: np.ndarray, boxes: dict[str, np.ndarray] | None = None, ahead: float = 50.0,
-                   aside: float = 20.0):  # fmt: skip
+def draw_birds_eye(
+    ax, points: np.ndarray, boxes: dict[str, np.ndarray] | None = None, ahead: float = 50.0, aside: float = 20.0
+):
     """Draw a cloud from above, and outlines of boxes with a line from the middle to the front.
 
     Args:
@@ -64,9 +65,14 @@ def draw_over_image(ax, image: np.ndarray, points: np.ndarray, calibration: Cali
     return drawn
 
 
-def compare_clouds(image: np.ndarray, calibration: Calibration, clouds: dict[str, np.ndarray],
-                   boxes: dict[str, np.ndarray] | None = None, ahead: float = 50.0,
-                   aside: float = 20.0) -> Figure:  # fmt: skip
+def compare_clouds(
+    image: np.ndarray,
+    calibration: Calibration,
+    clouds: dict[str, np.ndarray],
+    boxes: dict[str, np.ndarray] | None = None,
+    ahead: float = 50.0,
+    aside: float = 20.0,
+) -> Figure:
     """Clouds side by side: each over the image, which shows whether calibration and depth are right, and from above.
 
     Args:
@@ -78,8 +84,9 @@ def compare_clouds(image: np.ndarray, calibration: Calibration, clouds: dict[str
     share = image.shape[0] / image.shape[1]
     width = 4.4  # of a panel without its labels, inches
     above, below = width * share, width * ahead / (2 * aside)
-    figure, axes = new_figure((width + 0.6) * across + 1.0, above + below + 0.9, 2, across, squeeze=False,
-                              height_ratios=[above, below])  # fmt: skip
+    figure, axes = new_figure(
+        (width + 0.6) * across + 1.0, above + below + 0.9, 2, across, squeeze=False, height_ratios=[above, below]
+    )
     for k, (title, points) in enumerate(clouds.items()):
         depth = draw_over_image(axes[0, k], image, points, calibration)
         axes[0, k].set_title(f"{title}: {len(points):,} points")
@@ -114,8 +121,9 @@ def depth_errors(image: np.ndarray, predicted: np.ndarray, truth: np.ndarray, li
     rows, columns = np.nonzero(truth > 0)
     share = (predicted - truth)[rows, columns] / truth[rows, columns]
     axes[2].set_facecolor("#eeeeee")
-    error = axes[2].scatter(columns, rows, c=share, s=1.5, lw=0, cmap="PuOr", norm=TwoSlopeNorm(0, -limit, limit),
-                            rasterized=True)  # fmt: skip
+    error = axes[2].scatter(
+        columns, rows, c=share, s=1.5, lw=0, cmap="PuOr", norm=TwoSlopeNorm(0, -limit, limit), rasterized=True
+    )
     axes[2].set_xlim(-0.5, image.shape[1] - 0.5)
     axes[2].set_ylim(image.shape[0] - 0.5, -0.5)
     axes[2].set_aspect("equal")
@@ -162,8 +170,14 @@ def cloud_3d(points: np.ndarray, boxes: dict[str, np.ndarray] | None = None, mos
     if len(points) > most:
         points = points[np.sort(np.random.default_rng(seed).choice(len(points), most, replace=False))]
     x, y, z = points[:, :3].astype(np.float32).T  # half of what plotly would put into a notebook in double precision
-    marker = {"size": 1.4, "color": z, "colorscale": "Cividis", "cmin": -2, "cmax": 1,
-              "colorbar": {"title": "z, m", "thickness": 12, "len": 0.6}}  # fmt: skip
+    marker = {
+        "size": 1.4,
+        "color": z,
+        "colorscale": "Cividis",
+        "cmin": -2,
+        "cmax": 1,
+        "colorbar": {"title": "z, m", "thickness": 12, "len": 0.6},
+    }
     shown = [go.Scatter3d(x=x, y=y, z=z, mode="markers", marker=marker, name="points", hoverinfo="x+y+z")]
     for name, of_arm in (boxes or {}).items():
         x, y, z = wireframes(of_arm).T
@@ -171,9 +185,15 @@ def cloud_3d(points: np.ndarray, boxes: dict[str, np.ndarray] | None = None, mos
         shown.append(go.Scatter3d(x=x, y=y, z=z, mode="lines", line=line, name=arm_label(name), hoverinfo="name"))
     axes = {f"{a}axis": {"title": {"text": f"{a}, m"}} for a in "xyz"}
     camera = {"eye": {"x": -1.4, "y": 0.0, "z": 0.7}, "up": {"x": 0, "y": 0, "z": 1}}
-    return go.Figure(shown, {"scene": {**axes, "aspectmode": "data", "camera": camera}, "height": 520,
-                             "margin": {"l": 0, "r": 0, "t": 0, "b": 0},
-                             "legend": {"orientation": "h", "itemsizing": "constant"}})  # fmt: skip
+    return go.Figure(
+        shown,
+        {
+            "scene": {**axes, "aspectmode": "data", "camera": camera},
+            "height": 520,
+            "margin": {"l": 0, "r": 0, "t": 0, "b": 0},
+            "legend": {"orientation": "h", "itemsizing": "constant"},
+        },
+    )
 
 
 def wireframes(boxes: np.ndarray) -> np.ndarray:

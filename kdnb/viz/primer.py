@@ -23,8 +23,15 @@ def second_choices(table: np.ndarray, classes: Sequence[str], order: Sequence[in
         bright = 0.55 * np.nanmax(shown)
         for (row, column), value in np.ndenumerate(shown):
             if row != column:
-                axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=8,
-                          color="black" if value > bright else "white")  # fmt: skip
+                axes.text(
+                    column,
+                    row,
+                    f"{value:.0f}",
+                    ha="center",
+                    va="center",
+                    fontsize=8,
+                    color="black" if value > bright else "white",
+                )
     names = [classes[k] for k in order]
     axes.set_xticks(range(len(names)), names, rotation=90)
     axes.set_yticks(range(len(names)), names)
@@ -65,13 +72,21 @@ def false_verdicts(rates: Mapping[float, Mapping[int, float]], seen: float | Non
     figure, axes = new_figure(6.6, 3.8)
     looks = zip(next(iter(rates.values())), (VERMILION, BLUE, GREEN, GREY), ("^", "s", "D", "o"), strict=False)
     for count, colour, marker in looks:
-        axes.plot(list(rates), [of_spread[count] for of_spread in rates.values()], color=colour, marker=marker,
-                  label=f"{count} seed{'s' if count > 1 else ''} each")  # fmt: skip
+        axes.plot(
+            list(rates),
+            [of_spread[count] for of_spread in rates.values()],
+            color=colour,
+            marker=marker,
+            label=f"{count} seed{'s' if count > 1 else ''} each",
+        )
     axes.axhline(5, color="black", lw=1, ls="--", label="promised: 5 %")
     if seen is not None:  # the difference of two has the standard deviation of one times the root of 2
         axes.axvline(seen / np.sqrt(2), color=GREY, ls=":", label="as two trainings of one arm\ndiffer in this run")
-    axes.set(xlabel="luck of a training: standard deviation of its accuracy, points", ylim=(0, None),
-             ylabel="two equal models get\nBEATS or LOSES, %")  # fmt: skip
+    axes.set(
+        xlabel="luck of a training: standard deviation of its accuracy, points",
+        ylim=(0, None),
+        ylabel="two equal models get\nBEATS or LOSES, %",
+    )
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     return figure

@@ -29,8 +29,9 @@ def gains(found: dict) -> Figure:
         _gains_of_one(ax, rows, runs[0].higher_is_better)
         unit = "points" if runs[0].higher_is_better else UNITS[False]
         count = f"{len(runs)} seeds" if len(runs) > 1 else "one seed"
-        ax.set_title(f"{arm_label(project)}: {arm_label(runs[0].primary)}, {unit} ({profile}, {count})", fontsize=10,
-                     loc="left")  # fmt: skip
+        ax.set_title(
+            f"{arm_label(project)}: {arm_label(runs[0].primary)}, {unit} ({profile}, {count})", fontsize=10, loc="left"
+        )
     axes[-1, 0].set_xlabel("difference with 95 % interval; right of the line distilling is better")
     return figure
 
@@ -43,8 +44,14 @@ def _gains_of_one(ax, rows: dict, higher_is_better: bool) -> None:
         ax.plot(gain.delta, row, MARKS[gain.verdict], color=VERDICTS[gain.verdict], ms=7)
         better = high if higher_is_better else low
         delta = f"{gain.delta:+.{decimals}f}".replace("-", "−")
-        ax.annotate(f"{delta}  {gain.verdict}", (better, row), va="center", fontsize=8,
-                    xytext=(6, 0), textcoords="offset points")  # fmt: skip
+        ax.annotate(
+            f"{delta}  {gain.verdict}",
+            (better, row),
+            va="center",
+            fontsize=8,
+            xytext=(6, 0),
+            textcoords="offset points",
+        )
     ax.axvline(0, color="black", lw=1)
     ax.set_yticks(range(len(rows)), list(reversed(rows)), fontsize=8)
     ax.set_ylim(-0.6, len(rows) - 0.4)
@@ -70,8 +77,7 @@ def scores_against_latency(found: dict, columns: int = 3) -> Figure:
         ax.grid(alpha=0.3)
     for ax in axes.flat[: len(found)][-columns:]:
         ax.set_xlabel("latency, ms", fontsize=8)
-    handles = {label: handle for ax in axes.flat
-               for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}  # fmt: skip
+    handles = {label: handle for ax in axes.flat for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
     figure.legend(handles.values(), handles.keys(), frameon=False, ncols=len(ARMS), loc="outside lower center")
     return figure
 

@@ -20,8 +20,13 @@ from kdnb.viz.figures import new_figure
 from kdnb.viz.style import GREY, VERMILION, arm_colour, arm_label, arm_marker
 
 # what became of a pixel between two arms: neither right, only the first, only the second, both; void last
-CHANGES = {"both wrong": "#3A3A3A", "only {before} right": arm_colour("baseline"),
-           "only {after} right": arm_colour("distilled"), "both right": "#DCDCDC", "void": "#FFFFFF"}  # fmt: skip
+CHANGES = {
+    "both wrong": "#3A3A3A",
+    "only {before} right": arm_colour("baseline"),
+    "only {after} right": arm_colour("distilled"),
+    "both right": "#DCDCDC",
+    "void": "#FFFFFF",
+}
 
 
 # --- pixels -----------------------------------------------------------------------------------------------------
@@ -81,12 +86,24 @@ def class_shares(shares: dict[str, dict[str, float]], classes, palette) -> Figur
     first, *others = shares
     order = sorted(range(len(classes)), key=lambda k: shares[first][classes[k]])
     figure, axes = new_figure(7, 4)
-    axes.barh(range(len(order)), [shares[first][classes[k]] for k in order], color=[_rgb(palette)[k] for k in order],
-              edgecolor=GREY, lw=0.6)  # fmt: skip
+    axes.barh(
+        range(len(order)),
+        [shares[first][classes[k]] for k in order],
+        color=[_rgb(palette)[k] for k in order],
+        edgecolor=GREY,
+        lw=0.6,
+    )
     handles = [Patch(fc="#CCCCCC", ec=GREY, lw=0.6, label=first)]
     for other, marker in zip(others, "oD^s", strict=False):
-        handles += axes.plot([shares[other][classes[k]] for k in order], range(len(order)), ls="", marker=marker,
-                             mfc="white", mec="black", label=other)  # fmt: skip
+        handles += axes.plot(
+            [shares[other][classes[k]] for k in order],
+            range(len(order)),
+            ls="",
+            marker=marker,
+            mfc="white",
+            mec="black",
+            label=other,
+        )
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.margins(x=0.08)
@@ -128,11 +145,18 @@ def side_by_side(items: list[dict], found: dict[str, list], classes, palette) ->
     for row, (ax, item) in enumerate(zip(axes, items, strict=True)):
         label = item["label"]
         became = changes(found[before][row], found[after][row], label, void)
-        shown = [np.asarray(item["image"]).transpose(1, 2, 0), colour(label, palette),
-                 *(colour(of_arm[row], palette) for of_arm in found.values()),
-                 colour(became, 255 * np.array(_hex(CHANGES.values())))]  # fmt: skip
-        under = ["", "", *(f"{share_right(of_arm[row], label, void):.0f} % right" for of_arm in found.values()),
-                 f"won {_percent(became, 2)}, lost {_percent(became, 1)}"]  # fmt: skip
+        shown = [
+            np.asarray(item["image"]).transpose(1, 2, 0),
+            colour(label, palette),
+            *(colour(of_arm[row], palette) for of_arm in found.values()),
+            colour(became, 255 * np.array(_hex(CHANGES.values()))),
+        ]
+        under = [
+            "",
+            "",
+            *(f"{share_right(of_arm[row], label, void):.0f} % right" for of_arm in found.values()),
+            f"won {_percent(became, 2)}, lost {_percent(became, 1)}",
+        ]
         for cell, pixels, words in zip(ax, shown, under, strict=True):
             cell.imshow(pixels, interpolation="nearest")
             cell.set(xticks=[], yticks=[])
@@ -176,8 +200,11 @@ def prompt_cosines(reports: dict[str, dict], classes) -> Figure:
         ax.set_xticks(range(len(classes)), classes, rotation=90, fontsize=8)
         ax.set_yticks(range(len(classes)), classes, fontsize=8)
         mean, closest = (round(report[key], 2) + 0.0 for key in ("mean_off_diagonal", "max_off_diagonal"))  # no -0.00
-        ax.set_title(f"{arm_label(kind)}: effective rank {report['effective_rank']:.1f} of {len(classes)}\n"
-                     f"mean {mean:.2f}, closest {closest:.2f} ({classes[r]}, {classes[c]})", fontsize=10)  # fmt: skip
+        ax.set_title(
+            f"{arm_label(kind)}: effective rank {report['effective_rank']:.1f} of {len(classes)}\n"
+            f"mean {mean:.2f}, closest {closest:.2f} ({classes[r]}, {classes[c]})",
+            fontsize=10,
+        )
     figure.colorbar(ScalarMappable(scale, "cividis"), ax=axes, label="cosine of two classes", shrink=0.6)
     return figure
 
@@ -201,8 +228,17 @@ def iou_by_class(ious: dict[str, dict[str, float]], shares: dict[str, float]) ->
         else:
             axes.text(1, row, "not in the test frames", va="center", fontsize=8, color=GREY)
     for arm, of_arm in ious.items():
-        axes.plot([of_arm.get(name, np.nan) for name in classes], range(len(classes)), ls="", ms=8, zorder=2,
-                  marker=arm_marker(arm), color=arm_colour(arm), label=arm_label(arm), alpha=0.9)  # fmt: skip
+        axes.plot(
+            [of_arm.get(name, np.nan) for name in classes],
+            range(len(classes)),
+            ls="",
+            ms=8,
+            zorder=2,
+            marker=arm_marker(arm),
+            color=arm_colour(arm),
+            label=arm_label(arm),
+            alpha=0.9,
+        )
     axes.set_yticks(range(len(classes)), [f"{name} ({shares[name]:.2g} %)" for name in classes])
     axes.set_xlabel("IoU, % (in brackets: share of the test pixels)")
     axes.set_xlim(-2, 102)
@@ -234,12 +270,25 @@ def labels_curve(scores: dict[str, dict[int, list[float]]], reference: dict[str,
     if reaches > fewest:
         axes.annotate("", (reaches, score), (fewest, score), arrowprops={"arrowstyle": "->", "color": GREY, "ls": "--"})
         without = f"about {worth:.0f}" if worth else f"more than {most}"
-        axes.annotate(f"{fewest} labels with the teacher are worth {without} without", (fewest, score), (10, 6),
-                      textcoords="offset points", fontsize=9)  # fmt: skip
+        axes.annotate(
+            f"{fewest} labels with the teacher are worth {without} without",
+            (fewest, score),
+            (10, 6),
+            textcoords="offset points",
+            fontsize=9,
+        )
     for arm, level in (reference or {}).items():
         axes.axhline(level, color=arm_colour(arm), lw=1, ls=":")
-        axes.annotate(arm_label(arm), (1, level), (-3, 2), xycoords=("axes fraction", "data"), fontsize=8, ha="right",
-                      textcoords="offset points", color=arm_colour(arm))  # fmt: skip
+        axes.annotate(
+            arm_label(arm),
+            (1, level),
+            (-3, 2),
+            xycoords=("axes fraction", "data"),
+            fontsize=8,
+            ha="right",
+            textcoords="offset points",
+            color=arm_colour(arm),
+        )
     axes.set_xscale("log")
     ticks = sorted({n for of_arm in scores.values() for n in of_arm})
     axes.set_xticks(ticks, [str(n) for n in ticks])
@@ -291,7 +340,16 @@ def _sheet(items, rows, columns, width, words=0.0):
 
 
 def _class_legend(figure, classes, palette) -> None:
-    handles = [Line2D([], [], ls="", marker="s", ms=9, mfc=rgb, mec=GREY, mew=0.6, label=name)
-               for name, rgb in zip([*classes, "void"], _rgb(palette), strict=True)]  # fmt: skip
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=9,
-                  handletextpad=0.1, columnspacing=1.0)  # fmt: skip
+    handles = [
+        Line2D([], [], ls="", marker="s", ms=9, mfc=rgb, mec=GREY, mew=0.6, label=name)
+        for name, rgb in zip([*classes, "void"], _rgb(palette), strict=True)
+    ]
+    figure.legend(
+        handles=handles,
+        loc="outside lower center",
+        ncols=len(handles),
+        frameon=False,
+        fontsize=9,
+        handletextpad=0.1,
+        columnspacing=1.0,
+    )

@@ -132,8 +132,15 @@ def _encode(container, path, frames, fps):
     container.mux(stream.encode())
 
 
-def detect_video(source, target, answer: Callable, draw: Callable, progress: Callable | None = None, every: int = 1,
-                 most: int | None = None) -> Path:  # fmt: skip
+def detect_video(
+    source,
+    target,
+    answer: Callable,
+    draw: Callable,
+    progress: Callable | None = None,
+    every: int = 1,
+    most: int | None = None,
+) -> Path:
     """A video's frames → answers → pictures → ``target``, an mp4 that plays as fast as its source.
 
     Args:

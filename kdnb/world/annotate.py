@@ -32,8 +32,12 @@ class Annotation:
 def _mask_box(mask, columns, rows, step_x, step_y):
     """Box around the true cells of a mask whose cell centres are at columns and rows."""
     x, y = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
-    return (float(columns[x[0]] - step_x / 2), float(rows[y[0]] - step_y / 2),
-            float(columns[x[-1]] + step_x / 2), float(rows[y[-1]] + step_y / 2))
+    return (
+        float(columns[x[0]] - step_x / 2),
+        float(rows[y[0]] - step_y / 2),
+        float(columns[x[-1]] + step_x / 2),
+        float(rows[y[-1]] + step_y / 2),
+    )
 
 
 def _whole(scene, instance, camera, bounds):
@@ -58,8 +62,10 @@ def annotate(scene: Scene, view: View) -> list[Annotation]:
         return []
     alone = silhouettes(scene, seen, view.camera)
     bounds = view.camera.bounds(scene.solids.corners)
-    return [_one(scene, view, instance, mask, bounds[scene.solids.instance == instance])
-            for instance, mask in zip(seen, alone, strict=True)]
+    return [
+        _one(scene, view, instance, mask, bounds[scene.solids.instance == instance])
+        for instance, mask in zip(seen, alone, strict=True)
+    ]
 
 
 def _one(scene, view, instance, alone, part_bounds):
@@ -73,5 +79,12 @@ def _one(scene, view, instance, alone, part_bounds):
         whole, truncation = _whole(scene, instance, camera, bounds)
         if whole is not None:
             amodal = (*np.minimum(whole[:2], box[:2]).tolist(), *np.maximum(whole[2:], box[2:]).tolist())
-    return Annotation(scene.thing(instance), _mask_box(won, columns, rows, 1, 1), box, amodal, pixels,
-                      float(1 - pixels / alone.sum()), truncation)
+    return Annotation(
+        scene.thing(instance),
+        _mask_box(won, columns, rows, 1, 1),
+        box,
+        amodal,
+        pixels,
+        float(1 - pixels / alone.sum()),
+        truncation,
+    )

@@ -97,8 +97,15 @@ class Camera:
         """(N, 4) first row, end row, first column, end column of the grid positions that boxes (N, 8, 3) can cover."""
         x1, y1, x2, y2 = self.bounds(corners).T
         slack = 0.02
-        return np.stack([np.searchsorted(rows, y1 - slack), np.searchsorted(rows, y2 + slack),
-                         np.searchsorted(columns, x1 - slack), np.searchsorted(columns, x2 + slack)], 1)
+        return np.stack(
+            [
+                np.searchsorted(rows, y1 - slack),
+                np.searchsorted(rows, y2 + slack),
+                np.searchsorted(columns, x1 - slack),
+                np.searchsorted(columns, x2 + slack),
+            ],
+            1,
+        )
 
     def _pixel_bounds(self, x, y, z, front):
         z = np.maximum(z, NEAR)
@@ -126,8 +133,9 @@ class View:
     camera: Camera
 
 
-def render(scene: Scene, width: int = 160, height: int = 128, camera: Camera | None = None,
-           supersample: int = 2) -> View:
+def render(
+    scene: Scene, width: int = 160, height: int = 128, camera: Camera | None = None, supersample: int = 2
+) -> View:
     """Draw a scene.
 
     Args:

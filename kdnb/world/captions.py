@@ -9,10 +9,21 @@ from kdnb.world.scene import SPLITS, Thing
 
 MENTIONED = 4  # most things named in a picture
 PLAIN_SIGHT = 0.0015  # smallest share of the picture that is worth a word
-PLACES = {"lane": "on the road", "oncoming": "coming the other way", "parked": "parked at the kerb",
-          "side street": "in the side street", "crossing": "crossing the road", "pavement": "on the pavement"}
-EMPTY = ("An empty street.", "A street with nothing on it.", "A quiet street between houses.",
-         "A road, and no traffic on it.", "A picture of a street where nothing moves.")
+PLACES = {
+    "lane": "on the road",
+    "oncoming": "coming the other way",
+    "parked": "parked at the kerb",
+    "side street": "in the side street",
+    "crossing": "crossing the road",
+    "pavement": "on the pavement",
+}
+EMPTY = (
+    "An empty street.",
+    "A street with nothing on it.",
+    "A quiet street between houses.",
+    "A road, and no traffic on it.",
+    "A picture of a street where nothing moves.",
+)
 
 
 @dataclass
@@ -37,8 +48,13 @@ def captions(seen: list[Seen], width: int, height: int, seed: tuple) -> list[str
         return list(EMPTY)
     number, split, index = seed
     rng = np.random.Generator(np.random.PCG64([number, 88, SPLITS.index(split), index]))
-    sentences = [_where(rng, main[0], width), _pair(rng, main, width), _list(rng, main), _doing(rng, main),
-                 _size(rng, main[-1], width, height)]
+    sentences = [
+        _where(rng, main[0], width),
+        _pair(rng, main, width),
+        _list(rng, main),
+        _doing(rng, main),
+        _size(rng, main[-1], width, height),
+    ]
     return [text[0].upper() + text[1:] for text in sentences]
 
 

@@ -9,25 +9,62 @@ from kdnb.world.referring import TARGETS, Expression, Referent, expressions, twi
 SMALLEST = (10, 6, 50)  # longer side, shorter side, visible pixels that a target must have, in the drawn picture
 LEAST_VISIBLE = 0.5  # of its silhouette
 MOST_CUT = 0.5  # by the picture's edge
-VEHICLE = ("stop behind {}", "pull up behind {}", "stop next to {}", "wait for {}", "let {} pass", "drive past {}",
-           "slow down for {}", "keep an eye on {}", "watch out for {}", "park near {}", "drop me off next to {}",
-           "overtake {} slowly", "keep your distance from {}", "do you see {}? stop there")
+VEHICLE = (
+    "stop behind {}",
+    "pull up behind {}",
+    "stop next to {}",
+    "wait for {}",
+    "let {} pass",
+    "drive past {}",
+    "slow down for {}",
+    "keep an eye on {}",
+    "watch out for {}",
+    "park near {}",
+    "drop me off next to {}",
+    "overtake {} slowly",
+    "keep your distance from {}",
+    "do you see {}? stop there",
+)
 BY_PLACE = {
     "lane": ("follow {}", "stay behind {}", "get behind {}", "change lanes and overtake {}", "do not lose {}"),
     "oncoming": ("let {} pass before you turn", "wait until {} has passed", "give way to {}", "careful, {} is coming"),
     "parked": ("park behind {}", "park in front of {}", "pull over next to {}", "you can park close to {}"),
-    "side street": ("turn left after {}", "turn right after {}", "turn left before {}", "turn right before {}",
-                    "give way to {}", "{} is coming out of the side street, brake"),
+    "side street": (
+        "turn left after {}",
+        "turn right after {}",
+        "turn left before {}",
+        "turn right before {}",
+        "give way to {}",
+        "{} is coming out of the side street, brake",
+    ),
     "crossing": ("slow down, {} is crossing", "let {} cross", "stop, {} is on the crossing", "wait for {} to cross"),
 }
-PERSON = ("pick up {}", "stop next to {}", "stop for {}", "slow down, {} may cross", "drop me off near {}",
-          "watch out for {}", "ask {} for the way", "that is my friend, {}. stop there", "let {} cross",
-          "wait for {}", "keep your distance from {}")
+PERSON = (
+    "pick up {}",
+    "stop next to {}",
+    "stop for {}",
+    "slow down, {} may cross",
+    "drop me off near {}",
+    "watch out for {}",
+    "ask {} for the way",
+    "that is my friend, {}. stop there",
+    "let {} cross",
+    "wait for {}",
+    "keep your distance from {}",
+)
 DOG = ("watch out for {}", "slow down, {} may run into the road", "stop for {}", "wait for {}", "mind {}")
 BEFORE, AFTER = ("please {}", "ok, {}", "hey, {}", "now {}"), ("{}, please", "{}, thank you")
 # What commands name, by weight, where there is a choice and no twin.
-WEIGHTS = {(): 3, ("colour",): 4, ("side",): 4, ("colour", "side"): 1.5, ("order",): 1.5, ("side", "order"): 2,
-           ("relation",): 2.5, ("colour", "relation"): 1}
+WEIGHTS = {
+    (): 3,
+    ("colour",): 4,
+    ("side",): 4,
+    ("colour", "side"): 1.5,
+    ("order",): 1.5,
+    ("side", "order"): 2,
+    ("relation",): 2.5,
+    ("colour", "relation"): 1,
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,8 +105,14 @@ def word(expression: Expression, place: str, rng: np.random.Generator) -> str:
 def can_be_meant(r: Referent) -> bool:
     """Whether it is large and visible enough for a command."""
     longer, shorter = sorted((r.box[2] - r.box[0], r.box[3] - r.box[1]), reverse=True)
-    return (r.noun in TARGETS and longer >= SMALLEST[0] and shorter >= SMALLEST[1] and r.pixels >= SMALLEST[2]
-            and r.visible >= LEAST_VISIBLE and r.cut <= MOST_CUT)
+    return (
+        r.noun in TARGETS
+        and longer >= SMALLEST[0]
+        and shorter >= SMALLEST[1]
+        and r.pixels >= SMALLEST[2]
+        and r.visible >= LEAST_VISIBLE
+        and r.cut <= MOST_CUT
+    )
 
 
 def commands(found: list[Referent], rng: np.random.Generator) -> list[Meant]:

@@ -12,9 +12,12 @@ from kdnb.world.solids import Kit, solids
 
 # name: (expected number, share of them near, range of the near ones, of the far ones in metres, whose places they take)
 CAST = {
-    "tram": (0.25, 0.4, (9, 22), (20, 42), "tram"), "truck": (0.40, 0.4, (8, 20), (18, 45), "truck"),
-    "van": (0.45, 0.4, (6, 18), (16, 42), "van"), "car": (7.0, 0.55, (5, 16), (14, 45), "car"),
-    "trailer": (0.25, 0.6, (5, 18), (16, 40), "van"), "cyclist": (3.4, 0.62, (4.5, 16), (13, 38), "bicycle"),
+    "tram": (0.25, 0.4, (9, 22), (20, 42), "tram"),
+    "truck": (0.40, 0.4, (8, 20), (18, 45), "truck"),
+    "van": (0.45, 0.4, (6, 18), (16, 42), "van"),
+    "car": (7.0, 0.55, (5, 16), (14, 45), "car"),
+    "trailer": (0.25, 0.6, (5, 18), (16, 40), "van"),
+    "cyclist": (3.4, 0.62, (4.5, 16), (13, 38), "bicycle"),
     "sitting person": (0.5, 0.6, (4, 15), (12, 35), "bench"),
     "person": (3.6, 0.60, (4.5, 16), (13, 38), "person"),
 }
@@ -29,8 +32,15 @@ def cyclist(rng: np.random.Generator) -> tuple[Kit, dict]:
     return bicycle, {**looks, "bicycle": attributes["colour"]}
 
 
-BUILDERS = {"tram": vehicles.tram, "truck": vehicles.truck, "van": vehicles.van, "trailer": vehicles.trailer,
-            "cyclist": cyclist, "sitting person": figures.sitter, "person": figures.person}
+BUILDERS = {
+    "tram": vehicles.tram,
+    "truck": vehicles.truck,
+    "van": vehicles.van,
+    "trailer": vehicles.trailer,
+    "cyclist": cyclist,
+    "sitting person": figures.sitter,
+    "person": figures.person,
+}
 
 
 def make_drive(seed: int, split: str = "train", index: int = 0, town: bool = False, car=vehicles.car) -> Scene:
@@ -63,8 +73,15 @@ def _road(rng):
     zebra = round(rng.uniform(7, 22), 3) if rng.uniform() < 0.6 else None
     begin = round((zebra or rng.uniform(8, 25)) + rng.uniform(4.5, 8), 3)
     parking = tuple(2.3 if rng.uniform() < 0.6 else 0.0 for _ in range(2))
-    return replace(street, viewpoint="car", heading=round(rng.uniform(-0.08, 0.08), 4), zebra=zebra, parking=parking,
-                   offset=round(rng.uniform(-0.3, 0.3), 4), side=(begin, begin + 8.0) if rng.uniform() < 0.45 else None)
+    return replace(
+        street,
+        viewpoint="car",
+        heading=round(rng.uniform(-0.08, 0.08), 4),
+        zebra=zebra,
+        parking=parking,
+        offset=round(rng.uniform(-0.3, 0.3), 4),
+        side=(begin, begin + 8.0) if rng.uniform() < 0.45 else None,
+    )
 
 
 def _place(rng, stage, placer, name, car, far=False):
@@ -91,10 +108,13 @@ def driven(scene: Scene, metres: float) -> Scene:
     cos, sin = np.cos(scene.street.heading), np.sin(scene.street.heading)
     step = np.array([metres * cos, -metres * sin, 0.0])  # the street's direction in the ego frame
     seed, split, index = scene.seed
-    return replace(scene, solids=replace(scene.solids, centre=scene.solids.centre - step),
-                   things=[replace(thing, centre=thing.centre - step) for thing in scene.things],
-                   street=replace(scene.street, along=scene.street.along + metres),
-                   seed=(seed, split, index + round(1000 * metres)))  # fmt: skip
+    return replace(
+        scene,
+        solids=replace(scene.solids, centre=scene.solids.centre - step),
+        things=[replace(thing, centre=thing.centre - step) for thing in scene.things],
+        street=replace(scene.street, along=scene.street.along + metres),
+        seed=(seed, split, index + round(1000 * metres)),
+    )
 
 
 def free_ahead(scene: Scene, half_width: float = 1.5) -> float:

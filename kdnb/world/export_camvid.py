@@ -19,12 +19,30 @@ IDS = np.array([class_id(SEGNET_GROUPS[name]) for name in NAMES], np.uint8)
 RGB = np.array(list(COLOURS.values()), np.uint8)
 # what CamVid calls what the street is made of
 STREET = {
-    "void": "Void", "sky": "Sky", "road": "Road", "lane mark": "LaneMkgsDriv", "pavement": "Sidewalk",
-    "grass": "VegetationMisc", "building": "Building", "fence": "Fence", "pole": "Column_Pole",
-    "traffic sign": "SignSymbol", "traffic light": "TrafficLight", "tree": "Tree", "car": "Car",
-    "van": "SUVPickupTruck", "truck": "Truck_Bus", "bus": "Truck_Bus", "tram": "Train", "person": "Pedestrian",
-    "rider": "Bicyclist", "bicycle": "Bicyclist", "motorbike": "MotorcycleScooter", "dog": "Animal",
-    "potted plant": "VegetationMisc", "bench": "Void",
+    "void": "Void",
+    "sky": "Sky",
+    "road": "Road",
+    "lane mark": "LaneMkgsDriv",
+    "pavement": "Sidewalk",
+    "grass": "VegetationMisc",
+    "building": "Building",
+    "fence": "Fence",
+    "pole": "Column_Pole",
+    "traffic sign": "SignSymbol",
+    "traffic light": "TrafficLight",
+    "tree": "Tree",
+    "car": "Car",
+    "van": "SUVPickupTruck",
+    "truck": "Truck_Bus",
+    "bus": "Truck_Bus",
+    "tram": "Train",
+    "person": "Pedestrian",
+    "rider": "Bicyclist",
+    "bicycle": "Bicyclist",
+    "motorbike": "MotorcycleScooter",
+    "dog": "Animal",
+    "potted plant": "VegetationMisc",
+    "bench": "Void",
 }
 TABLE = np.array([NAMES.index(STREET[name]) for name in SEMANTICS], np.uint8)
 
@@ -66,8 +84,16 @@ def _draw(job):
     Image.fromarray(IDS[found] if layout == "segnet" else RGB[found]).save(root / label_place)
 
 
-def export_camvid(out, train: int = 500, val: int = 60, test: int = 100, size: tuple[int, int] = (160, 120),
-                  seed: int = 0, layout: str = "segnet", workers: int | None = None) -> Path:
+def export_camvid(
+    out,
+    train: int = 500,
+    val: int = 60,
+    test: int = 100,
+    size: tuple[int, int] = (160, 120),
+    seed: int = 0,
+    layout: str = "segnet",
+    workers: int | None = None,
+) -> Path:
     """Write a CamVid root into the new folder ``out`` and return its path.
 
     It is built beside its place and moved there whole. "segnet": ``train/ trainannot/`` and so on, 8-bit ids 0 to 10
@@ -84,8 +110,10 @@ def export_camvid(out, train: int = 500, val: int = 60, test: int = 100, size: t
         InputError: no frame in a split, an image smaller than 32 pixels, another layout, or a folder that is there.
     """
     if min(train, val, test) < 1 or min(size) < 32:
-        raise InputError(f"export_camvid: train={train}, val={val}, test={test}, size={tuple(size)}, expected at least "
-                         "1 frame each and 32 pixels")
+        raise InputError(
+            f"export_camvid: train={train}, val={val}, test={test}, size={tuple(size)}, expected at least "
+            "1 frame each and 32 pixels"
+        )
     if layout not in LAYOUTS:
         raise InputError(f"export_camvid: layout is {layout!r}, expected one of {', '.join(LAYOUTS)}")
     with built_beside(Path(out)) as build:

@@ -30,8 +30,14 @@ def labels_of_test(count: int, seed: int) -> list[int]:
     return (order % len(MODELS)).tolist()
 
 
-def export_cars(out, train_per_class: int = 50, test: int = 1000, size: tuple[int, int] = (128, 96), seed: int = 0,
-                workers: int | None = None) -> Path:
+def export_cars(
+    out,
+    train_per_class: int = 50,
+    test: int = 1000,
+    size: tuple[int, int] = (128, 96),
+    seed: int = 0,
+    workers: int | None = None,
+) -> Path:
     """Write a competition's folder into the new folder ``out`` and return its path.
 
     It is built beside its place and moved there whole: ``train/<class>/*.jpg``, ``test/TEST_00000.jpg``, ``test.csv``
@@ -51,8 +57,10 @@ def export_cars(out, train_per_class: int = 50, test: int = 1000, size: tuple[in
             negative seed, or a folder that is there.
     """
     if train_per_class < 5 or test < 1 or min(size) < 32 or seed < 0:
-        raise InputError(f"export_cars: train_per_class={train_per_class}, test={test}, size={tuple(size)}, "
-                         f"seed={seed}, expected at least 5 and 1 images, 32 pixels and a seed from 0")
+        raise InputError(
+            f"export_cars: train_per_class={train_per_class}, test={test}, size={tuple(size)}, "
+            f"seed={seed}, expected at least 5 and 1 images, 32 pixels and a seed from 0"
+        )
     with built_beside(Path(out)) as build:
         _fill(build, train_per_class, test, tuple(size), seed, workers)
     return Path(out)

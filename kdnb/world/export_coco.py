@@ -19,24 +19,72 @@ COCO_CATEGORIES = {
     "person": {1: "person"},
     "vehicle": {2: "bicycle", 3: "car", 4: "motorcycle", 5: "airplane", 6: "bus", 7: "train", 8: "truck", 9: "boat"},
     "outdoor": {10: "traffic light", 11: "fire hydrant", 13: "stop sign", 14: "parking meter", 15: "bench"},
-    "animal": {16: "bird", 17: "cat", 18: "dog", 19: "horse", 20: "sheep", 21: "cow", 22: "elephant", 23: "bear",
-               24: "zebra", 25: "giraffe"},
+    "animal": {
+        16: "bird",
+        17: "cat",
+        18: "dog",
+        19: "horse",
+        20: "sheep",
+        21: "cow",
+        22: "elephant",
+        23: "bear",
+        24: "zebra",
+        25: "giraffe",
+    },
     "accessory": {27: "backpack", 28: "umbrella", 31: "handbag", 32: "tie", 33: "suitcase"},
-    "sports": {34: "frisbee", 35: "skis", 36: "snowboard", 37: "sports ball", 38: "kite", 39: "baseball bat",
-               40: "baseball glove", 41: "skateboard", 42: "surfboard", 43: "tennis racket"},
+    "sports": {
+        34: "frisbee",
+        35: "skis",
+        36: "snowboard",
+        37: "sports ball",
+        38: "kite",
+        39: "baseball bat",
+        40: "baseball glove",
+        41: "skateboard",
+        42: "surfboard",
+        43: "tennis racket",
+    },
     "kitchen": {44: "bottle", 46: "wine glass", 47: "cup", 48: "fork", 49: "knife", 50: "spoon", 51: "bowl"},
-    "food": {52: "banana", 53: "apple", 54: "sandwich", 55: "orange", 56: "broccoli", 57: "carrot", 58: "hot dog",
-             59: "pizza", 60: "donut", 61: "cake"},
+    "food": {
+        52: "banana",
+        53: "apple",
+        54: "sandwich",
+        55: "orange",
+        56: "broccoli",
+        57: "carrot",
+        58: "hot dog",
+        59: "pizza",
+        60: "donut",
+        61: "cake",
+    },
     "furniture": {62: "chair", 63: "couch", 64: "potted plant", 65: "bed", 67: "dining table", 70: "toilet"},
     "electronic": {72: "tv", 73: "laptop", 74: "mouse", 75: "remote", 76: "keyboard", 77: "cell phone"},
     "appliance": {78: "microwave", 79: "oven", 80: "toaster", 81: "sink", 82: "refrigerator"},
-    "indoor": {84: "book", 85: "clock", 86: "vase", 87: "scissors", 88: "teddy bear", 89: "hair drier",
-               90: "toothbrush"},
+    "indoor": {
+        84: "book",
+        85: "clock",
+        86: "vase",
+        87: "scissors",
+        88: "teddy bear",
+        89: "hair drier",
+        90: "toothbrush",
+    },
 }
 COCO_ID = {name: number for group in COCO_CATEGORIES.values() for number, name in group.items()}
-COCO_NAME = {"car": "car", "van": "car", "truck": "truck", "bus": "bus", "tram": "train", "person": "person",
-             "rider": "person", "bicycle": "bicycle", "motorbike": "motorcycle", "dog": "dog",
-             "potted plant": "potted plant", "bench": "bench"}
+COCO_NAME = {
+    "car": "car",
+    "van": "car",
+    "truck": "truck",
+    "bus": "bus",
+    "tram": "train",
+    "person": "person",
+    "rider": "person",
+    "bicycle": "bicycle",
+    "motorbike": "motorcycle",
+    "dog": "dog",
+    "potted plant": "potted plant",
+    "bench": "bench",
+}
 BODY = ("van", "tram", "rider")  # what COCO's name does not tell
 FEWEST_PIXELS = 10  # fewer visible pixels than this are not annotated one by one
 CROWD = 3  # as many tiny things side by side are one crowd
@@ -74,8 +122,14 @@ def annotation(group: Group, crowd: bool) -> dict:
     thing = group.things[0]
     body = thing.attributes.get("body") or (thing.category if thing.category in BODY else None)
     own = {"attributes": {"colour": colour_of(thing), "body": body, "visible": round(group.visible, 3)}}
-    return {"segmentation": run_lengths(group.mask), "area": int(group.mask.sum()), "iscrowd": int(crowd),
-            "bbox": [x1, y1, x2 - x1, y2 - y1], "category_id": COCO_ID[group.name], **({} if crowd else own)}
+    return {
+        "segmentation": run_lengths(group.mask),
+        "area": int(group.mask.sum()),
+        "iscrowd": int(crowd),
+        "bbox": [x1, y1, x2 - x1, y2 - y1],
+        "category_id": COCO_ID[group.name],
+        **({} if crowd else own),
+    }
 
 
 def annotations(scene: Scene, view: View) -> tuple[list[dict], list[Seen]]:
@@ -134,22 +188,35 @@ def _draw(job) -> tuple[int, list[dict], list[str]]:
 def _write_split(folder: Path, split: str, size, content: list[tuple[int, list[dict], list[str]]]):
     info = {"description": "The kdnb street as COCO 2017", "version": "1.0", "year": 2017}
     licenses = [{"id": 1, "name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"}]
-    images = [{"id": number, "file_name": f"{number:012d}.jpg", "width": size[0], "height": size[1], "license": 1}
-              for number, _, _ in content]
+    images = [
+        {"id": number, "file_name": f"{number:012d}.jpg", "width": size[0], "height": size[1], "license": 1}
+        for number, _, _ in content
+    ]
     head = {"info": info, "licenses": licenses, "images": images}
-    instances = [{"id": 1000 * number + k, "image_id": number, **one}
-                 for number, found, _ in content for k, one in enumerate(found)]
-    sentences = [{"id": 10 * number + k, "image_id": number, "caption": text}
-                 for number, _, texts in content for k, text in enumerate(texts)]
-    categories = [{"supercategory": group, "id": number, "name": name}
-                  for group, members in COCO_CATEGORIES.items() for number, name in members.items()]
+    instances = [
+        {"id": 1000 * number + k, "image_id": number, **one}
+        for number, found, _ in content
+        for k, one in enumerate(found)
+    ]
+    sentences = [
+        {"id": 10 * number + k, "image_id": number, "caption": text}
+        for number, _, texts in content
+        for k, text in enumerate(texts)
+    ]
+    categories = [
+        {"supercategory": group, "id": number, "name": name}
+        for group, members in COCO_CATEGORIES.items()
+        for number, name in members.items()
+    ]
     (folder / f"instances_{split}2017.json").write_text(
-        json.dumps({**head, "annotations": instances, "categories": categories}))
+        json.dumps({**head, "annotations": instances, "categories": categories})
+    )
     (folder / f"captions_{split}2017.json").write_text(json.dumps({**head, "annotations": sentences}))
 
 
-def export_coco(out, train: int = 600, val: int = 200, size: tuple[int, int] = (192, 144), seed: int = 0,
-                workers: int | None = None) -> Path:
+def export_coco(
+    out, train: int = 600, val: int = 200, size: tuple[int, int] = (192, 144), seed: int = 0, workers: int | None = None
+) -> Path:
     """Write ``annotations/``, ``train2017/`` and ``val2017/`` into the new folder ``out`` and return its path.
 
     It is built beside its place and moved there whole.
@@ -164,14 +231,18 @@ def export_coco(out, train: int = 600, val: int = 200, size: tuple[int, int] = (
         InputError: no picture in a split, pictures below 32 pixels, or a folder that is there already and not empty.
     """
     if min(train, val) < 1 or min(size) < 32:
-        raise InputError(f"export_coco: train={train}, val={val}, size={tuple(size)}, expected at least 1 picture, "
-                         "1 picture and 32 pixels")
+        raise InputError(
+            f"export_coco: train={train}, val={val}, size={tuple(size)}, expected at least 1 picture, "
+            "1 picture and 32 pixels"
+        )
     with built_beside(Path(out)) as build:
         for folder in ("annotations", "train2017", "val2017"):
             (build / folder).mkdir()
         plan = [("train", "train", k) for k in range(train)] + [("val", "test", k) for k in range(val)]
-        jobs = [(build / f"{split}2017" / f"{n:012d}.jpg", n, seed, scenes, k, tuple(size))
-                for n, (split, scenes, k) in enumerate(plan, start=1)]
+        jobs = [
+            (build / f"{split}2017" / f"{n:012d}.jpg", n, seed, scenes, k, tuple(size))
+            for n, (split, scenes, k) in enumerate(plan, start=1)
+        ]
         content = sorted(draw_all(_draw, jobs, workers), key=lambda one: one[0])
         _write_split(build / "annotations", "train", size, content[:train])
         _write_split(build / "annotations", "val", size, content[train:])

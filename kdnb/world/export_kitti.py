@@ -13,13 +13,25 @@ from kdnb.world.export import built_beside, draw_all, drawn
 from kdnb.world.lidar import Lidar, scan
 from kdnb.world.scene import SPLITS
 
-TYPE = {"car": "Car", "van": "Van", "truck": "Truck", "tram": "Tram", "person": "Pedestrian",
-        "sitting person": "Person_sitting", "cyclist": "Cyclist", "trailer": "Misc"}
+TYPE = {
+    "car": "Car",
+    "van": "Van",
+    "truck": "Truck",
+    "tram": "Tram",
+    "person": "Pedestrian",
+    "sitting person": "Person_sitting",
+    "cyclist": "Cyclist",
+    "trailer": "Misc",
+}
 FULL = (1242, 375)  # KITTI's usual image
 FOCAL, MIDDLE = 720.0, (612.0, 176.0)  # pixels of the full image; the first pixel's centre is (0, 0)
 ABOVE, PITCH = 1.65, 0.008  # camera 2 above the ground in metres; radians that it looks down
-BASELINES = {"P0": (0.0, 0.0, 0.0), "P1": (-0.54, 0.0, 0.0), "P2": (0.061, -0.0004, 0.0031),
-             "P3": (-0.474, 0.0018, 0.0029)}  # rect camera origin seen from each camera, metres
+BASELINES = {
+    "P0": (0.0, 0.0, 0.0),
+    "P1": (-0.54, 0.0, 0.0),
+    "P2": (0.061, -0.0004, 0.0031),
+    "P3": (-0.474, 0.0018, 0.0029),
+}  # rect camera origin seen from each camera, metres
 LIDAR = (-0.28, -0.055, 1.73)  # where the scanner stands in the ego frame, whose origin lies below camera 2
 RECTIFY = (0.0042, -0.0071, 0.0093)  # turns of the unrectified camera about x, y, z, radians
 COLUMNS = 2048  # of a whole turn of the scanner
@@ -81,8 +93,10 @@ def label_line(a: Annotation, camera: Camera) -> str:
     level = sum(a.occlusion >= limit for limit in (PARTLY, LARGELY, HARDLY))
     x, y, z, turn, alpha = in_rect(a.thing, camera)
     length, width, height = a.thing.size
-    return (f"{TYPE[a.thing.category]} {a.truncation:.2f} {level} {alpha:.2f} {box} {height:.2f} {width:.2f} "
-            f"{length:.2f} {x:.2f} {y:.2f} {z:.2f} {turn:.2f}")
+    return (
+        f"{TYPE[a.thing.category]} {a.truncation:.2f} {level} {alpha:.2f} {box} {height:.2f} {width:.2f} "
+        f"{length:.2f} {x:.2f} {y:.2f} {z:.2f} {turn:.2f}"
+    )
 
 
 def _draw(job) -> str:
@@ -94,15 +108,28 @@ def _draw(job) -> str:
     labels = "label_2" if side == "training" else "../testing_label_2"
     Image.fromarray(view.image).save(root / side / "image_2" / f"{name}.png", compress_level=1)
     (root / side / "velodyne" / f"{name}.bin").write_bytes(points.astype("<f4").tobytes())
-    (root / side / "calib" / f"{name}.txt").write_text("".join(
-        f"{key}: {' '.join(f'{v:.12e}' for v in matrix.ravel())}\n" for key, matrix in calibration(camera).items()))
+    (root / side / "calib" / f"{name}.txt").write_text(
+        "".join(
+            f"{key}: {' '.join(f'{v:.12e}' for v in matrix.ravel())}\n" for key, matrix in calibration(camera).items()
+        )
+    )
     (root / side / labels / f"{name}.txt").write_text(
-        "".join(label_line(a, camera) + "\n" for a in annotate(scene, view)))
+        "".join(label_line(a, camera) + "\n" for a in annotate(scene, view))
+    )
     return name
 
 
-def export_kitti(out, train: int = 300, val: int = 40, test: int = 60, size: tuple[int, int] = (828, 250),
-                 beams: int = 32, sector: float = 45, seed: int = 0, workers: int | None = None) -> Path:
+def export_kitti(
+    out,
+    train: int = 300,
+    val: int = 40,
+    test: int = 60,
+    size: tuple[int, int] = (828, 250),
+    beams: int = 32,
+    sector: float = 45,
+    seed: int = 0,
+    workers: int | None = None,
+) -> Path:
     """Write ``training/{image_2,velodyne,calib,label_2}``, ``testing/{image_2,velodyne,calib}`` and
     ``ImageSets/{train,val,trainval,test}.txt`` into the folder ``out`` and return its path.
 
@@ -133,13 +160,25 @@ def export_kitti(out, train: int = 300, val: int = 40, test: int = 60, size: tup
 
 
 def _fill(root: Path, frames: dict, size, beams, sector, seed, workers):
-    for folder in ("training/image_2", "training/velodyne", "training/calib", "training/label_2", "testing/image_2",
-                   "testing/velodyne", "testing/calib", "testing_label_2", "ImageSets"):
+    for folder in (
+        "training/image_2",
+        "training/velodyne",
+        "training/calib",
+        "training/label_2",
+        "testing/image_2",
+        "testing/velodyne",
+        "testing/calib",
+        "testing_label_2",
+        "ImageSets",
+    ):
         (root / folder).mkdir(parents=True)
     names = {split: [f"{k:06d}" for k in range(frames[split])] for split in SPLITS}
     names["val"] = [f"{frames['train'] + k:06d}" for k in range(frames["val"])]
-    jobs = [(root, "testing" if split == "test" else "training", name, seed, split, k, size, beams, sector)
-            for split in SPLITS for k, name in enumerate(names[split])]
+    jobs = [
+        (root, "testing" if split == "test" else "training", name, seed, split, k, size, beams, sector)
+        for split in SPLITS
+        for k, name in enumerate(names[split])
+    ]
     draw_all(_draw, jobs, workers)
     for split, listed in {**names, "trainval": names["train"] + names["val"]}.items():
         (root / "ImageSets" / f"{split}.txt").write_text("".join(f"{name}\n" for name in listed))

@@ -23,8 +23,16 @@ SIDE_TWINS = 0.5  # of those
 ATTEMPTS, STRIDE = 20, 1_000_000  # scenes tried for a picture, and how far their numbers lie apart
 
 
-def export_talk2car(out, train: int = 480, val: int = 80, test: int = 140, size: tuple[int, int] = (320, 180),
-                    proposals: int = 16, seed: int = 0, workers: int | None = None) -> Path:
+def export_talk2car(
+    out,
+    train: int = 480,
+    val: int = 80,
+    test: int = 140,
+    size: tuple[int, int] = (320, 180),
+    proposals: int = 16,
+    seed: int = 0,
+    workers: int | None = None,
+) -> Path:
     """Write ``commands/{train,val,test}_commands.json``, ``images/img_<split>_<number>.jpg`` and
     ``centernet_bboxes.json`` into the folder ``out`` and return its path.
 
@@ -45,24 +53,31 @@ def export_talk2car(out, train: int = 480, val: int = 80, test: int = 140, size:
     """
     width, height = size
     if min(train, val, test, proposals) < 1:
-        raise InputError(f"export_talk2car: train={train}, val={val}, test={test}, proposals={proposals}, expected at "
-                         "least 1 each")
+        raise InputError(
+            f"export_talk2car: train={train}, val={val}, test={test}, proposals={proposals}, expected at least 1 each"
+        )
     if width * 9 != height * 16 or width < 160:
         raise InputError(f"export_talk2car: size is {width}x{height}, expected 16 to 9 from 160x90: 320x180")
     pictures = {"train": train, "val": val, "test": test}
     with built_beside(Path(out)) as build:
         (build / "images").mkdir()
         (build / "commands").mkdir()
-        jobs = [(build / "images", split, k, seed, tuple(size), proposals)
-                for split in SPLITS for k in range(pictures[split])]
+        jobs = [
+            (build / "images", split, k, seed, tuple(size), proposals)
+            for split in SPLITS
+            for k in range(pictures[split])
+        ]
         done = sorted(draw_all(_draw, jobs, workers), key=lambda picture: picture[:2])
         for split in SPLITS:
             rows = [row for name, _, rows, _ in done if name == split for row in rows]
             scenes = list(dict.fromkeys(row["scene_token"] for row in rows))
             (build / "commands" / f"{split}_commands.json").write_text(
-                json.dumps({"commands": rows, "scene_tokens": scenes}))
-        boxes = {split: {row["command_token"]: found for name, _, rows, found in done if name == split for row in rows}
-                 for split in SPLITS}
+                json.dumps({"commands": rows, "scene_tokens": scenes})
+            )
+        boxes = {
+            split: {row["command_token"]: found for name, _, rows, found in done if name == split for row in rows}
+            for split in SPLITS
+        }
         (build / "centernet_bboxes.json").write_text(json.dumps(boxes))
     return Path(out)
 
@@ -118,12 +133,18 @@ def _row(meant: Meant, number: int, camera: Camera, place: tuple, image: str) ->
     scale = FULL[0] / camera.width
     length, width, height = thing.size.tolist()
     return {
-        "scene_token": _token(*place, "scene"), "sample_token": _token(*place, "sample"),
+        "scene_token": _token(*place, "scene"),
+        "sample_token": _token(*place, "sample"),
         "translation": [round(float(v), 6) for v in camera.into_camera(thing.centre)],
-        "size": [width, length, height], "rotation": [str(v) for v in turned(thing, camera)], "command": meant.text,
-        "obj_name": NAMES[meant.target.noun], "box_token": _token(*place, thing.instance),
-        "command_token": _token(*place, "command", number), "2d_box": _official(meant.target.box, scale),
-        "t2c_img": image, "twin": meant.twin,
+        "size": [width, length, height],
+        "rotation": [str(v) for v in turned(thing, camera)],
+        "command": meant.text,
+        "obj_name": NAMES[meant.target.noun],
+        "box_token": _token(*place, thing.instance),
+        "command_token": _token(*place, "command", number),
+        "2d_box": _official(meant.target.box, scale),
+        "t2c_img": image,
+        "twin": meant.twin,
         "twin_box": _official(meant.twin_referent.box, scale) if meant.twin else None,
     }
 
@@ -150,5 +171,9 @@ def turned(thing: Thing, camera: Camera) -> list[float]:
 def _times(a, b):
     """Product of two quaternions (w, x, y, z)."""
     (aw, ax, ay, az), (bw, bx, by, bz) = a, b
-    return (aw * bw - ax * bx - ay * by - az * bz, aw * bx + ax * bw + ay * bz - az * by,
-            aw * by - ax * bz + ay * bw + az * bx, aw * bz + ax * by - ay * bx + az * bw)
+    return (
+        aw * bw - ax * bx - ay * by - az * bz,
+        aw * bx + ax * bw + ay * bz - az * by,
+        aw * by - ax * bz + ay * bw + az * bx,
+        aw * bz + ax * by - ay * bx + az * bw,
+    )

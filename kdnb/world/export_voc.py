@@ -11,10 +11,40 @@ from kdnb.world.camera import render
 from kdnb.world.export import built_beside, draw_all, drawn
 from kdnb.world.scene import make_scene
 
-VOC_CLASSES = ("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
-               "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor")
-VOC_NAME = {"car": "car", "van": "car", "bus": "bus", "tram": "train", "person": "person", "rider": "person",
-            "bicycle": "bicycle", "motorbike": "motorbike", "dog": "dog", "potted plant": "pottedplant"}
+VOC_CLASSES = (
+    "aeroplane",
+    "bicycle",
+    "bird",
+    "boat",
+    "bottle",
+    "bus",
+    "car",
+    "cat",
+    "chair",
+    "cow",
+    "diningtable",
+    "dog",
+    "horse",
+    "motorbike",
+    "person",
+    "pottedplant",
+    "sheep",
+    "sofa",
+    "train",
+    "tvmonitor",
+)
+VOC_NAME = {
+    "car": "car",
+    "van": "car",
+    "bus": "bus",
+    "tram": "train",
+    "person": "person",
+    "rider": "person",
+    "bicycle": "bicycle",
+    "motorbike": "motorbike",
+    "dog": "dog",
+    "potted plant": "pottedplant",
+}
 FEWEST_PIXELS = 10  # fewer visible pixels than this are not annotated
 
 
@@ -38,22 +68,47 @@ def objects(annotations: list[Annotation]) -> list[dict]:
         if a.thing.category not in VOC_NAME or a.pixels < FEWEST_PIXELS:
             continue
         x1, y1, x2, y2 = a.visible_box
-        out.append({"name": VOC_NAME[a.thing.category], "pose": pose(a), "truncated": int(a.truncation > 0.15),
-                    "difficult": int(is_difficult(a)), "xmin": int(np.floor(x1)) + 1, "ymin": int(np.floor(y1)) + 1,
-                    "xmax": int(np.ceil(x2)), "ymax": int(np.ceil(y2))})
+        out.append(
+            {
+                "name": VOC_NAME[a.thing.category],
+                "pose": pose(a),
+                "truncated": int(a.truncation > 0.15),
+                "difficult": int(is_difficult(a)),
+                "xmin": int(np.floor(x1)) + 1,
+                "ymin": int(np.floor(y1)) + 1,
+                "xmax": int(np.ceil(x2)),
+                "ymax": int(np.ceil(y2)),
+            }
+        )
     return out
 
 
 def _xml(name: str, width: int, height: int, found: list[dict]) -> str:
-    lines = ["<annotation>", "\t<folder>VOC2007</folder>", f"\t<filename>{name}.jpg</filename>",
-             "\t<source>", "\t\t<database>The kdnb street</database>", "\t\t<annotation>PASCAL VOC2007</annotation>",
-             "\t\t<image>drawn</image>", "\t</source>",
-             "\t<size>", f"\t\t<width>{width}</width>", f"\t\t<height>{height}</height>", "\t\t<depth>3</depth>",
-             "\t</size>", "\t<segmented>0</segmented>"]
+    lines = [
+        "<annotation>",
+        "\t<folder>VOC2007</folder>",
+        f"\t<filename>{name}.jpg</filename>",
+        "\t<source>",
+        "\t\t<database>The kdnb street</database>",
+        "\t\t<annotation>PASCAL VOC2007</annotation>",
+        "\t\t<image>drawn</image>",
+        "\t</source>",
+        "\t<size>",
+        f"\t\t<width>{width}</width>",
+        f"\t\t<height>{height}</height>",
+        "\t\t<depth>3</depth>",
+        "\t</size>",
+        "\t<segmented>0</segmented>",
+    ]
     for o in found:
-        lines += ["\t<object>", *(f"\t\t<{k}>{o[k]}</{k}>" for k in ("name", "pose", "truncated", "difficult")),
-                  "\t\t<bndbox>", *(f"\t\t\t<{k}>{o[k]}</{k}>" for k in ("xmin", "ymin", "xmax", "ymax")),
-                  "\t\t</bndbox>", "\t</object>"]
+        lines += [
+            "\t<object>",
+            *(f"\t\t<{k}>{o[k]}</{k}>" for k in ("name", "pose", "truncated", "difficult")),
+            "\t\t<bndbox>",
+            *(f"\t\t\t<{k}>{o[k]}</{k}>" for k in ("xmin", "ymin", "xmax", "ymax")),
+            "\t\t</bndbox>",
+            "\t</object>",
+        ]
     return "\n".join([*lines, "</annotation>", ""])
 
 
@@ -80,8 +135,14 @@ def _write_lists(main: Path, sets: dict[str, list[str]], content: dict[str, list
             (main / f"{label}_{which}.txt").write_text("".join(lines))
 
 
-def export_voc(out, train: int = 800, test: int = 150, size: tuple[int, int] = (160, 128), seed: int = 0,
-               workers: int | None = None) -> Path:
+def export_voc(
+    out,
+    train: int = 800,
+    test: int = 150,
+    size: tuple[int, int] = (160, 128),
+    seed: int = 0,
+    workers: int | None = None,
+) -> Path:
     """Write a VOCdevkit into the folder ``out`` and return the path of that VOCdevkit.
 
     It is built beside its place and moved there whole: a killed run leaves no folder called VOCdevkit.
@@ -97,8 +158,10 @@ def export_voc(out, train: int = 800, test: int = 150, size: tuple[int, int] = (
             is already there.
     """
     if train < 8 or test < 1 or min(size) < 32:
-        raise InputError(f"export_voc: train={train}, test={test}, size={tuple(size)}, expected at least 8 images, "
-                         "1 image and 32 pixels")
+        raise InputError(
+            f"export_voc: train={train}, test={test}, size={tuple(size)}, expected at least 8 images, "
+            "1 image and 32 pixels"
+        )
     root = Path(out) / "VOCdevkit"
     with built_beside(root) as build:
         _fill(build / "VOC2007", train, test, tuple(size), seed, workers)
@@ -113,8 +176,12 @@ def _fill(folder: Path, train: int, test: int, size, seed: int, workers: int | N
     jobs = [(folder, f"{k + 1:06d}", seed, split, k, size) for k, split in enumerate(splits)]
     content = dict(draw_all(_draw, jobs, workers))
     names = [job[1] for job in jobs]
-    sets = {"train": names[: train - val], "val": names[train - val : train], "trainval": names[:train],
-            "test": names[train:]}
+    sets = {
+        "train": names[: train - val],
+        "val": names[train - val : train],
+        "trainval": names[:train],
+        "test": names[train:],
+    }
     _write_lists(folder / "ImageSets" / "Main", sets, content)
 
 

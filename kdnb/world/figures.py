@@ -12,8 +12,14 @@ from kdnb.world.solids import CYLINDER_Y, ELLIPSOID, HEAD, HELMET, LAMP, RING, S
 def limb(kit, foot, top, thick, colour, wide=None, texture=0, accent=None):
     """A leaning box from ``foot`` (x, y, z) up to ``top`` (x, z), both ends at the middle of the limb."""
     (fx, y, fz), (tx, tz) = foot, top
-    kit.add((fx, y, (fz + tz) / 2), (thick, wide or thick, max(tz - fz, 0.03)), colour, texture,
-            inset=(fx - tx, tx - fx, 0), accent=accent)
+    kit.add(
+        (fx, y, (fz + tz) / 2),
+        (thick, wide or thick, max(tz - fz, 0.03)),
+        colour,
+        texture,
+        inset=(fx - tx, tx - fx, 0),
+        accent=accent,
+    )
 
 
 def _looks(rng):
@@ -37,14 +43,30 @@ def person(rng: np.random.Generator) -> tuple[Kit, dict]:
     for side, swing in ((-1, step), (1, -step)):
         limb(kit, (swing, side * wide * 0.24, 0.07), (0, hip), 0.10 * tall, trousers, wide * 0.42)
         kit.add((swing + 0.04, side * wide * 0.24, 0.04), (0.155 * tall, wide * 0.36, 0.08), (0.10, 0.08, 0.07))
-        limb(kit, (-swing * 0.8, side * wide * 0.62, 0.46 * tall), (0, shoulder - 0.02), 0.065 * tall, shirt * 0.88,
-             wide * 0.2)
+        limb(
+            kit,
+            (-swing * 0.8, side * wide * 0.62, 0.46 * tall),
+            (0, shoulder - 0.02),
+            0.065 * tall,
+            shirt * 0.88,
+            wide * 0.2,
+        )
         kit.add((-swing * 0.8, side * wide * 0.62, 0.45 * tall), (0.06 * tall, wide * 0.2, 0.06 * tall), skin)
     if extra == "skirt":
-        kit.add((0, 0, (hip + 0.28 * tall) / 2), (0.24 * tall, wide * 1.25, hip - 0.28 * tall), trousers,
-                inset=(0.05, 0.05, 0.08))
-    kit.add((0, 0, (hip + shoulder) / 2), (0.14 * tall, wide, shoulder - hip), shirt, SHIRT, accent=shirt[::-1],
-            variant=int(rng.integers(4)))
+        kit.add(
+            (0, 0, (hip + 0.28 * tall) / 2),
+            (0.24 * tall, wide * 1.25, hip - 0.28 * tall),
+            trousers,
+            inset=(0.05, 0.05, 0.08),
+        )
+    kit.add(
+        (0, 0, (hip + shoulder) / 2),
+        (0.14 * tall, wide, shoulder - hip),
+        shirt,
+        SHIRT,
+        accent=shirt[::-1],
+        variant=int(rng.integers(4)),
+    )
     kit.add((0.01, 0, 0.855 * tall), (0.06 * tall, 0.06 * tall, 0.06 * tall), skin)
     kit.add((0.01, 0, 0.935 * tall), (0.125 * tall, 0.105 * tall, 0.14 * tall), skin, HEAD, ELLIPSOID, accent=hair)
     if extra == "hat":
@@ -57,8 +79,13 @@ def person(rng: np.random.Generator) -> tuple[Kit, dict]:
     if extra == "bag":
         _, cloth = palette.named(rng, palette.CLOTHES)
         kit.add((step * 0.8, wide * 0.68, 0.36 * tall), (0.22 * tall, 0.07, 0.17 * tall), cloth)
-    return kit, {"colour": top, "trousers": bottom, "age": "child" if child else "adult",
-                 "pose": "walking" if walking else "standing", "extra": extra}
+    return kit, {
+        "colour": top,
+        "trousers": bottom,
+        "age": "child" if child else "adult",
+        "pose": "walking" if walking else "standing",
+        "extra": extra,
+    }
 
 
 def _rider(rng, hip, shoulder, feet, hands, helmet) -> tuple[Kit, dict]:

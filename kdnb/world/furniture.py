@@ -24,14 +24,20 @@ def tree(rng: np.random.Generator, clear: float) -> tuple[Kit, dict]:
             size = wide * rng.uniform(0.5, 0.68)
             reach = (wide - size) / 2 + 0.1
             at = (np.cos(angle) * reach, np.sin(angle) * reach, clear + high * rng.uniform(0.4, 0.95))
-            kit.add(at, (size, size, size * 0.85), green * rng.uniform(0.85, 1.2), s.LEAVES, ELLIPSOID,
-                    variant=k + 1)
+            kit.add(at, (size, size, size * 0.85), green * rng.uniform(0.85, 1.2), s.LEAVES, ELLIPSOID, variant=k + 1)
     elif kind == "conifer":
         kit.add((0, 0, clear / 2), (0.26, 0.26, clear), palette.BARK, s.WOOD, CYLINDER_Z)
         dark = green * (0.6, 0.8, 0.8)
         for k, size in enumerate((2.6, 2.1, 1.5)):
-            kit.add((0, 0, clear + 0.95 + 1.1 * k), (size, size, 1.9), dark * (1 + 0.1 * k), s.LEAVES,
-                    inset=(size / 2.2, size / 2.2, size / 2.2), turned=0.5 * k, variant=k)
+            kit.add(
+                (0, 0, clear + 0.95 + 1.1 * k),
+                (size, size, 1.9),
+                dark * (1 + 0.1 * k),
+                s.LEAVES,
+                inset=(size / 2.2, size / 2.2, size / 2.2),
+                turned=0.5 * k,
+                variant=k,
+            )
     else:
         kit.add((0, 0, clear / 2 + 0.2), (0.24, 0.24, clear + 0.4), palette.BARK, s.WOOD, CYLINDER_Z)
         kit.add((0, 0, clear + 2.4), (1.7, 1.7, 4.8), green, s.LEAVES, ELLIPSOID)
@@ -82,8 +88,9 @@ def fence(rng: np.random.Generator, length: float, kind=None, high=None, paint=N
     kit, high = Kit("fence"), high or rng.uniform(0.9, 1.3)
     if kind == "hedge":
         green = np.array(palette.LEAVES[int(rng.integers(len(palette.LEAVES)))])
-        kit.add((0, 0, high / 2), (length, 0.6, high), green * 0.85, s.LEAVES, inset=(0.04, 0.04, 0.06),
-                semantic="tree")
+        kit.add(
+            (0, 0, high / 2), (length, 0.6, high), green * 0.85, s.LEAVES, inset=(0.04, 0.04, 0.06), semantic="tree"
+        )
         return kit, {"kind": kind}
     paint = paint or FENCE_PAINTS[int(rng.integers(3))]
     if kind == "boards":
@@ -112,8 +119,15 @@ def bench(rng: np.random.Generator) -> tuple[Kit, dict]:
 
 
 def potted_plant(rng: np.random.Generator) -> tuple[Kit, dict]:
-    colour, clay = palette.named(rng, {"terracotta": (0.68, 0.34, 0.20), "white": (0.85, 0.84, 0.80),
-                                       "blue": (0.16, 0.30, 0.55), "grey": (0.42, 0.43, 0.44)})
+    colour, clay = palette.named(
+        rng,
+        {
+            "terracotta": (0.68, 0.34, 0.20),
+            "white": (0.85, 0.84, 0.80),
+            "blue": (0.16, 0.30, 0.55),
+            "grey": (0.42, 0.43, 0.44),
+        },
+    )
     kind = ("bush", "flowers", "cone")[int(rng.integers(3))]
     kit, wide, pot = Kit("potted plant"), rng.uniform(0.55, 0.75), rng.uniform(0.42, 0.6)
     green = np.array(palette.LEAVES[int(rng.integers(len(palette.LEAVES)))])

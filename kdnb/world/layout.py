@@ -11,10 +11,15 @@ VEHICLES = ("car", "van", "truck", "bus", "tram")
 ZONES = {
     "car": ("lane", "oncoming", "parked", "parked", "side street"),
     "van": ("lane", "oncoming", "parked", "side street"),
-    "truck": ("lane", "oncoming", "side street"), "bus": ("lane", "oncoming", "oncoming", "side street"),
-    "tram": ("lane", "oncoming", "side street"), "motorbike": ("lane", "oncoming", "oncoming", "side street"),
-    "bicycle": ("edge", "crossing", "crossing", "side street"), "person": ("pavement", "pavement", "crossing"),
-    "dog": ("pavement", "crossing"), "potted plant": ("pavement",), "bench": ("pavement",),
+    "truck": ("lane", "oncoming", "side street"),
+    "bus": ("lane", "oncoming", "oncoming", "side street"),
+    "tram": ("lane", "oncoming", "side street"),
+    "motorbike": ("lane", "oncoming", "oncoming", "side street"),
+    "bicycle": ("edge", "crossing", "crossing", "side street"),
+    "person": ("pavement", "pavement", "crossing"),
+    "dog": ("pavement", "crossing"),
+    "potted plant": ("pavement",),
+    "bench": ("pavement",),
 }
 
 
@@ -75,6 +80,7 @@ class Street:
         """Semantic class (uint8) of the ground at street coordinates x, y."""
         away = np.where(y < 0, -y, y)
         right = y < 0
+
         def pick(pair):
             return np.where(right, np.float32(pair[0]), np.float32(pair[1]))
 
@@ -130,8 +136,21 @@ def draw_street(rng: np.random.Generator) -> Street:
         heading = (-1 if left else 1) * rng.uniform(0.02, 0.55)
     rails = rng.uniform()
     tram_lane = 0.0 if rails < 0.2 else lane if rails < 0.4 else None
-    return Street(lane, same, opposite, parking, pavement, grass, zebra, side, round(heading, 4), round(offset, 4),
-                  viewpoint, tram_lane, int(rng.integers(1000)))
+    return Street(
+        lane,
+        same,
+        opposite,
+        parking,
+        pavement,
+        grass,
+        zebra,
+        side,
+        round(heading, 4),
+        round(offset, 4),
+        viewpoint,
+        tram_lane,
+        int(rng.integers(1000)),
+    )
 
 
 class Placer:
@@ -197,8 +216,9 @@ class Placer:
         along = low[0] + (np.arange(count) + 0.5) * length / count
         radius = np.hypot(length / count, width) / 2
         cos, sin = np.cos(yaw), np.sin(yaw)
-        return np.stack([x + cos * along - sin * middle[1], y + sin * along + cos * middle[1],
-                         np.full(count, radius)], 1)
+        return np.stack(
+            [x + cos * along - sin * middle[1], y + sin * along + cos * middle[1], np.full(count, radius)], 1
+        )
 
     def _free(self, circles):
         gap = np.hypot(circles[:, None, 0] - self.circles[None, :, 0], circles[:, None, 1] - self.circles[None, :, 1])

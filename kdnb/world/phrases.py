@@ -8,9 +8,20 @@ import numpy as np
 from kdnb.errors import InputError
 from kdnb.world.scene import Thing
 
-NOUNS = {"car": "car", "van": "van", "truck": "truck", "bus": "bus", "tram": "tram", "person": "person",
-         "rider": "rider", "bicycle": "bicycle", "motorbike": "motorbike", "dog": "dog", "potted plant": "plant",
-         "bench": "bench"}
+NOUNS = {
+    "car": "car",
+    "van": "van",
+    "truck": "truck",
+    "bus": "bus",
+    "tram": "tram",
+    "person": "person",
+    "rider": "rider",
+    "bicycle": "bicycle",
+    "motorbike": "motorbike",
+    "dog": "dog",
+    "potted plant": "plant",
+    "bench": "bench",
+}
 DRESSED, POTTED = ("person", "rider"), ("plant", "potted plant")
 SMALL_AREA = 32**2  # COCO's bound between small and medium, in a picture of its usual size
 USUAL_SIDE = 640  # longer side of nearly every COCO picture
@@ -55,12 +66,12 @@ def coloured(word: str, colour: str | None) -> str:
 
 
 def with_article(phrase: str) -> str:
-    """"red car" → "a red car", "orange car" → "an orange car"."""
+    """ "red car" → "a red car", "orange car" → "an orange car"."""
     return f"{'an' if phrase[0] in 'aeiou' else 'a'} {phrase}"
 
 
 def size_word(area: float, width: int, height: int) -> str:
-    """"small" or "large" by COCO's bound of 32² pixels, whatever the size of the picture.
+    """ "small" or "large" by COCO's bound of 32² pixels, whatever the size of the picture.
 
     ``area`` is that of the object's mask in pixels of a ``width`` x ``height`` picture. It is scaled to a picture whose
     longer side is 640 pixels, as nearly all of COCO's have: there the rule is COCO's own, area < 32²; in a drawn
@@ -71,13 +82,13 @@ def size_word(area: float, width: int, height: int) -> str:
 
 
 def side_of(box, width: float) -> str:
-    """"left", "middle" or "right": the box's centre lies below 0.4 of the picture's width, above 0.6, or between."""
+    """ "left", "middle" or "right": the box's centre lies below 0.4 of the picture's width, above 0.6, or between."""
     centre = (box[0] + box[2]) / 2 / width
     return "left" if centre < 0.4 else "right" if centre > 0.6 else "middle"
 
 
 def with_side(phrase: str, side: str) -> str:
-    """"red car", "left" → "red car on the left". Raises InputError for a side that is not left, middle or right."""
+    """ "red car", "left" → "red car on the left". Raises InputError for a side that is not left, middle or right."""
     if side not in SIDES:
         raise InputError(f"side is {side!r}, expected one of {', '.join(SIDES)}")
     return f"{phrase} {SIDES[side]}"

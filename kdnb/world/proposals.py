@@ -10,9 +10,17 @@ from kdnb.world.referring import Referent
 MISSED = 0.02  # share of things a detector overlooks; half hidden and tiny things are overlooked more often
 OVERLAP = (0.6, 0.95)  # IoU of a proposal with its thing
 SEEN = 20  # visible pixels from which a detector may find a thing
-NAMES = {"car": "vehicle.car", "van": "vehicle.car", "truck": "vehicle.truck", "bus": "vehicle.bus.rigid",
-         "tram": "vehicle.bus.bendy", "person": "human.pedestrian.adult", "dog": "animal",
-         "bicycle": "vehicle.bicycle", "motorbike": "vehicle.motorcycle"}  # of nuScenes, which has no trams
+NAMES = {
+    "car": "vehicle.car",
+    "van": "vehicle.car",
+    "truck": "vehicle.truck",
+    "bus": "vehicle.bus.rigid",
+    "tram": "vehicle.bus.bendy",
+    "person": "human.pedestrian.adult",
+    "dog": "animal",
+    "bicycle": "vehicle.bicycle",
+    "motorbike": "vehicle.motorcycle",
+}  # of nuScenes, which has no trams
 
 
 def propose(found: list[Referent], width: int, height: int, most: int, rng: np.random.Generator) -> list[dict]:
@@ -36,8 +44,10 @@ def propose(found: list[Referent], width: int, height: int, most: int, rng: np.r
         box = _false(truth, width, height, rng)
         if box[2] - box[0] >= 4 and box[3] - box[1] >= 4 and not (_iou(box, truth) > 0.5).any():
             out.append((float(np.clip(rng.normal(0.3, 0.15), 0.05, 0.9)), box, kinds[int(rng.integers(len(kinds)))]))
-    return [{"bbox": [x1, y1, x2 - x1, y2 - y1], "class": name, "score": round(score, 3)}
-            for score, (x1, y1, x2, y2), name in (out[k] for k in rng.permutation(len(out)))]
+    return [
+        {"bbox": [x1, y1, x2 - x1, y2 - y1], "class": name, "score": round(score, 3)}
+        for score, (x1, y1, x2, y2), name in (out[k] for k in rng.permutation(len(out)))
+    ]
 
 
 def _jittered(box, overlap, width, height, rng):

@@ -17,10 +17,21 @@ PRESENT = 5  # visible pixels from which a thing may be confused with another
 TARGETS = ("car", "van", "truck", "bus", "tram", "person", "dog", "bicycle", "motorbike")
 RIDDEN = ("bicycle", "motorbike")  # one referent with their rider
 # Groups within which haze, shade or a low sun may turn one colour, or few pixels one type, into another.
-COLOURS_ALIKE = ({"white", "silver", "grey", "cream"}, {"black", "brown"}, {"black", "blue", "purple"},
-                 {"black", "green"}, {"red", "orange", "pink", "brown"}, {"purple", "pink"}, {"purple", "blue"},
-                 {"yellow", "orange", "golden", "cream"}, {"brown", "golden", "orange"}, {"green", "turquoise"},
-                 {"blue", "turquoise"}, {"blue", "grey"}, {"brown", "grey"})
+COLOURS_ALIKE = (
+    {"white", "silver", "grey", "cream"},
+    {"black", "brown"},
+    {"black", "blue", "purple"},
+    {"black", "green"},
+    {"red", "orange", "pink", "brown"},
+    {"purple", "pink"},
+    {"purple", "blue"},
+    {"yellow", "orange", "golden", "cream"},
+    {"brown", "golden", "orange"},
+    {"green", "turquoise"},
+    {"blue", "turquoise"},
+    {"blue", "grey"},
+    {"brown", "grey"},
+)
 NOUNS_ALIKE = ({"car", "van"}, {"van", "truck"}, {"bus", "tram"}, {"bus", "truck"}, {"rider", "person", *RIDDEN})
 FAR_APART = 2.5  # nobody says "behind" of things of which one is that many times as far
 ORDERS = {"closest": 0, "first": 0, "second": 1, "third": 2, "last": -1}
@@ -90,12 +101,24 @@ def referents(annotations: list[Annotation], width: int) -> list[Referent]:
         silhouette = sum(n / max(1 - p.occlusion, 1e-6) for n, p in zip(pixels, parts, strict=True))
         boxes = np.array([p.visible_box for p in parts])
         box = (*boxes[:, :2].min(0).tolist(), *boxes[:, 2:].max(0).tolist())
-        out.append(Referent(noun(a.thing), colour, box, width, float(np.hypot(*a.thing.centre[:2])), sum(pixels),
-                            sum(pixels) / silhouette, max(p.truncation for p in parts), a.thing))
+        out.append(
+            Referent(
+                noun(a.thing),
+                colour,
+                box,
+                width,
+                float(np.hypot(*a.thing.centre[:2])),
+                sum(pixels),
+                sum(pixels) / silhouette,
+                max(p.truncation for p in parts),
+                a.thing,
+            )
+        )
     return out
 
 
 # --- what an expression fits ------------------------------------------------------------------------------------
+
 
 def alike(a: str | None, b: str | None, groups) -> bool:
     """Whether two words are the same or share one of the groups."""
@@ -122,8 +145,11 @@ def _fits(said, r):
 
 
 def _may_fit(said, r):
-    return (alike(said.noun, r.noun, NOUNS_ALIKE) and (said.side is None or said.side in _sides(r))
-            and (said.colour is None or r.colour is None or alike(said.colour, r.colour, COLOURS_ALIKE)))
+    return (
+        alike(said.noun, r.noun, NOUNS_ALIKE)
+        and (said.side is None or said.side in _sides(r))
+        and (said.colour is None or r.colour is None or alike(said.colour, r.colour, COLOURS_ALIKE))
+    )
 
 
 def _sides(r) -> list[str]:
@@ -171,6 +197,7 @@ def singles_out(expression: Expression, target: Referent, found: list[Referent])
 
 
 # --- which expressions there are --------------------------------------------------------------------------------
+
 
 def expressions(target: Referent, found: list[Referent]) -> list[Expression]:
     """All expressions that single out the target."""

@@ -12,9 +12,17 @@ from kdnb.world.solids import Kit, Solids, solids
 SPLITS = ("train", "val", "test")
 # Chance (or expected number) of each category in a scene, nearest and farthest placing in metres.
 CAST = {
-    "tram": (0.42, 8, 22), "bus": (0.42, 7, 20), "truck": (0.20, 8, 26), "van": (0.30, 6, 20), "car": (1.5, 4.5, 18),
-    "motorbike": (0.46, 2.8, 8), "bicycle": (0.60, 2.8, 8), "dog": (0.64, 2.2, 5.5), "potted plant": (0.74, 2.2, 6.5),
-    "bench": (0.2, 3.0, 8), "person": (1.25, 2.6, 8),
+    "tram": (0.42, 8, 22),
+    "bus": (0.42, 7, 20),
+    "truck": (0.20, 8, 26),
+    "van": (0.30, 6, 20),
+    "car": (1.5, 4.5, 18),
+    "motorbike": (0.46, 2.8, 8),
+    "bicycle": (0.60, 2.8, 8),
+    "dog": (0.64, 2.2, 5.5),
+    "potted plant": (0.74, 2.2, 6.5),
+    "bench": (0.2, 3.0, 8),
+    "person": (1.25, 2.6, 8),
 }
 
 
@@ -71,9 +79,17 @@ def generator(seed: int, split: str, index: int) -> np.random.Generator:
 
 def build(category: str, rng: np.random.Generator) -> list[tuple[str, Kit, dict]]:
     """The kits of one category: (category, kit, attributes), two of them for somebody on a bicycle or motorbike."""
-    single = {"car": vehicles.car, "van": vehicles.van, "truck": vehicles.truck, "bus": vehicles.bus,
-              "tram": vehicles.tram, "person": figures.person, "dog": figures.dog, "bench": furniture.bench,
-              "potted plant": furniture.potted_plant}
+    single = {
+        "car": vehicles.car,
+        "van": vehicles.van,
+        "truck": vehicles.truck,
+        "bus": vehicles.bus,
+        "tram": vehicles.tram,
+        "person": figures.person,
+        "dog": figures.dog,
+        "bench": furniture.bench,
+        "potted plant": furniture.potted_plant,
+    }
     if category in single:
         return [(category, *single[category](rng))]
     kit, attributes, rider, looks = {"bicycle": figures.bicycle, "motorbike": figures.motorbike}[category](rng)
@@ -95,8 +111,17 @@ class Stage:
         centre = np.array([x + cos * middle[0] - sin * middle[1], y + sin * middle[0] + cos * middle[1], middle[2]])
         instance = len(self.things) + 1
         self.placed.append((np.array(kit.rows), x, y, yaw, instance))
-        self.things.append(Thing(instance, category, attributes, np.round(centre, 4), np.round(high - low, 4),
-                                 round(float(yaw), 6), place))
+        self.things.append(
+            Thing(
+                instance,
+                category,
+                attributes,
+                np.round(centre, 4),
+                np.round(high - low, 4),
+                round(float(yaw), 6),
+                place,
+            )
+        )
         return self.things[-1]
 
     def add(self, parts, x, y, yaw, place):
@@ -226,8 +251,14 @@ def make_scene(seed: int, split: str = "train", index: int = 0) -> Scene:
     return Scene(solids(stage.placed), stage.things, street, look, round(height, 3), pitch, lens, (seed, split, index))
 
 
-def make_car(seed: int, body: str | None = None, colour: str | None = None, trim: str | None = None,
-             split: str = "train", index: int = 0) -> Scene:
+def make_car(
+    seed: int,
+    body: str | None = None,
+    colour: str | None = None,
+    trim: str | None = None,
+    split: str = "train",
+    index: int = 0,
+) -> Scene:
     """One car alone on its street, close to the camera and turned any way: fine-grained close-ups."""
     rng = generator(seed, split, index)
     look, street = palette.draw_look(rng, split), draw_street(rng)
@@ -236,5 +267,13 @@ def make_car(seed: int, body: str | None = None, colour: str | None = None, trim
     stage.thing("car", kit, attributes, rng.uniform(6.0, 7.5), rng.uniform(-0.6, 0.6), rng.uniform(0, 2 * np.pi), "")
     placer.claim_ego(stage.things[0])
     add_scenery(rng, stage, street, placer, split)
-    return Scene(solids(stage.placed), stage.things, street, look, round(rng.uniform(1.3, 1.9), 3),
-                 round(rng.uniform(0.06, 0.12), 4), 1.05, (seed, split, index))
+    return Scene(
+        solids(stage.placed),
+        stage.things,
+        street,
+        look,
+        round(rng.uniform(1.3, 1.9), 3),
+        round(rng.uniform(0.06, 0.12), 4),
+        1.05,
+        (seed, split, index),
+    )

@@ -8,8 +8,12 @@ from kdnb.world.solids import SEMANTIC
 from kdnb.world.textures import PAINT as STREET_PAINT
 from kdnb.world.textures import Patch, noise, smooth_noise
 
-GROUND_COLOURS = {"road": (0.36, 0.36, 0.375), "lane mark": (0.86, 0.86, 0.83), "pavement": (0.60, 0.58, 0.55),
-                  "grass": (0.30, 0.43, 0.18)}
+GROUND_COLOURS = {
+    "road": (0.36, 0.36, 0.375),
+    "lane mark": (0.86, 0.86, 0.83),
+    "pavement": (0.60, 0.58, 0.55),
+    "grass": (0.30, 0.43, 0.18),
+}
 PAINT = {**STREET_PAINT, **CAR_PAINT}
 FAR = 400.0  # metres; ground beyond is lost in the haze
 
@@ -181,7 +185,8 @@ def _solids(scene, camera, solid, t, directions):
     sun = np.float32(look.sun)
     facing = np.maximum(sun[0] * normal[0] + sun[1] * normal[1] + sun[2] * normal[2], 0)
     sky = (np.float32(0.72) + np.float32(0.28) * normal[2]) * (
-        np.float32(0.72) + np.float32(0.28) * np.minimum(points[2], 1))
+        np.float32(0.72) + np.float32(0.28) * np.minimum(points[2], 1)
+    )
     light = np.float32(look.ambient)[:, None] * sky + np.float32(look.sun_colour)[:, None] * facing
     colour = albedo * albedo * light
     shiny = np.flatnonzero(gloss)
@@ -199,8 +204,16 @@ def _paint(solids, solid, local, face, albedo, glow, gloss):
             continue
         at = np.flatnonzero(texture == code)
         own = solid[at]
-        patch = Patch(*local[:, at], *half[:, own], face[at], albedo[:, at], solids.accent.T[:, own],
-                      solids.variant[own], np.zeros(len(at), np.float32), np.zeros(len(at), np.float32))
+        patch = Patch(
+            *local[:, at],
+            *half[:, own],
+            face[at],
+            albedo[:, at],
+            solids.accent.T[:, own],
+            solids.variant[own],
+            np.zeros(len(at), np.float32),
+            np.zeros(len(at), np.float32),
+        )
         PAINT[code](patch)
         albedo[:, at], glow[at], gloss[at] = patch.colour, patch.glow, patch.gloss
 
@@ -212,6 +225,7 @@ def _mirror(look, directions, normal):
     length = np.sqrt((directions * directions).sum(0))
     up, grazing = up / length, 1 + along / length
     sky = np.float32(look.horizon)[:, None] + (np.float32(look.zenith) - np.float32(look.horizon))[:, None] * (
-        np.clip(up, 0, 1))
+        np.clip(up, 0, 1)
+    )
     bright = np.clip(up * 3 + np.float32(0.55), 0.12, 1) * (np.float32(0.6) + grazing * grazing)
     return sky * sky * bright

@@ -9,12 +9,57 @@ import numpy as np
 BOX, CYLINDER_Y, CYLINDER_Z, ELLIPSOID, RING = range(5)
 
 # Texture of a solid: what shade.py paints on its faces.
-(PLAIN, CAR_BODY, CABIN, VAN_BODY, BUS_BODY, TRAM_BODY, CARGO, WHEEL, HEAD, SHIRT, LEAVES, FACADE, ROOF, SIGN, SIGNAL,
- WOOD, FLOWERS, HELMET, LAMP, MODEL_BODY, MODEL_CABIN, RIM) = range(22)
+(
+    PLAIN,
+    CAR_BODY,
+    CABIN,
+    VAN_BODY,
+    BUS_BODY,
+    TRAM_BODY,
+    CARGO,
+    WHEEL,
+    HEAD,
+    SHIRT,
+    LEAVES,
+    FACADE,
+    ROOF,
+    SIGN,
+    SIGNAL,
+    WOOD,
+    FLOWERS,
+    HELMET,
+    LAMP,
+    MODEL_BODY,
+    MODEL_CABIN,
+    RIM,
+) = range(22)
 
-SEMANTICS = ("void", "sky", "road", "lane mark", "pavement", "grass", "building", "fence", "pole", "traffic sign",
-             "tree", "car", "van", "truck", "bus", "tram", "person", "rider", "bicycle", "motorbike", "dog",
-             "potted plant", "bench", "traffic light")
+SEMANTICS = (
+    "void",
+    "sky",
+    "road",
+    "lane mark",
+    "pavement",
+    "grass",
+    "building",
+    "fence",
+    "pole",
+    "traffic sign",
+    "tree",
+    "car",
+    "van",
+    "truck",
+    "bus",
+    "tram",
+    "person",
+    "rider",
+    "bicycle",
+    "motorbike",
+    "dog",
+    "potted plant",
+    "bench",
+    "traffic light",
+)
 SEMANTIC = {name: index for index, name in enumerate(SEMANTICS)}
 
 
@@ -76,11 +121,34 @@ class Kit:
         self.semantic = SEMANTIC[semantic]
         self.rows = []
 
-    def add(self, centre, size, colour, texture=PLAIN, shape=BOX, inset=(0, 0, 0), accent=None, variant=0, turned=0.0,
-            semantic=None):
+    def add(
+        self,
+        centre,
+        size,
+        colour,
+        texture=PLAIN,
+        shape=BOX,
+        inset=(0, 0, 0),
+        accent=None,
+        variant=0,
+        turned=0.0,
+        semantic=None,
+    ):
         """Add a box: centre (3), size (3), colour (3). ``turned`` is its yaw within the thing."""
-        self.rows.append((*centre, *size, turned, shape, *inset, *colour, *(colour if accent is None else accent),
-                          texture, variant, self.semantic if semantic is None else SEMANTIC[semantic]))
+        self.rows.append(
+            (
+                *centre,
+                *size,
+                turned,
+                shape,
+                *inset,
+                *colour,
+                *(colour if accent is None else accent),
+                texture,
+                variant,
+                self.semantic if semantic is None else SEMANTIC[semantic],
+            )
+        )
 
     def extent(self) -> tuple[np.ndarray, np.ndarray]:
         """Lowest and highest corner (3,) of all parts in the thing's own frame; no part of a thing may be turned."""
@@ -99,8 +167,15 @@ def solids(placed) -> Solids:
     cos, sin = np.cos(yaw), np.sin(yaw)
     centre = np.stack([x + cos * rows[:, 0] - sin * rows[:, 1], y + sin * rows[:, 0] + cos * rows[:, 1], rows[:, 2]], 1)
     return Solids(
-        centre=np.round(centre, 4), size=np.round(rows[:, 3:6], 4), yaw=np.round(yaw + rows[:, 6], 6),
-        shape=rows[:, 7].astype(np.uint8), inset=np.round(rows[:, 8:11], 4), colour=rows[:, 11:14].astype(np.float32),
-        accent=rows[:, 14:17].astype(np.float32), texture=rows[:, 17].astype(np.uint8),
-        variant=rows[:, 18].astype(np.uint8), semantic=rows[:, 19].astype(np.uint8),
-        instance=instance.astype(np.int32))
+        centre=np.round(centre, 4),
+        size=np.round(rows[:, 3:6], 4),
+        yaw=np.round(yaw + rows[:, 6], 6),
+        shape=rows[:, 7].astype(np.uint8),
+        inset=np.round(rows[:, 8:11], 4),
+        colour=rows[:, 11:14].astype(np.float32),
+        accent=rows[:, 14:17].astype(np.float32),
+        texture=rows[:, 17].astype(np.uint8),
+        variant=rows[:, 18].astype(np.uint8),
+        semantic=rows[:, 19].astype(np.uint8),
+        instance=instance.astype(np.int32),
+    )

@@ -107,11 +107,18 @@ def van_body(p: Patch):
     up, high = p.z + p.hz, 2 * p.hz
     p.gloss[:] = 0.06
     truck = p.variant == 3
-    screen = (p.face == FRONT) & (up > np.where(truck, 0.45, 0.40) * high) & (up < 0.92 * high) & (
-        np.abs(p.y) < 0.88 * p.hy)
+    screen = (
+        (p.face == FRONT) & (up > np.where(truck, 0.45, 0.40) * high) & (up < 0.92 * high) & (np.abs(p.y) < 0.88 * p.hy)
+    )
     from_nose = p.hx - p.x
-    door = p.sides & (up > 0.50 * high) & (up < 0.88 * high) & (from_nose > np.where(truck, 0.25, 0.62)) & (
-        from_nose < np.where(truck, 1.2, 1.65)) & (from_nose > 0.3 + 1.1 * up / high * ~truck)
+    door = (
+        p.sides
+        & (up > 0.50 * high)
+        & (up < 0.88 * high)
+        & (from_nose > np.where(truck, 0.25, 0.62))
+        & (from_nose < np.where(truck, 1.2, 1.65))
+        & (from_nose > 0.3 + 1.1 * up / high * ~truck)
+    )
     p.put(screen | door, GLASS, 0.0, 0.34)
     rear = (p.face == BACK) & (up > 0.58 * high) & (up < 0.86 * high) & (np.abs(np.abs(p.y) - 0.42) < 0.30) & ~truck
     p.put(rear, GLASS, 0.0, 0.3)
@@ -241,7 +248,7 @@ def facade(p: Patch):
     p.put(shop, p.accent[:, shop] * 0.55)
     pane = np.where(shop, (np.abs(u - 0.5) < 0.44) & (v > 0.12) & (v < 0.80), pane)
     p.put(pane, GLASS, 0.0, 0.5)
-    p.colour[:, pane] *= (0.7 + 0.9 * lit[pane])
+    p.colour[:, pane] *= 0.7 + 0.9 * lit[pane]
     p.put(pane & (lit > 0.90), (0.92, 0.78, 0.48), 0.12)
     door = wall & (level == 0) & (np.floor(cell) == np.floor(columns / 2)) & (np.abs(u - 0.5) < 0.3) & (v < 0.72)
     p.put(door & ~shop, (0.28, 0.17, 0.11))
@@ -261,8 +268,12 @@ def sign(p: Patch):
     up = (p.z + p.hz) / (2 * p.hz)
     edge = p.hy - 0.38 * up - np.abs(p.y)
     rim |= (p.variant == 1) & ((edge < 0.09) | (up < 0.14))
-    letter = (p.variant == 2) & ((np.abs(p.y - 0.08) < 0.05) & (np.abs(p.z) < 0.2) | (np.abs(p.z - 0.09) < 0.1)
-                                 & (np.abs(p.y + 0.03) < 0.12) & ~((np.abs(p.z - 0.09) < 0.04) & (np.abs(p.y) < 0.06)))
+    letter = (p.variant == 2) & (
+        (np.abs(p.y - 0.08) < 0.05) & (np.abs(p.z) < 0.2)
+        | (np.abs(p.z - 0.09) < 0.1)
+        & (np.abs(p.y + 0.03) < 0.12)
+        & ~((np.abs(p.z - 0.09) < 0.04) & (np.abs(p.y) < 0.06))
+    )
     letter |= (p.variant == 3) & (np.maximum(np.abs(p.y), np.abs(p.z)) > 0.24)
     p.put(rim | letter, p.accent[:, rim | letter])
     p.put(bar, (0.08, 0.08, 0.08))
@@ -286,6 +297,23 @@ def lamp(p: Patch):
     p.glow[:] = 0.35
 
 
-PAINT = {s.CAR_BODY: car_body, s.CABIN: cabin, s.VAN_BODY: van_body, s.BUS_BODY: bus_body, s.TRAM_BODY: tram_body,
-         s.CARGO: cargo, s.WHEEL: wheel, s.HEAD: head, s.HELMET: helmet, s.SHIRT: shirt, s.LEAVES: leaves,
-         s.FLOWERS: flowers, s.FACADE: facade, s.ROOF: roof, s.SIGN: sign, s.SIGNAL: signal, s.WOOD: wood, s.LAMP: lamp}
+PAINT = {
+    s.CAR_BODY: car_body,
+    s.CABIN: cabin,
+    s.VAN_BODY: van_body,
+    s.BUS_BODY: bus_body,
+    s.TRAM_BODY: tram_body,
+    s.CARGO: cargo,
+    s.WHEEL: wheel,
+    s.HEAD: head,
+    s.HELMET: helmet,
+    s.SHIRT: shirt,
+    s.LEAVES: leaves,
+    s.FLOWERS: flowers,
+    s.FACADE: facade,
+    s.ROOF: roof,
+    s.SIGN: sign,
+    s.SIGNAL: signal,
+    s.WOOD: wood,
+    s.LAMP: lamp,
+}

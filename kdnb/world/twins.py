@@ -45,8 +45,17 @@ def _projected(thing, parts, camera):
     if min(wide, high) <= 0:
         return None
     cut = 1 - wide * high / ((whole[2] - whole[0]) * (whole[3] - whole[1]))
-    return Referent(noun(thing), colour_of(thing), tuple(box.tolist()), camera.width,
-                    float(np.hypot(*thing.centre[:2])), int(wide * high), 1.0, float(cut), thing)
+    return Referent(
+        noun(thing),
+        colour_of(thing),
+        tuple(box.tolist()),
+        camera.width,
+        float(np.hypot(*thing.centre[:2])),
+        int(wide * high),
+        1.0,
+        float(cut),
+        thing,
+    )
 
 
 def _fair(r, camera):
@@ -109,8 +118,9 @@ def _placed(kit, attributes, category, instance, x, y, yaw, place):
     low, high = kit.extent()
     middle, cos, sin = (low + high) / 2, np.cos(yaw), np.sin(yaw)
     centre = np.array([x + cos * middle[0] - sin * middle[1], y + sin * middle[0] + cos * middle[1], middle[2]])
-    thing = Thing(instance, category, attributes, np.round(centre, 4), np.round(high - low, 4), round(float(yaw), 6),
-                  place)
+    thing = Thing(
+        instance, category, attributes, np.round(centre, 4), np.round(high - low, 4), round(float(yaw), 6), place
+    )
     return thing, solids([(np.array(kit.rows), x, y, yaw, instance)])
 
 

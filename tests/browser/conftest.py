@@ -60,7 +60,7 @@ def run_in_lab(server):
 def lesson(request, run_in_lab, results):
     """The notebook whose number ends the name of the test file, run in ``smoke``; faultless to the end."""
     number = request.path.stem[-2:]
-    path, = (ROOT / "notebooks").glob(f"{number}_*.ipynb")
+    (path,) = (ROOT / "notebooks").glob(f"{number}_*.ipynb")
     notebook = with_parameters(json.loads(path.read_text()), PROFILE="smoke", SEED=SEED, RESULTS=str(results))
     with run_in_lab(number, notebook) as lesson:
         lesson.keep("before")

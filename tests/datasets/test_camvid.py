@@ -53,9 +53,12 @@ def segnet(tmp_path):
         for k in range(count):
             save(root / split / f"{split}{k}.png", rng.integers(0, 256, (*SIZE, 3)))
             save(root / f"{split}annot" / f"{split}{k}.png", rng.integers(0, 12, SIZE))
-        (root / f"{split}.txt").write_text("".join(
-            f"/SegNet/CamVid/{split}/{split}{k}.png /SegNet/CamVid/{split}annot/{split}{k}.png\n"
-            for k in range(count)))  # fmt: skip
+        (root / f"{split}.txt").write_text(
+            "".join(
+                f"/SegNet/CamVid/{split}/{split}{k}.png /SegNet/CamVid/{split}annot/{split}{k}.png\n"
+                for k in range(count)
+            )
+        )
     return root
 
 
@@ -82,6 +85,7 @@ def kitti(tmp_path):
 
 
 # --- real frames ------------------------------------------------------------------------------------------------
+
 
 def test_real_frames(camvid):
     assert [len(CamVid(camvid, split)) for split in ("train", "val", "test")] == [367, 101, 62]
@@ -116,12 +120,14 @@ def test_real_root_has_no_faults(camvid, tmp_path):
     assert result.exit_code == 0 and "no faults" in result.output
     share, frames = check_camvid(tmp_path).shares("test")
     assert share.sum() == pytest.approx(100) and frames[CLASSES.index("road")] == 100
-    whole = np.concatenate([np.array(Image.open(path).convert("L")).ravel()
-                            for path in (camvid / "testannot").glob("*.png")])  # fmt: skip
+    whole = np.concatenate(
+        [np.array(Image.open(path).convert("L")).ravel() for path in (camvid / "testannot").glob("*.png")]
+    )
     np.testing.assert_allclose(share, 100 * np.bincount(whole, minlength=12) / whole.size)
 
 
 # --- tables -----------------------------------------------------------------------------------------------------
+
 
 def test_tables():
     assert len(COLOURS) == len(set(COLOURS.values())) == 32 and set(SEGNET_GROUPS) == set(COLOURS)
@@ -171,10 +177,14 @@ def test_the_command_draws_what_it_is_told(monkeypatch):
 
 # --- the other layouts ------------------------------------------------------------------------------------------
 
+
 def test_the_original_is_split_by_its_drives(original):
     names = {split: CamVid(original, split).names for split in ("train", "val", "test")}
-    assert names == {"train": ["0001TP_006690", "0006R0_f00930", "0016E5_00390"], "val": ["0016E5_07959"],
-                     "test": ["0001TP_008550", "Seq05VD_f00000"]}  # fmt: skip
+    assert names == {
+        "train": ["0001TP_006690", "0006R0_f00930", "0016E5_00390"],
+        "val": ["0016E5_07959"],
+        "test": ["0001TP_008550", "Seq05VD_f00000"],
+    }
     data = CamVid(original, "train")
     assert data.layout == "colour" and (data[0]["label"] == CLASSES.index("pedestrian")).all()  # "Animal"
     assert (CamVid(original.parent / "original", "test")[0]["label"] == CLASSES.index("building")).all()  # "Archway"
@@ -205,6 +215,7 @@ def test_a_root_may_lie_in_a_folder_called_camvid(segnet, tmp_path):
 
 
 # --- faults -----------------------------------------------------------------------------------------------------
+
 
 def test_faults_of_labels(segnet):
     data, label = CamVid(segnet, "train"), segnet / "trainannot" / "train1.png"
@@ -240,10 +251,12 @@ def test_faults_of_lists_and_missing_files(segnet):
     (segnet / "trainannot" / "train2.png").unlink()
     message = error_of(CamVid, segnet, "train")
     assert message == f"{path}:3: frame train2 has no label, expected {segnet / 'trainannot' / 'train2.png'}"
-    for line, fault in (("train/train0.png", "expected an image and its label, each with its folder"),
-                        ("train0.png train0.png", "expected an image and its label, each with its folder"),
-                        ("train/train0.png trainannot/train1.png", "has label train1.png, expected the same name"),
-                        ("train/train0.png trainannot/train0.png\n" * 2, "is listed again (first in line 1)")):
+    for line, fault in (
+        ("train/train0.png", "expected an image and its label, each with its folder"),
+        ("train0.png train0.png", "expected an image and its label, each with its folder"),
+        ("train/train0.png trainannot/train1.png", "has label train1.png, expected the same name"),
+        ("train/train0.png trainannot/train0.png\n" * 2, "is listed again (first in line 1)"),
+    ):
         path.write_text(line)
         message = error_of(CamVid, segnet, "train")
         assert message.startswith(f"{path}:{1 + line.count(chr(10)) // 2}: ") and fault in message
@@ -264,10 +277,14 @@ def test_checker_names_every_fault(segnet):
         file.write("one two three\n/x/train/train0.png /x/trainannot/train0.png\n")
     result = CliRunner().invoke(main, ["data", "check", "camvid", str(segnet)])
     assert result.exit_code == 1 and result.output.endswith("6 faults\n")
-    for fault in (f"{segnet / 'trainannot' / 'train1.png'}: pixel (0, 0) has id 99", f"{segnet / 'train.txt'}:3: frame",
-                  f"{segnet / 'testannot' / 'test0.png'}: every pixel is void", f"{segnet / 'val.txt'}:2: found",
-                  f"{segnet / 'val' / 'alone.png'}: image without label, expected",
-                  f"{segnet / 'val.txt'}:3: frame train0 of val is in train too"):  # fmt: skip
+    for fault in (
+        f"{segnet / 'trainannot' / 'train1.png'}: pixel (0, 0) has id 99",
+        f"{segnet / 'train.txt'}:3: frame",
+        f"{segnet / 'testannot' / 'test0.png'}: every pixel is void",
+        f"{segnet / 'val.txt'}:2: found",
+        f"{segnet / 'val' / 'alone.png'}: image without label, expected",
+        f"{segnet / 'val.txt'}:3: frame train0 of val is in train too",
+    ):
         assert fault in result.output
     assert check_camvid(segnet).pixels["train"].shape == (1, 12)
 

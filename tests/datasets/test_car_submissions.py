@@ -51,8 +51,10 @@ def test_rows_and_columns_in_another_order_and_decomposed_letters_are_fine(sampl
     assert read_submission(path)[1] == ["c", "라브4, 5세대", "a"]
 
 
-@pytest.mark.parametrize("bad, what", [(np.nan, "NaN or an infinite value"), (np.inf, "NaN or an infinite value"),
-                                       (-0.1, "a negative value")])  # fmt: skip
+@pytest.mark.parametrize(
+    "bad, what",
+    [(np.nan, "NaN or an infinite value"), (np.inf, "NaN or an infinite value"), (-0.1, "a negative value")],
+)
 def test_values_that_are_no_probabilities_are_not_written(values, tmp_path, bad, what):
     values[1, 2] = bad
     with pytest.raises(InputError, match=f"row TEST_00001 has {what}"):
@@ -65,13 +67,19 @@ def test_values_that_are_no_probabilities_are_not_written(values, tmp_path, bad,
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("row, what", [
-    ("TEST_00001,nan,0,1", ":3: row TEST_00001 has NaN"), ("TEST_00001,0,-1,2", ":3: row TEST_00001 has a negative"),
-    ("TEST_00001,0,0,0", ":3: row TEST_00001 has only zeros"),
-    ("TEST_00001,0,high,1", "5세대 is 'high', expected a number"),
-    ("TEST_00001,0,1", ":3: 3 values, expected 4"), ("TEST_00000,0,1,0", "IDs TEST_00000 more than once"),
-    ("TEST_00009,0,1,0", "IDs TEST_00001 missing, expected 3"), (None, "IDs TEST_00001 missing, expected 3"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "row, what",
+    [
+        ("TEST_00001,nan,0,1", ":3: row TEST_00001 has NaN"),
+        ("TEST_00001,0,-1,2", ":3: row TEST_00001 has a negative"),
+        ("TEST_00001,0,0,0", ":3: row TEST_00001 has only zeros"),
+        ("TEST_00001,0,high,1", "5세대 is 'high', expected a number"),
+        ("TEST_00001,0,1", ":3: 3 values, expected 4"),
+        ("TEST_00000,0,1,0", "IDs TEST_00000 more than once"),
+        ("TEST_00009,0,1,0", "IDs TEST_00001 missing, expected 3"),
+        (None, "IDs TEST_00001 missing, expected 3"),
+    ],
+)
 def test_faults_are_named_with_file_and_line(sample, tmp_path, row, what):
     path = tmp_path / "bad.csv"
     rows = ["TEST_00000,0,0,1", *([row] if row else []), "TEST_00002,1,0,0"]
@@ -81,10 +89,16 @@ def test_faults_are_named_with_file_and_line(sample, tmp_path, row, what):
     assert what in str(error.value) and str(path) in str(error.value) and "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("header, what", [
-    ("ID,a,c", "columns 라브4, 5세대 missing"), ('ID,a,a,"라브4, 5세대"', "columns a more than once"),
-    ('ID,a,"라브4, 5세대",c,d', "unknown columns d"), ('id,a,"라브4, 5세대",c', "columns ID missing"), ("", "is empty"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "header, what",
+    [
+        ("ID,a,c", "columns 라브4, 5세대 missing"),
+        ('ID,a,a,"라브4, 5세대"', "columns a more than once"),
+        ('ID,a,"라브4, 5세대",c,d', "unknown columns d"),
+        ('id,a,"라브4, 5세대",c', "columns ID missing"),
+        ("", "is empty"),
+    ],
+)
 def test_columns_are_those_of_the_sample(sample, tmp_path, header, what):
     path = tmp_path / "bad.csv"
     path.write_text(f"{header}\n" if header else "", encoding="utf-8")
@@ -97,7 +111,10 @@ def test_a_comparison_is_checked_per_experiment(sample, values, tmp_path):
     assert check_comparison(path, sample) is None
     lines = path.read_text(encoding="utf-8").splitlines()
     assert lines[0] == 'experiment,ID,a,"라브4, 5세대",c' and [line[:12] for line in lines[4:]] == [
-        "D,TEST_00002", "D,TEST_00001", "D,TEST_00000"]  # fmt: skip
+        "D,TEST_00002",
+        "D,TEST_00001",
+        "D,TEST_00000",
+    ]
 
     def error(*changed):
         write_lines(path, *changed)

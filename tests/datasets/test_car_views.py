@@ -41,8 +41,9 @@ def original(items, index):
 def test_plain_is_the_whole_picture_squeezed_into_the_size(items, index, size):
     image = CarViews(items, size, "A")[index, "plain"]["image"]
     assert image.shape == (3, *size) and image.dtype == torch.uint8
-    small = torch.nn.functional.interpolate(original(items, index)[None].float(), size, mode="bilinear",
-                                            antialias=True)[0]  # fmt: skip
+    small = torch.nn.functional.interpolate(
+        original(items, index)[None].float(), size, mode="bilinear", antialias=True
+    )[0]
     assert (image.float() - small).abs().mean() < 1.5  # grey levels; a quarter of a pixel is 1 of them here
 
 
@@ -80,8 +81,14 @@ def test_a_window_shows_the_part_of_the_picture_it_says():
     x, y = np.meshgrid(np.arange(200), np.arange(100))
     ramp = Image.fromarray(np.stack([x, y, 0 * x], -1).astype(np.uint8))
     angle, wide, high, right, down = math.radians(5), 0.6, 0.7, 0.2, -0.1
-    place = (wide * math.cos(angle), -high * math.sin(angle), right,
-             wide * math.sin(angle), high * math.cos(angle), down)  # fmt: skip
+    place = (
+        wide * math.cos(angle),
+        -high * math.sin(angle),
+        right,
+        wide * math.sin(angle),
+        high * math.cos(angle),
+        down,
+    )
     view = np.asarray(warped(ramp, (50, 80), place, False)).astype(float)
     v, u = np.meshgrid((np.arange(50) + 0.5) / 25 - 1, (np.arange(80) + 0.5) / 40 - 1, indexing="ij")
     seen_x = (1 + place[0] * u + place[1] * v + right) * 100 - 0.5  # of a pixel's middle

@@ -61,6 +61,7 @@ def zipped(root, archive, *more):
 
 # --- lists ------------------------------------------------------------------------------------------------------
 
+
 def test_classes_follow_the_sample_and_korean_folders_are_found(root):
     cars = open_cars(root)
     assert cars.classes == CLASSES and cars.merged == [0, 1, 1]
@@ -81,8 +82,12 @@ def test_folders_of_one_name_in_two_forms_are_one_class(root):
 
 
 def test_the_solution_is_read_as_class_ids(root):
-    write(root / "solution.csv", "ID,label", f"TEST_00001,{unicodedata.normalize('NFD', CLASSES[2])}",
-          f"TEST_00000,{CLASSES[0]}")  # fmt: skip
+    write(
+        root / "solution.csv",
+        "ID,label",
+        f"TEST_00001,{unicodedata.normalize('NFD', CLASSES[2])}",
+        f"TEST_00000,{CLASSES[0]}",
+    )
     assert open_cars(root).solution == {"TEST_00000": 0, "TEST_00001": 2}
     write(root / "solution.csv", "ID,label", "TEST_00001,b_2011", "TEST_00000,b_2010")
     assert "solution.csv:2: label 'b_2011', expected one of the 3 classes" in error(root)
@@ -97,6 +102,7 @@ def test_the_five_pairs_are_merged_in_any_form():
 
 
 # --- faults -----------------------------------------------------------------------------------------------------
+
 
 def test_a_small_class_is_named(root):
     next((root / "train" / "b_2010").iterdir()).unlink()
@@ -113,13 +119,17 @@ def test_folders_and_columns_must_agree(root):
 FIRST = "TEST_00000,./test/TEST_00000.jpg"
 
 
-@pytest.mark.parametrize("rows, what", [
-    (("ID,img_path", FIRST, "TEST_00000,./test/TEST_00001.jpg"), "test.csv: IDs TEST_00000 more than once"),
-    (("ID,img_path", FIRST), "sample_submission.csv: unknown IDs TEST_00001"),
-    (("ID,img_path", FIRST, "TEST_00001,./test/x.jpg"), "no such image, expected one for line 3"),
-    (("ID,path", FIRST), "test.csv:1: columns ID, path, expected a column 'img_path'"),
-    (("ID,img_path", "TEST_00000"), "test.csv:2: 1 values, expected 2"), (("ID,img_path",), "test.csv: no rows"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "rows, what",
+    [
+        (("ID,img_path", FIRST, "TEST_00000,./test/TEST_00001.jpg"), "test.csv: IDs TEST_00000 more than once"),
+        (("ID,img_path", FIRST), "sample_submission.csv: unknown IDs TEST_00001"),
+        (("ID,img_path", FIRST, "TEST_00001,./test/x.jpg"), "no such image, expected one for line 3"),
+        (("ID,path", FIRST), "test.csv:1: columns ID, path, expected a column 'img_path'"),
+        (("ID,img_path", "TEST_00000"), "test.csv:2: 1 values, expected 2"),
+        (("ID,img_path",), "test.csv: no rows"),
+    ],
+)
 def test_faults_of_the_test_table_are_named(root, rows, what):
     write(root / "test.csv", *rows)
     assert what in error(root)
@@ -131,6 +141,7 @@ def test_a_missing_table_is_named(root):
 
 
 # --- open.zip ---------------------------------------------------------------------------------------------------
+
 
 def test_the_archive_is_unpacked_once_beside_itself(root, tmp_path):
     archive = zipped(root, tmp_path / "open.zip")
@@ -153,6 +164,7 @@ def test_bad_archives_are_refused_and_leave_nothing(root, tmp_path):
 
 
 # --- images -----------------------------------------------------------------------------------------------------
+
 
 def test_what_is_said_of_an_image_comes_from_the_image_itself(tmp_path):
     pixels = np.zeros((20, 50, 3), np.uint8)
@@ -183,6 +195,7 @@ def test_unreadable_images_are_named(root):
 
 
 # --- kdnb data check, real sample -------------------------------------------------------------------------------
+
 
 def test_check_counts_and_gives_status_1_for_faults(root):
     save(root / "train" / "b_2010" / "grey.jpg", 3, "L")

@@ -31,8 +31,15 @@ WIDTH, HEIGHT = 64, 48
 
 
 def entry(number, bbox, category=3, image=7, **more):
-    return {"id": number, "image_id": image, "category_id": category, "bbox": bbox, "area": bbox[2] * bbox[3],
-            "iscrowd": 0, **more}  # fmt: skip
+    return {
+        "id": number,
+        "image_id": image,
+        "category_id": category,
+        "bbox": bbox,
+        "area": bbox[2] * bbox[3],
+        "iscrowd": 0,
+        **more,
+    }
 
 
 def write_root(root):
@@ -44,10 +51,14 @@ def write_root(root):
     for image in images:
         noise = rng.integers(0, 255, (HEIGHT // 8, WIDTH // 8, 3), np.uint8)
         Image.fromarray(noise).resize((WIDTH, HEIGHT)).save(root / "train2017" / image["file_name"], quality=95)
-    annotations = [entry(1, [4, 6, 20, 10], attributes={"colour": "red"}), entry(2, [30, 20, 1.5, 3], 1),
-                   entry(3, [40, 30, 10, 12], 1, iscrowd=1), entry(4, [10.5, 20, 8, 16], 1),
-                   entry(5, [30, 5, 20, 20], 3, attributes={"colour": "blue", "visible": 0.2}),
-                   entry(6, [0, 0, 0, 9], 3)]  # fmt: skip
+    annotations = [
+        entry(1, [4, 6, 20, 10], attributes={"colour": "red"}),
+        entry(2, [30, 20, 1.5, 3], 1),
+        entry(3, [40, 30, 10, 12], 1, iscrowd=1),
+        entry(4, [10.5, 20, 8, 16], 1),
+        entry(5, [30, 5, 20, 20], 3, attributes={"colour": "blue", "visible": 0.2}),
+        entry(6, [0, 0, 0, 9], 3),
+    ]
     categories = [{"id": 1, "name": "person", "supercategory": "person"}, {"id": 3, "name": "car"}]
     captions = [{"id": k, "image_id": 7, "caption": f"Sentence {k}.\n"} for k in range(5)]
     write(root, "instances", {"images": images, "annotations": annotations, "categories": categories})
@@ -214,7 +225,10 @@ def test_views_flip_and_are_the_same_precomputed(root):
         for view in VIEWS:
             sample = live[(index, view)]
             assert {k: sample[k] for k in ("id", "view", "region")} == {
-                "id": data.regions[index].id, "view": view, "region": index}  # fmt: skip
+                "id": data.regions[index].id,
+                "view": view,
+                "region": index,
+            }
             assert sample["image"].dtype == torch.uint8 and sample["image"].shape == (3, 24, 24)
             assert torch.equal(sample["image"], kept[(index, view)]["image"])
         for crop in ("plain", "left", "right"):
@@ -266,8 +280,10 @@ def test_speed(root):
 # ---------------------------------------------------------------- what is refused
 
 
-@pytest.mark.parametrize(("folder", "found"), [("absent", "nothing"), ("empty", "folder without"), ("a.txt", "a file"),
-                                               ("half", "without an instances file")])
+@pytest.mark.parametrize(
+    ("folder", "found"),
+    [("absent", "nothing"), ("empty", "folder without"), ("a.txt", "a file"), ("half", "without an instances file")],
+)
 def test_data_that_is_no_coco_root(tmp_path, folder, found):
     (tmp_path / "empty").mkdir()
     (tmp_path / "half/annotations").mkdir(parents=True)
@@ -285,18 +301,22 @@ def test_unknown_and_missing_splits(root):
 
 def put(table, k, key, value):
     """An edit of the JSON; ``value`` None takes the key away."""
+
     def edit(content):
         if value is None:
             del content[table][k][key]
         else:
             content[table][k][key] = value
         return content
+
     return edit
 
 
 BAD_INSTANCES = [
-    (put("annotations", 0, "bbox", [50, 6, 20, 10]),
-     "annotations[0].bbox is [50, 6, 20, 10], expected a box inside the 64 x 48 picture 000000000007.jpg"),
+    (
+        put("annotations", 0, "bbox", [50, 6, 20, 10]),
+        "annotations[0].bbox is [50, 6, 20, 10], expected a box inside the 64 x 48 picture 000000000007.jpg",
+    ),
     (put("annotations", 0, "bbox", [-2, 6, 20, 10]), "annotations[0].bbox is [-2, 6, 20, 10], expected a box inside"),
     (put("annotations", 0, "bbox", [4, 6, 20, -1]), "annotations[0].bbox is [4, 6, 20, -1], expected [x, y, width"),
     (put("annotations", 0, "bbox", [4, 6, 20]), "annotations[0].bbox is [4, 6, 20], expected [x, y, width, height]"),
@@ -328,12 +348,18 @@ def test_faulty_instances_name_file_and_key(root, edit, what):
     assert message in check_coco(root).faults
 
 
-@pytest.mark.parametrize(("edit", "what"), [
-    (put("annotations", 2, "caption", ""), "annotations[2].caption is '', expected a text that is not empty"),
-    (put("annotations", 2, "caption", " \n"), "annotations[2].caption is ' \\n', expected a text"),
-    (put("annotations", 2, "caption", None), "annotations[2].caption is missing"),
-    (put("annotations", 2, "image_id", 99), "annotations[2].image_id is 99, expected the id of an entry of 'images'"),
-])
+@pytest.mark.parametrize(
+    ("edit", "what"),
+    [
+        (put("annotations", 2, "caption", ""), "annotations[2].caption is '', expected a text that is not empty"),
+        (put("annotations", 2, "caption", " \n"), "annotations[2].caption is ' \\n', expected a text"),
+        (put("annotations", 2, "caption", None), "annotations[2].caption is missing"),
+        (
+            put("annotations", 2, "image_id", 99),
+            "annotations[2].image_id is 99, expected the id of an entry of 'images'",
+        ),
+    ],
+)
 def test_faulty_captions_name_file_and_key(root, edit, what):
     write(root, "captions", edit(read(root, "captions")))
     message = error_of(lambda: COCORegionText(root).captions(7))
@@ -408,8 +434,9 @@ def test_command_line(root, capsys):
     bad = CliRunner().invoke(main, ["data", "check", "coco", str(root)])
     assert bad.exit_code == 1 and "1 fault" in bad.output
     made = root.parent / "made"
-    drawn = CliRunner().invoke(main, ["data", "make", "coco", "--out", str(made), "--train", "1", "--val", "1",
-                                      "--size", "64x48"])  # fmt: skip
+    drawn = CliRunner().invoke(
+        main, ["data", "make", "coco", "--out", str(made), "--train", "1", "--val", "1", "--size", "64x48"]
+    )
     assert drawn.exit_code == 0 and (made / "annotations/captions_val2017.json").is_file()
 
 

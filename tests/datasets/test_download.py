@@ -161,8 +161,12 @@ def link(target):
     return {"type": tarfile.SYMTYPE, "linkname": target}
 
 
-GOOD = [("a/one.txt", b"one"), ("a/b/two.txt", b"two" * 5000), ("a/link", link("b/two.txt")),
-        ("a/hard", {"type": tarfile.LNKTYPE, "linkname": "a/one.txt"})]  # fmt: skip
+GOOD = [
+    ("a/one.txt", b"one"),
+    ("a/b/two.txt", b"two" * 5000),
+    ("a/link", link("b/two.txt")),
+    ("a/hard", {"type": tarfile.LNKTYPE, "linkname": "a/one.txt"}),
+]
 
 
 @pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
@@ -185,7 +189,10 @@ def test_unpack_merges_into_what_is_there(tmp_path):
         members = [(f"VOC/{name}", name.encode()), ("VOC/both", name.encode())]
         unpack(tar_of(tmp_path / "x.tar", members), tmp_path / "o")
     assert {p.name: p.read_text() for p in (tmp_path / "o/VOC").iterdir()} == {
-        "first": "first", "second": "second", "both": "second"}  # fmt: skip
+        "first": "first",
+        "second": "second",
+        "both": "second",
+    }
 
 
 BAD = {

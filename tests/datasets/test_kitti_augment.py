@@ -13,8 +13,10 @@ def test_a_view_shows_the_same_street(view):
     points = np.random.default_rng(0).uniform([5, -8, -2, 0], [30, 8, 0, 1], (2000, 4)).astype(np.float32)
     seen, boxes = see_points(points, view), see_boxes(BOXES, view)
     # each point stays in its box, with room for rounding to float32
-    clear = (points_in_boxes(points, BOXES * [1, 1, 1, 0.99, 0.99, 0.99, 1]) ==
-             points_in_boxes(points, BOXES * [1, 1, 1, 1.01, 1.01, 1.01, 1])).all(1)  # fmt: skip
+    clear = (
+        points_in_boxes(points, BOXES * [1, 1, 1, 0.99, 0.99, 0.99, 1])
+        == points_in_boxes(points, BOXES * [1, 1, 1, 1.01, 1.01, 1.01, 1])
+    ).all(1)
     assert (points_in_boxes(points, BOXES) == points_in_boxes(seen, boxes))[clear].all()
     assert np.allclose(seen[:, 3], points[:, 3]) and seen.dtype == np.float32
     # each point stays on its pixel, which mirrors

@@ -95,12 +95,15 @@ def test_calibration_files_come_back(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["c.txt"]
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    (lambda t: t.replace("Tr_velo_to_cam", "Tr_velo"), "c.txt: no line Tr_velo_to_cam, expected 12 numbers"),
-    (lambda t: t.replace("P2: 7.2", "P2: seven"), "c.txt:3: P2 has 12 values"),
-    (lambda t: t.replace("R0_rect: ", "R0_rect: 1 "), "c.txt:5: R0_rect has 10 values"),
-    (lambda t: "", "c.txt: no line P2"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.replace("Tr_velo_to_cam", "Tr_velo"), "c.txt: no line Tr_velo_to_cam, expected 12 numbers"),
+        (lambda t: t.replace("P2: 7.2", "P2: seven"), "c.txt:3: P2 has 12 values"),
+        (lambda t: t.replace("R0_rect: ", "R0_rect: 1 "), "c.txt:5: R0_rect has 10 values"),
+        (lambda t: "", "c.txt: no line P2"),
+    ],
+)
 def test_calibration_errors(tmp_path, change, message):
     path = tmp_path / "c.txt"
     write_calibration(path, calibration())
@@ -147,16 +150,19 @@ def test_detections_have_a_score(tmp_path):
     assert read_labels(tmp_path / "odd.txt", scores=True)[0].occluded == 9  # the official tool reads past it
 
 
-@pytest.mark.parametrize(("line", "scores", "message"), [
-    (CAR.rsplit(" ", 1)[0], False, "a.txt:2: 14 fields, expected 15"),
-    (CAR, True, "a.txt:2: 15 fields, expected 16"),
-    (CAR + " 0.5", False, "a.txt:2: 16 fields, expected 15"),
-    (CAR.replace("Car", "car"), False, "a.txt:2: type is 'car', expected one of Car, Van"),
-    (CAR.replace("15.00", "far"), False, "a.txt:2: z is 'far', expected a number"),
-    (CAR.replace("15.00", "nan"), False, "a.txt:2: z is 'nan', expected a number"),
-    (CAR.replace("0.25 1", "0.25 7"), False, "a.txt:2: occluded is 7"),
-    (CAR.replace("200.00", "20.00"), False, "a.txt:2: box 100 150.5 20 220"),
-])
+@pytest.mark.parametrize(
+    ("line", "scores", "message"),
+    [
+        (CAR.rsplit(" ", 1)[0], False, "a.txt:2: 14 fields, expected 15"),
+        (CAR, True, "a.txt:2: 15 fields, expected 16"),
+        (CAR + " 0.5", False, "a.txt:2: 16 fields, expected 15"),
+        (CAR.replace("Car", "car"), False, "a.txt:2: type is 'car', expected one of Car, Van"),
+        (CAR.replace("15.00", "far"), False, "a.txt:2: z is 'far', expected a number"),
+        (CAR.replace("15.00", "nan"), False, "a.txt:2: z is 'nan', expected a number"),
+        (CAR.replace("0.25 1", "0.25 7"), False, "a.txt:2: occluded is 7"),
+        (CAR.replace("200.00", "20.00"), False, "a.txt:2: box 100 150.5 20 220"),
+    ],
+)
 def test_label_errors_name_file_and_line(tmp_path, line, scores, message):
     (tmp_path / "a.txt").write_text(f"{CAR}{' 0.5' * scores}\n{line}\n")
     assert message in error_of(read_labels, tmp_path / "a.txt", scores)
@@ -180,8 +186,9 @@ def test_labels_to_boxes_by_hand():
 
 def test_boxes_and_labels_are_inverse():
     rng, c = np.random.default_rng(1), calibration()
-    boxes = np.c_[rng.uniform((8, -4, -1), (50, 4, 0), (40, 3)), rng.uniform(0.5, 4, (40, 3)),
-                  rng.uniform(-np.pi, np.pi, 40)]  # fmt: skip
+    boxes = np.c_[
+        rng.uniform((8, -4, -1), (50, 4, 0), (40, 3)), rng.uniform(0.5, 4, (40, 3)), rng.uniform(-np.pi, np.pi, 40)
+    ]
     labels = labels_from_boxes(boxes, ["Car"] * 40, None, c, (1242, 375))
     assert len(labels) == 40
     np.testing.assert_allclose(boxes_in_lidar(labels, c), boxes, atol=1e-3)

@@ -109,8 +109,10 @@ def test_grey_values_as_intensity():
 
 def test_wrong_settings_are_named():
     depth = np.ones(SHAPE)
-    for arguments, message in (({"sampling": "every"}, "sampling is 'every', expected one of random, beams, all"),
-                               ({"intensity": "red"}, "intensity is 'red'")):  # fmt: skip
+    for arguments, message in (
+        ({"sampling": "every"}, "sampling is 'every', expected one of random, beams, all"),
+        ({"intensity": "red"}, "intensity is 'red'"),
+    ):
         with pytest.raises(InputError, match=message):
             pseudo_points(depth, image(), calibration(), **arguments)
     with pytest.raises(InputError, match=r"expected \(40, 120\) as its image"):
@@ -203,8 +205,15 @@ def test_clouds_made_in_another_way_are_not_mixed(root, tmp_path):
 def test_a_recipe_is_compared_whole(root, tmp_path):
     frames, file = KittiObject(root, "train", points=None), tmp_path / "out/pseudo_lidar.json"
     write_pseudo_lidar(frames, tmp_path / "out", nine_metres, seed=3)
-    recipe = {"depth": "", "points": "pseudo", "sampling": "random", "share": 0.1, "beams": 64,
-              "intensity": "constant", "seed": 3}  # fmt: skip
+    recipe = {
+        "depth": "",
+        "points": "pseudo",
+        "sampling": "random",
+        "share": 0.1,
+        "beams": 64,
+        "intensity": "constant",
+        "seed": 3,
+    }
     assert json.loads(file.read_text()) == recipe
     with pytest.raises(InputError, match="made with seed 3, expected 0"):
         write_pseudo_lidar(frames, tmp_path / "out", nine_metres)

@@ -96,8 +96,10 @@ def test_kept_samples_are_read_once_and_handed_out_as_copies():
 
 
 def test_faults_in_one_line():
-    for call, message in ((lambda: SegmentationViews(Frames(), (24, 32))[0, "crop9"], "unknown view 'crop9'"),
-                          (lambda: SegmentationViews(Frames(), (24, 0)), r"expected \(height, width\)"),
-                          (lambda: SegmentationViews(Frames(), (24, 32), {2}), "labelled frame 2 is not in the set")):
+    for call, message in (
+        (lambda: SegmentationViews(Frames(), (24, 32))[0, "crop9"], "unknown view 'crop9'"),
+        (lambda: SegmentationViews(Frames(), (24, 0)), r"expected \(height, width\)"),
+        (lambda: SegmentationViews(Frames(), (24, 32), {2}), "labelled frame 2 is not in the set"),
+    ):
         with pytest.raises(InputError, match=message):
             call()

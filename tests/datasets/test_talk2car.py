@@ -13,8 +13,13 @@ from kdnb.errors import InputError
 
 
 def command(k, split="val", box=(100, 200, 300, 150), **more):
-    row = {"scene_token": f"s{k // 2}", "command_token": f"{split}{k}", "command": "follow the red car on the left",
-           "t2c_img": f"img_{split}_{k}.jpg", "obj_name": "vehicle.car"}  # fmt: skip
+    row = {
+        "scene_token": f"s{k // 2}",
+        "command_token": f"{split}{k}",
+        "command": "follow the red car on the left",
+        "t2c_img": f"img_{split}_{k}.jpg",
+        "obj_name": "vehicle.car",
+    }
     return row | ({"2d_box": list(box)} if box else {}) | more
 
 
@@ -33,9 +38,15 @@ def make(root, rows, split="val", place="commands/val_commands.json", images="im
 
 
 def boxes_of(rows, split="val"):
-    return {split: {r["command_token"]: [{"bbox": [10, 20, 30, 40], "class": "animal", "score": 0.2},
-                                         {"bbox": [100, 200, 290, 150], "class": "vehicle.car", "score": 0.9}]
-                    for r in rows}}  # fmt: skip
+    return {
+        split: {
+            r["command_token"]: [
+                {"bbox": [10, 20, 30, 40], "class": "animal", "score": 0.2},
+                {"bbox": [100, 200, 290, 150], "class": "vehicle.car", "score": 0.9},
+            ]
+            for r in rows
+        }
+    }
 
 
 @pytest.fixture
@@ -87,11 +98,16 @@ def test_twins_of_drawn_sets_are_read(tmp_path):
     assert item["twin"] == "colour" and item["twin_box"].tolist() == [1, 2, 4, 6]
 
 
-@pytest.mark.parametrize(("commands", "images"), [
-    ("commands/val_commands.json", "images"), ("val/commands/val_commands.json", "val/images"),
-    ("data/commands/val_commands.json", "data/images"), ("val_commands.json", "imgs"),
-    ("commands/val_commands.json", "images/val"),
-])
+@pytest.mark.parametrize(
+    ("commands", "images"),
+    [
+        ("commands/val_commands.json", "images"),
+        ("val/commands/val_commands.json", "val/images"),
+        ("data/commands/val_commands.json", "data/images"),
+        ("val_commands.json", "imgs"),
+        ("commands/val_commands.json", "images/val"),
+    ],
+)
 def test_layout_variants(tmp_path, rows, commands, images):
     t2c = Talk2Car(make(tmp_path, rows, place=commands, images=images), "val")
     assert t2c[0]["image_path"].is_file()
@@ -114,15 +130,23 @@ def test_a_test_set_without_boxes_is_readable(tmp_path):
 
 def test_the_older_form_of_proposals(tmp_path, root, rows):
     new = boxes_of(rows)["val"]
-    old = {"val": {str(k): {"img": r["t2c_img"], "command_token": r["command_token"],
-                            "centernet": new[r["command_token"]]} for k, r in enumerate(rows)}}  # fmt: skip
+    old = {
+        "val": {
+            str(k): {"img": r["t2c_img"], "command_token": r["command_token"], "centernet": new[r["command_token"]]}
+            for k, r in enumerate(rows)
+        }
+    }
     write(root / "c4av_model/data/talk2car_w_rpn_no_duplicates.json", old)
     assert Talk2Car(root, "val")[1]["proposals"].shape == (2, 4)
 
 
 def test_proposals_are_cut_to_the_picture_and_slivers_left_out(tmp_path):
-    found = [{"bbox": [-5, -5, 20, 30], "score": 0.5}, {"bbox": [1590, 10, 50, 5], "score": 0.6},
-             {"bbox": [1600, 10, 50, 50], "score": 0.7}, {"bbox": [10, 10, 0, 9], "score": 0.7}]  # fmt: skip
+    found = [
+        {"bbox": [-5, -5, 20, 30], "score": 0.5},
+        {"bbox": [1590, 10, 50, 5], "score": 0.6},
+        {"bbox": [1600, 10, 50, 50], "score": 0.7},
+        {"bbox": [10, 10, 0, 9], "score": 0.7},
+    ]
     write(tmp_path / "p.json", {"val": {"a": found}})
     boxes, scores = read_proposals(tmp_path / "p.json", "val")["a"]
     assert boxes.tolist() == [[1590, 10, 1600, 15], [0, 0, 15, 25]] and scores.tolist() == pytest.approx([0.6, 0.5])
@@ -170,14 +194,22 @@ def test_missing_files_say_where_to_get_them(tmp_path, root):
     assert "talk2car.github.io" in error_of(lambda: check_talk2car(tmp_path))
 
 
-@pytest.mark.parametrize(("change", "what"), [
-    ({"2d_box": None}, "has no '2d_box'"), ({"2d_box": [1, 2, 0, 5]}, "has no area"),
-    ({"2d_box": [1, 2, 5, -5]}, "has no area"), ({"2d_box": [1, 2, 3]}, "four finite numbers"),
-    ({"2d_box": [1, 2, "3", 4]}, "four finite numbers"), ({"2d_box": [1, 2, float("nan"), 4]}, "four finite numbers"),
-    ({"2d_box": [1500, 2, 200, 40]}, "within 1600 x 900"), ({"command": "  "}, "'command' is '  ', expected a text"),
-    ({"t2c_img": None}, "'t2c_img' is None"), ({"command_token": "val0"}, "is there twice"),
-    ({"twin_box": [1, 2, 3]}, "four finite numbers"),
-])
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"2d_box": None}, "has no '2d_box'"),
+        ({"2d_box": [1, 2, 0, 5]}, "has no area"),
+        ({"2d_box": [1, 2, 5, -5]}, "has no area"),
+        ({"2d_box": [1, 2, 3]}, "four finite numbers"),
+        ({"2d_box": [1, 2, "3", 4]}, "four finite numbers"),
+        ({"2d_box": [1, 2, float("nan"), 4]}, "four finite numbers"),
+        ({"2d_box": [1500, 2, 200, 40]}, "within 1600 x 900"),
+        ({"command": "  "}, "'command' is '  ', expected a text"),
+        ({"t2c_img": None}, "'t2c_img' is None"),
+        ({"command_token": "val0"}, "is there twice"),
+        ({"twin_box": [1, 2, 3]}, "four finite numbers"),
+    ],
+)
 def test_a_faulty_command_is_named(tmp_path, change, what):
     good = command(0)
     path = tmp_path / "commands/val_commands.json"
@@ -189,12 +221,18 @@ def test_a_faulty_command_is_named(tmp_path, change, what):
     assert len(commands) == 1 and len(faults) == 1
 
 
-@pytest.mark.parametrize(("content", "what"), [
-    ('{"commands": [\n{"command": "x",}]}', ":2: not JSON"), ("[]", "no list 'commands'"),
-    ('{"commands": {}}', "no list 'commands'"), ('{"commands": []}', "no commands"),
-    ('{"commands": [3]}', "command number 0: is a int"), ('{"commands": [{}]}', "command number 0: 'command_token'"),
-    ('{"commands": [], "commands": []}', "key 'commands' is there twice"),
-])
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        ('{"commands": [\n{"command": "x",}]}', ":2: not JSON"),
+        ("[]", "no list 'commands'"),
+        ('{"commands": {}}', "no list 'commands'"),
+        ('{"commands": []}', "no commands"),
+        ('{"commands": [3]}', "command number 0: is a int"),
+        ('{"commands": [{}]}', "command number 0: 'command_token'"),
+        ('{"commands": [], "commands": []}', "key 'commands' is there twice"),
+    ],
+)
 def test_a_bad_file_is_named(tmp_path, content, what):
     write(tmp_path / "commands/val_commands.json", content)
     text = error_of(lambda: read_commands(tmp_path / "commands/val_commands.json"))
@@ -226,14 +264,18 @@ def test_missing_proposals_are_named_with_picture_and_command(root, rows):
         assert text in check_talk2car(root).faults
 
 
-@pytest.mark.parametrize(("content", "what"), [
-    ({"train": {}}, "found no 'val'"), ({"val": {"val0": 3}}, "proposals of val val0: found a int"),
-    ({"val": {"0": {"command_token": "val0"}}}, "val val0: found a NoneType"),
-    ({"val": {"val0": [{"bbox": [1, 2, 3, 4]}]}}, "expected an object with 'bbox' and 'score'"),
-    ({"val": {"val0": [{"bbox": [1, 2, 3], "score": 1}]}}, "expected finite numbers"),
-    ({"val": {"val0": [{"bbox": [1, 2, 3, 4], "score": None}]}}, "expected finite numbers"),
-    ({"val": {"val0": [{"bbox": [1, 2, float("nan"), 4], "score": 1}]}}, "expected finite numbers"),
-])
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        ({"train": {}}, "found no 'val'"),
+        ({"val": {"val0": 3}}, "proposals of val val0: found a int"),
+        ({"val": {"0": {"command_token": "val0"}}}, "val val0: found a NoneType"),
+        ({"val": {"val0": [{"bbox": [1, 2, 3, 4]}]}}, "expected an object with 'bbox' and 'score'"),
+        ({"val": {"val0": [{"bbox": [1, 2, 3], "score": 1}]}}, "expected finite numbers"),
+        ({"val": {"val0": [{"bbox": [1, 2, 3, 4], "score": None}]}}, "expected finite numbers"),
+        ({"val": {"val0": [{"bbox": [1, 2, float("nan"), 4], "score": 1}]}}, "expected finite numbers"),
+    ],
+)
 def test_faulty_proposals_are_named(root, content, what):
     write(root / "centernet_bboxes.json", content)
     text = error_of(lambda: Talk2Car(root, "val"))

@@ -17,7 +17,8 @@ def test_infonce_of_pairs_is_open_clips_own_loss():
     images, texts, scale = unit(6, 16), unit(6, 16, seed=1), torch.tensor(14.0)
     theirs = open_clip.ClipLoss()(images, texts, scale)
     assert multi_positive_infonce(images, texts, torch.eye(6, dtype=torch.bool), scale).item() == pytest.approx(
-        theirs.item(), rel=1e-6)  # fmt: skip
+        theirs.item(), rel=1e-6
+    )
 
 
 def test_infonce_by_hand():
@@ -110,8 +111,8 @@ def test_embedding_l2_is_twice_the_cosine_loss_on_unit_vectors():
 
 def test_on_unit_vectors_both_have_one_gradient_direction():
     student, teacher = torch.randn(4, 8, requires_grad=True), unit(4, 8)
-    l2, = torch.autograd.grad(embedding_l2(F.normalize(student, dim=1), teacher), student)
-    cosine, = torch.autograd.grad(cosine_loss(F.normalize(student, dim=1), teacher), student)
+    (l2,) = torch.autograd.grad(embedding_l2(F.normalize(student, dim=1), teacher), student)
+    (cosine,) = torch.autograd.grad(cosine_loss(F.normalize(student, dim=1), teacher), student)
     assert torch.allclose(l2, 2 * cosine, atol=1e-6)
 
 

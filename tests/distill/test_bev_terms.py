@@ -11,8 +11,11 @@ from kdnb.errors import InputError
 
 def maps(seed=0, batch=2, channels=4):
     torch.manual_seed(seed)
-    return {"bev": torch.randn(batch, channels, 6, 5), "heatmap": torch.randn(batch, 3, 6, 5) * 2,
-            "boxes": torch.randn(batch, 9, 6, 5)}  # fmt: skip
+    return {
+        "bev": torch.randn(batch, channels, 6, 5),
+        "heatmap": torch.randn(batch, 3, 6, 5) * 2,
+        "boxes": torch.randn(batch, 9, 6, 5),
+    }
 
 
 def test_agreement_costs_nothing():
@@ -26,8 +29,11 @@ def test_losses_have_gradients_for_the_student_alone():
     s, t = maps(1), maps(2)
     for value in (*s.values(), *t.values()):
         value.requires_grad_()
-    loss = heated_mse(s["bev"], (t["bev"], t["heatmap"])) + heat_kd(s["heatmap"], t["heatmap"]) + box_kd(
-        s["boxes"], (t["boxes"], t["heatmap"]))  # fmt: skip
+    loss = (
+        heated_mse(s["bev"], (t["bev"], t["heatmap"]))
+        + heat_kd(s["heatmap"], t["heatmap"])
+        + box_kd(s["boxes"], (t["boxes"], t["heatmap"]))
+    )
     loss.backward()
     assert all(v.grad is not None and v.grad.abs().sum() > 0 for v in s.values())
     assert all(v.grad is None for v in t.values())
@@ -60,8 +66,13 @@ def test_losses_do_not_depend_on_the_batch_size():
     double_s, double_t = ({key: torch.cat([m[key]] * 2) for key in m} for m in (s, t))
 
     def values(a, b):
-        return torch.stack([heated_mse(a["bev"], (b["bev"], b["heatmap"])), heat_kd(a["heatmap"], b["heatmap"]),
-                            box_kd(a["boxes"], (b["boxes"], b["heatmap"]))])  # fmt: skip
+        return torch.stack(
+            [
+                heated_mse(a["bev"], (b["bev"], b["heatmap"])),
+                heat_kd(a["heatmap"], b["heatmap"]),
+                box_kd(a["boxes"], (b["boxes"], b["heatmap"])),
+            ]
+        )
 
     assert torch.allclose(values(s, t), values(double_s, double_t))
 

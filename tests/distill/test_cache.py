@@ -16,8 +16,11 @@ def step(model, batch, student_seen):
 def batch_of(items, view="plain"):
     x = torch.stack([torch.full((3, 4, 4), float(i)) for i in items])
     x[:, :, :, 0] += 1
-    return {"ids": [f"2007/{i:06d}" for i in items], "views": [view] * len(items),
-            "x": x.flip(-1) if view == "flip" else x}  # fmt: skip
+    return {
+        "ids": [f"2007/{i:06d}" for i in items],
+        "views": [view] * len(items),
+        "x": x.flip(-1) if view == "flip" else x,
+    }
 
 
 @pytest.fixture

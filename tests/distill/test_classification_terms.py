@@ -25,13 +25,22 @@ class Fixed(nn.Module):
 
 def batch_of(labels=(0, 0), n=2):
     labels = torch.tensor(labels)
-    return {"images": torch.zeros(n, 3, 32, 32, dtype=torch.uint8), "meta": torch.zeros(n, 0), "labels": labels,
-            "labelled": labels >= 0, "indices": torch.arange(n)}  # fmt: skip
+    return {
+        "images": torch.zeros(n, 3, 32, 32, dtype=torch.uint8),
+        "meta": torch.zeros(n, 0),
+        "labels": labels,
+        "labelled": labels >= 0,
+        "indices": torch.arange(n),
+    }
 
 
 def distiller(temperature, weight=1.0, student=STUDENT, teacher=TEACHER):
-    return Distiller(Fixed(student), LiveTeacher(Fixed(teacher), teacher_step),
-                     [soft_label_term(temperature, weight)], classifier_step)  # fmt: skip
+    return Distiller(
+        Fixed(student),
+        LiveTeacher(Fixed(teacher), teacher_step),
+        [soft_label_term(temperature, weight)],
+        classifier_step,
+    )
 
 
 def soft(row, temperature):
@@ -88,11 +97,15 @@ def test_an_ensemble_teaches_its_mean_probabilities():
     """A student that says the mean of the two softmaxes has nothing to learn; the mean of the logits has."""
     members = [[[4.0, 0.0, 0.0], [0.0, 0.0, 0.0]], [[0.0, 1.0, 0.0], [0.0, 2.0, 5.0]]]
     teacher = LiveTeacher(Ensemble([Fixed(member) for member in members]), teacher_step)
-    mean = [[math.log((a + b) / 2) for a, b in zip(soft(one, 1), soft(two, 1), strict=True)]
-            for one, two in zip(*members, strict=True)]  # fmt: skip
+    mean = [
+        [math.log((a + b) / 2) for a, b in zip(soft(one, 1), soft(two, 1), strict=True)]
+        for one, two in zip(*members, strict=True)
+    ]
     between = [[(a + b) / 2 for a, b in zip(one, two, strict=True)] for one, two in zip(*members, strict=True)]
-    costs = [Distiller(Fixed(student), teacher, [soft_label_term(2.0)], classifier_step)(batch_of())["kd_kl"].item()
-             for student in (mean, between)]  # fmt: skip
+    costs = [
+        Distiller(Fixed(student), teacher, [soft_label_term(2.0)], classifier_step)(batch_of())["kd_kl"].item()
+        for student in (mean, between)
+    ]
     assert costs[0] == pytest.approx(0, abs=1e-6) and costs[1] > 0.02
 
 

@@ -23,8 +23,11 @@ from kdnb.errors import InputError
 
 CLASSES = 11
 WEIGHTS = torch.tensor([0.3, 0.5, 3.0, 0.4, 1.0, 0.6, 2.5, 2.0, 0.8, 2.2, 4.0])
-LOSSES = {"kl": lambda s, t, **more: pixel_kl(s, t, 2.0, **more), "mse": pixel_mse,
-          "channel": lambda s, t, **more: channel_kl(s, t, 2.0, **more)}  # fmt: skip
+LOSSES = {
+    "kl": lambda s, t, **more: pixel_kl(s, t, 2.0, **more),
+    "mse": pixel_mse,
+    "channel": lambda s, t, **more: channel_kl(s, t, 2.0, **more),
+}
 
 
 def logits(seed, size=(2, CLASSES, 6, 5), spread=2.0):
@@ -183,8 +186,12 @@ def test_void_is_left_out_where_there_are_labels_and_nowhere_else(batch):
 def test_in_the_distiller(batch):
     torch.manual_seed(0)
     teacher, student = Toy(6, 2), Toy(4)
-    terms = [*response_terms("kl", 2.0, 0.5, WEIGHTS), *response_terms("mse", class_weights=WEIGHTS),
-             *response_terms("channel", 4.0, 3.0), *feature_terms((4, 6))]  # fmt: skip
+    terms = [
+        *response_terms("kl", 2.0, 0.5, WEIGHTS),
+        *response_terms("mse", class_weights=WEIGHTS),
+        *response_terms("channel", 4.0, 3.0),
+        *feature_terms((4, 6)),
+    ]
     distiller = Distiller(student, LiveTeacher(teacher, teacher_step), terms, step)
     parts = distiller(batch)
     assert list(parts) == ["loss", "task", "kd_kl", "kd_mse", "kd_channel", "kd_features"]

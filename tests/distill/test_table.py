@@ -28,8 +28,11 @@ def filled(folder, who=None):
 
 def test_it_answers_as_the_live_teacher_in_any_order(tmp_path):
     table, live = filled(tmp_path), teacher()
-    mixed = {"ids": ["1", "2", "1"], "views": ["flip", "plain", "plain"],
-             "images": torch.cat([batch([i], v)["images"] for i, v in (("1", "flip"), ("2", "plain"), ("1", "plain"))])}
+    mixed = {
+        "ids": ["1", "2", "1"],
+        "views": ["flip", "plain", "plain"],
+        "images": torch.cat([batch([i], v)["images"] for i, v in (("1", "flip"), ("2", "plain"), ("1", "plain"))]),
+    }
     kept = table.observe(mixed, SEEN, ["embedding"])["embedding"]
     assert torch.allclose(kept, live.observe(mixed, None, [])["embedding"], atol=1e-6)
 
@@ -51,8 +54,10 @@ def test_what_filling_took_lies_in_the_same_file(tmp_path):
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"ids": ["9"]}, "9 is not in the teacher's table of 3 items"),
-     ({"views": ["left"]}, r"view 'left' was not computed by the teacher; its table has \['plain', 'flip'\]")],
+    [
+        ({"ids": ["9"]}, "9 is not in the teacher's table of 3 items"),
+        ({"views": ["left"]}, r"view 'left' was not computed by the teacher; its table has \['plain', 'flip'\]"),
+    ],
 )
 def test_an_unknown_item_or_view_is_refused(tmp_path, change, message):
     with pytest.raises(InputError, match=message):

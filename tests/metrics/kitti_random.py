@@ -7,8 +7,14 @@ import numpy as np
 from kdnb.datasets.kitti_labels import KittiLabel, write_labels
 
 FOCAL, CENTRE = 720.0, (620.0, 187.0)
-SIZES = {"Car": (1.5, 1.6, 3.9), "Van": (2.2, 1.9, 5.0), "Truck": (3.2, 2.6, 10.0), "Pedestrian": (1.75, 0.65, 0.85),
-         "Person_sitting": (1.3, 0.6, 0.8), "Cyclist": (1.7, 0.6, 1.75)}  # fmt: skip
+SIZES = {
+    "Car": (1.5, 1.6, 3.9),
+    "Van": (2.2, 1.9, 5.0),
+    "Truck": (3.2, 2.6, 10.0),
+    "Pedestrian": (1.75, 0.65, 0.85),
+    "Person_sitting": (1.3, 0.6, 0.8),
+    "Cyclist": (1.7, 0.6, 1.75),
+}
 SHARES = (0.45, 0.1, 0.05, 0.2, 0.08, 0.12)
 
 

@@ -16,8 +16,12 @@ def outline(b):
     side = (math.sin(b.rotation_y), math.cos(b.rotation_y))
     corners = []
     for i, j in ((1, 1), (1, -1), (-1, -1), (-1, 1)):
-        corners.append((b.x + i * b.length / 2 * forward[0] + j * b.width / 2 * side[0],
-                        b.z + i * b.length / 2 * forward[1] + j * b.width / 2 * side[1]))  # fmt: skip
+        corners.append(
+            (
+                b.x + i * b.length / 2 * forward[0] + j * b.width / 2 * side[0],
+                b.z + i * b.length / 2 * forward[1] + j * b.width / 2 * side[1],
+            )
+        )
     return Polygon(corners)
 
 
@@ -63,8 +67,9 @@ def detection_state(d, name, difficulty):
 
 def frame_counts(objects, detections, name, metric, difficulty, least, least_2d, threshold):
     """One frame: (scores of hits, false alarms, misses, similarity); threshold None is the pass that goes by score."""
-    free = [detection_state(d, name, difficulty) if threshold is None or d.score >= threshold else None
-            for d in detections]  # fmt: skip
+    free = [
+        detection_state(d, name, difficulty) if threshold is None or d.score >= threshold else None for d in detections
+    ]
     scores, misses, similarity = [], 0, 0.0
     for g in objects:
         state = object_state(g, name, difficulty)
@@ -87,16 +92,20 @@ def frame_counts(objects, detections, name, metric, difficulty, least, least_2d,
     for j, d in enumerate(detections):
         if free[j] == "valid":
             stuff = metric == "bbox" and any(
-                g.type.lower() == "dontcare" and overlap_2d(d.bbox, g.bbox, own=True) > least_2d for g in objects)
+                g.type.lower() == "dontcare" and overlap_2d(d.bbox, g.bbox, own=True) > least_2d for g in objects
+            )
             alarms += not stuff
     return scores, alarms, misses, similarity
 
 
 def slow_curve(truth, found, name, metric, difficulty, least, least_2d):
     """{"recall", "precision", "aos"}: lists of 41."""
+
     def count(threshold):
-        rows = [frame_counts(objects, found.get(frame, []), name, metric, difficulty, least, least_2d, threshold)
-                for frame, objects in truth.items()]  # fmt: skip
+        rows = [
+            frame_counts(objects, found.get(frame, []), name, metric, difficulty, least, least_2d, threshold)
+            for frame, objects in truth.items()
+        ]
         return [s for row in rows for s in row[0]], *(sum(row[k] for row in rows) for k in (1, 2, 3))
 
     n = sum(object_state(g, name, difficulty) == "valid" for objects in truth.values() for g in objects)

@@ -98,6 +98,7 @@ def test_labels_and_shapes_are_checked():
 
 # --- kdnb eval cars ---------------------------------------------------------------------------------------------
 
+
 @pytest.fixture
 def files(answers, tmp_path):
     """A solution and a submission of 300 rows; class 3 and class 7 are one of the competition's pairs of names."""
@@ -112,8 +113,18 @@ def files(answers, tmp_path):
 
 
 def evaluate(folder, *more):
-    return CliRunner().invoke(main, ["eval", "cars", "--solution", str(folder / "solution.csv"), "--submission",
-                                     str(folder / "submission.csv"), *more])  # fmt: skip
+    return CliRunner().invoke(
+        main,
+        [
+            "eval",
+            "cars",
+            "--solution",
+            str(folder / "solution.csv"),
+            "--submission",
+            str(folder / "submission.csv"),
+            *more,
+        ],
+    )
 
 
 def test_eval_cars_merges_and_takes_rows_in_any_order(answers, files):

@@ -10,8 +10,9 @@ from kdnb.metrics.cost import count_flops, count_parameters, latency_ms, state_d
 
 def model():
     # 3x3 convolution from 3 to 8 channels with bias: 8 * 3 * 9 + 8 = 224; BatchNorm: 16; linear from 8 to 5: 45.
-    return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
-                         nn.Linear(8, 5)).eval()  # fmt: skip
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5)
+    ).eval()
 
 
 def test_parameters_frozen_ones_included_shared_ones_once():

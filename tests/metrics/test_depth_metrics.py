@@ -25,7 +25,8 @@ def test_the_limit_of_delta_does_not_count_as_near():
 
 def test_perfect_depth():
     assert depth_scores(TRUTH + 1e-12, TRUTH) == pytest.approx(
-        {"AbsRel": 0, "RMSE": 0, "delta1.25": 100, "MAE": 0, "pixels": 2}, abs=1e-9)  # fmt: skip
+        {"AbsRel": 0, "RMSE": 0, "delta1.25": 100, "MAE": 0, "pixels": 2}, abs=1e-9
+    )
 
 
 def test_images_weigh_alike_and_bins_count_pixels():

@@ -34,16 +34,35 @@ def pycocotools_map(ground_truth, detections):
     for number, (image, truth) in enumerate(ground_truth.items(), start=1):
         for box, label, hard in zip(truth["boxes"], truth["labels"], truth["difficult"], strict=True):
             width, height = box[2] - box[0], box[3] - box[1]
-            objects.append({"id": len(objects) + 1, "image_id": number, "category_id": int(label), "iscrowd": int(hard),
-                            "bbox": [box[0], box[1], width, height], "area": width * height})  # fmt: skip
-        for box, label, score in zip(*(detections.get(image, {}).get(k, []) for k in ("boxes", "labels", "scores")),
-                                     strict=True):  # fmt: skip
-            found.append({"image_id": number, "category_id": int(label), "score": score,
-                          "bbox": [box[0], box[1], box[2] - box[0], box[3] - box[1]]})  # fmt: skip
+            objects.append(
+                {
+                    "id": len(objects) + 1,
+                    "image_id": number,
+                    "category_id": int(label),
+                    "iscrowd": int(hard),
+                    "bbox": [box[0], box[1], width, height],
+                    "area": width * height,
+                }
+            )
+        for box, label, score in zip(
+            *(detections.get(image, {}).get(k, []) for k in ("boxes", "labels", "scores")), strict=True
+        ):
+            found.append(
+                {
+                    "image_id": number,
+                    "category_id": int(label),
+                    "score": score,
+                    "bbox": [box[0], box[1], box[2] - box[0], box[3] - box[1]],
+                }
+            )
     with contextlib.redirect_stdout(io.StringIO()):
         coco = COCO()
-        coco.dataset = {"info": {}, "annotations": objects, "images": [{"id": i + 1} for i in range(len(ground_truth))],
-                        "categories": [{"id": i} for i in range(1, 21)]}  # fmt: skip
+        coco.dataset = {
+            "info": {},
+            "annotations": objects,
+            "images": [{"id": i + 1} for i in range(len(ground_truth))],
+            "categories": [{"id": i} for i in range(1, 21)],
+        }
         coco.createIndex()
         evaluation = COCOeval(coco, coco.loadRes(found), "bbox")
         for step in (evaluation.evaluate, evaluation.accumulate, evaluation.summarize):
@@ -70,9 +89,14 @@ def test_scores_are_those_of_the_evaluators():
 
 def test_perfect_tensors_score_100_and_nothing_scores_0():
     ground_truth, _ = case()
-    perfect = {image: {"boxes": torch.tensor(item["boxes"]), "labels": torch.tensor(item["labels"]),
-                       "scores": torch.ones(len(item["labels"]), requires_grad=True)}
-               for image, item in ground_truth.items()}  # fmt: skip
+    perfect = {
+        image: {
+            "boxes": torch.tensor(item["boxes"]),
+            "labels": torch.tensor(item["labels"]),
+            "scores": torch.ones(len(item["labels"]), requires_grad=True),
+        }
+        for image, item in ground_truth.items()
+    }
     scores = detection_scores(ground_truth, perfect)
     assert [scores[key] for key in ("mAP50", "mAP50_07", "mAP75", "mAP")] == pytest.approx([100] * 4, abs=1e-4)
     scores = detection_scores(ground_truth, {})

@@ -100,9 +100,12 @@ def test_real_scores_have_the_slices_of_drawn_ones(real):
 
 
 def test_slices_and_their_scores():
-    commands = [command("a", text="the red car"), command("b", text="the car on the left", box=(0, 0, 60, 60)),
-                command("c", text="the bus", twin=None, knows_twins=True),
-                command("d", text="the car on the right", twin="side", knows_twins=True)]  # fmt: skip
+    commands = [
+        command("a", text="the red car"),
+        command("b", text="the car on the left", box=(0, 0, 60, 60)),
+        command("c", text="the bus", twin=None, knows_twins=True),
+        command("d", text="the car on the right", twin="side", knows_twins=True),
+    ]
     masks = {name: mask.tolist() for name, mask in slices(commands).items()}
     assert masks["colour"] == [True, False, False, False] and masks["side"] == [False, True, False, True]
     assert masks["neither"] == [False, False, True, False] and masks["small"] == [False, True, False, False]
@@ -131,10 +134,22 @@ def test_missing_and_extra_tokens_are_counted_and_the_first_ten_listed():
     assert "1 predictions without a command: x" in text
 
 
-@pytest.mark.parametrize("box", [
-    [0, 0, float("nan"), 5], [0, 0, float("inf"), 5], [0, 0, 0, 5], [0, 0, 5, -1], [0, 0, 5], [0, 0, "5", 5], None, {},
-    [0, 0, True, 5], "box", [[0, 0, 5, 5]],
-])
+@pytest.mark.parametrize(
+    "box",
+    [
+        [0, 0, float("nan"), 5],
+        [0, 0, float("inf"), 5],
+        [0, 0, 0, 5],
+        [0, 0, 5, -1],
+        [0, 0, 5],
+        [0, 0, "5", 5],
+        None,
+        {},
+        [0, 0, True, 5],
+        "box",
+        [[0, 0, 5, 5]],
+    ],
+)
 def test_a_faulty_prediction_is_named(box, tmp_path):
     assert "prediction of command a: " in error_of(lambda: evaluate_talk2car([command("a")], {"a": box}))
     assert "prediction of command a: " in error_of(lambda: write_predictions(tmp_path / "p.json", {"a": box}))
@@ -147,9 +162,14 @@ def test_commands_without_boxes_cannot_be_scored():
     assert "predictions are a list" in error_of(lambda: evaluate_talk2car([command("a")], []))
 
 
-@pytest.mark.parametrize(("content", "what"), [
-    ("{", ":1: not JSON"), ("[]", "found a list"), ('{"a": [1, 2, 3, 4], "a": [1, 2, 3, 4]}', "key 'a' is there twice"),
-])
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        ("{", ":1: not JSON"),
+        ("[]", "found a list"),
+        ('{"a": [1, 2, 3, 4], "a": [1, 2, 3, 4]}', "key 'a' is there twice"),
+    ],
+)
 def test_a_faulty_predictions_file_is_named(tmp_path, content, what):
     (tmp_path / "p.json").write_text(content)
     text = error_of(lambda: read_predictions(tmp_path / "p.json"))
@@ -169,8 +189,9 @@ def test_written_predictions_come_back(tmp_path):
 
 def test_command_line(real, tmp_path):
     out = tmp_path / "score.json"
-    done = CliRunner().invoke(main, ["eval", "talk2car", "--commands", str(real[0]), "--pred", str(real[1]),
-                                     "--json", str(out)])  # fmt: skip
+    done = CliRunner().invoke(
+        main, ["eval", "talk2car", "--commands", str(real[0]), "--pred", str(real[1]), "--json", str(out)]
+    )
     assert done.exit_code == 0, done.output
     assert "43.51" in done.output and "small" in done.output
     assert json.loads(out.read_text())["AP50"] == pytest.approx(43.51, abs=0.005)
@@ -184,8 +205,21 @@ def test_command_line_names_what_is_wrong(real, tmp_path):
 
 
 def test_command_line_makes_and_checks_a_set(tmp_path):
-    make = ["data", "make", "talk2car", "--out", str(tmp_path / "t2c"), "--train", "1", "--val", "1", "--test", "1",
-            "--size", "160x90"]  # fmt: skip
+    make = [
+        "data",
+        "make",
+        "talk2car",
+        "--out",
+        str(tmp_path / "t2c"),
+        "--train",
+        "1",
+        "--val",
+        "1",
+        "--test",
+        "1",
+        "--size",
+        "160x90",
+    ]
     done = CliRunner().invoke(main, make)
     assert done.exit_code == 0 and "drawn: " in done.output, done.output
     done = CliRunner().invoke(main, ["data", "check", "talk2car", str(tmp_path / "t2c")])

@@ -28,8 +28,21 @@ def at(slot, kind="Car", score=None, height=50.0, cut=0.0, **changes):
     """An object in a slot of its own: in the image 60 px wide, in space 10 m beside the next; ``cut`` takes a share of
     its width away in both, so the overlap with the whole object is 1 - cut in every metric."""
     left, width = SLOT * slot, 60 * (1 - cut)
-    label = KittiLabel(kind, 0, 0, 0.0, (left, 100.0, left + width, 100.0 + height),
-                       1.5, 1.6, 4 * (1 - cut), 10.0 * slot + 2 * (1 - cut), 1.7, 20.0, 0.0, score)  # fmt: skip
+    label = KittiLabel(
+        kind,
+        0,
+        0,
+        0.0,
+        (left, 100.0, left + width, 100.0 + height),
+        1.5,
+        1.6,
+        4 * (1 - cut),
+        10.0 * slot + 2 * (1 - cut),
+        1.7,
+        20.0,
+        0.0,
+        score,
+    )
     return replace(label, **changes)
 
 
@@ -47,6 +60,7 @@ def start(values, n=3):
 
 
 # --- by hand ----------------------------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("metric", ["bbox", "bev", "3d"])
 def test_precision_and_recall_by_hand(metric):
@@ -89,8 +103,14 @@ def test_neighbouring_class_is_neutral(neighbour, name):
     assert curve([at(0, name), at(1, neighbour)], found, name=name).precision[0] == 1
     assert curve([at(0, name), at(1, "Truck")], found, name=name).precision[0] == 0.5
     assert curve([at(0, name), at(1, neighbour)], found[:1], name=name).recall[0] == 1  # nor is it a miss
-    assert curve([at(0, "Cyclist"), at(1, neighbour)], [at(0, "Cyclist", score=0.5), at(1, "Cyclist", score=0.9)],
-                 name="Cyclist").precision[0] == 0.5  # fmt: skip
+    assert (
+        curve(
+            [at(0, "Cyclist"), at(1, neighbour)],
+            [at(0, "Cyclist", score=0.5), at(1, "Cyclist", score=0.9)],
+            name="Cyclist",
+        ).precision[0]
+        == 0.5
+    )
 
 
 def test_dont_care_excuses_in_the_image_only():
@@ -105,11 +125,21 @@ def test_dont_care_excuses_in_the_image_only():
 
 def test_difficulties_by_height_occlusion_and_truncation():
     # what makes an object valid at (easy, moderate, hard)
-    cases = [({"height": 40.0}, (0, 1, 1)), ({"height": 40.1}, (1, 1, 1)), ({"height": 25.0}, (0, 0, 0)),
-             ({"height": 25.1}, (0, 1, 1)), ({"occluded": 1}, (0, 1, 1)), ({"occluded": 2}, (0, 0, 1)),
-             ({"occluded": 3}, (0, 0, 0)), ({"truncated": 0.15}, (1, 1, 1)), ({"truncated": 0.16}, (0, 1, 1)),
-             ({"truncated": 0.3}, (0, 1, 1)), ({"truncated": 0.31}, (0, 0, 1)), ({"truncated": 0.5}, (0, 0, 1)),
-             ({"truncated": 0.51}, (0, 0, 0))]  # fmt: skip
+    cases = [
+        ({"height": 40.0}, (0, 1, 1)),
+        ({"height": 40.1}, (1, 1, 1)),
+        ({"height": 25.0}, (0, 0, 0)),
+        ({"height": 25.1}, (0, 1, 1)),
+        ({"occluded": 1}, (0, 1, 1)),
+        ({"occluded": 2}, (0, 0, 1)),
+        ({"occluded": 3}, (0, 0, 0)),
+        ({"truncated": 0.15}, (1, 1, 1)),
+        ({"truncated": 0.16}, (0, 1, 1)),
+        ({"truncated": 0.3}, (0, 1, 1)),
+        ({"truncated": 0.31}, (0, 0, 1)),
+        ({"truncated": 0.5}, (0, 0, 1)),
+        ({"truncated": 0.51}, (0, 0, 0)),
+    ]
     for changes, valid in cases:
         curves = kitti_curves({"a": [at(0, **changes)]}, {})["Car"]["bbox"]
         assert tuple(curves[d].objects for d in DIFFICULTIES) == valid, changes
@@ -149,8 +179,7 @@ def test_first_pass_goes_by_score_second_by_overlap():
     # With a second car found at .4, the threshold .4 looks at all: the first car takes the detection with overlap 1,
     # turned round, and the surer one is an alarm: hits 2, alarms 1, similarity 0 + 1.
     case = kitti_cases({"a": [at(0), at(1)]}, {"a": [*found, at(1, score=0.4)]})["Car", "bbox", "easy"]
-    assert [c[0].tolist() for c in case.count(np.array([0.9, 0.4]))] == [[1, 2], [0, 1], [1, 0],
-                                                                         pytest.approx([1, 1])]  # fmt: skip
+    assert [c[0].tolist() for c in case.count(np.array([0.9, 0.4]))] == [[1, 2], [0, 1], [1, 0], pytest.approx([1, 1])]
 
 
 def test_second_pass_prefers_a_valid_detection_to_a_low_one():
@@ -215,6 +244,7 @@ def test_within_scores_one_range_of_distance():
 
 # --- rotated overlap against shapely ----------------------------------------------------------------------------
 
+
 def columns(labels):
     return np.array([(b.x, b.y, b.z, b.height, b.width, b.length, b.rotation_y) for b in labels])
 
@@ -249,12 +279,13 @@ def test_rotated_overlap_in_closed_form():
 
 # --- the slow implementation ------------------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize("mode,seed,objects,noise", [("strict", 0, 8, 0.5), ("loose", 1, 12, 1), ("loose", 2, 3, 1.5)])
 def test_agrees_with_the_slow_implementation(mode, seed, objects, noise):
     truth, found = random_frames(seed, 14, objects, objects + 2, noise)
     curves = kitti_curves(truth, found, mode)
     seen = 0
-    for (name, metric, difficulty) in kitti_cases(truth, found, mode):
+    for name, metric, difficulty in kitti_cases(truth, found, mode):
         k = ("Car", "Pedestrian", "Cyclist").index(name)
         least = kitti_match.OVERLAPS[mode][metric][k]
         slow = slow_curve(truth, found, name, metric, difficulty, least, (0.7, 0.5, 0.5)[k])
@@ -269,10 +300,13 @@ def test_agrees_with_the_slow_implementation(mode, seed, objects, noise):
 
 # --- what must always hold --------------------------------------------------------------------------------------
 
+
 def perfect(truth):
     rng = np.random.default_rng(0)
-    return {f: [replace(b, score=float(rng.random())) for b in labels if b.type != "DontCare"]
-            for f, labels in truth.items()}  # fmt: skip
+    return {
+        f: [replace(b, score=float(rng.random())) for b in labels if b.type != "DontCare"]
+        for f, labels in truth.items()
+    }
 
 
 def test_a_perfect_detector_has_100_with_41_objects_and_no_warning():
@@ -280,8 +314,9 @@ def test_a_perfect_detector_has_100_with_41_objects_and_no_warning():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         scores = evaluate_kitti(truth, perfect(truth))
-    assert all(v == pytest.approx(100) for c in scores.values() for k in c.values() for p in k.values()
-               for v in p.values())  # fmt: skip
+    assert all(
+        v == pytest.approx(100) for c in scores.values() for k in c.values() for p in k.values() for v in p.values()
+    )
 
 
 @pytest.mark.parametrize("n", [1, 2, 40])
@@ -368,6 +403,7 @@ def test_boxes_without_3d_overlap_nothing_in_3d():
 
 # --- faults -----------------------------------------------------------------------------------------------------
 
+
 def test_wrong_arguments():
     with pytest.raises(InputError, match="overlap is 'medium', expected one of strict, loose"):
         kitti_curves({}, {}, "medium")
@@ -382,15 +418,18 @@ def test_wrong_arguments():
 LINE = "Car 0.00 0 -1.58 587.01 173.33 614.12 200.12 1.65 1.67 3.64 -0.65 1.71 46.70 -1.59"
 
 
-@pytest.mark.parametrize("gt,pred,message", [
-    ({"1": LINE[:-6]}, {"1": ""}, "gt/1.txt:1: 14 fields, expected 15"),
-    ({"1": LINE}, {"1": f"{LINE} 0.5\n{LINE}"}, "pred/1.txt:2: 15 fields, expected 16"),
-    ({"1": LINE}, {"1": f"{LINE} nan"}, "pred/1.txt:1: score is 'nan', expected a number"),
-    ({"1": LINE.replace("46.70", "inf")}, {"1": ""}, "gt/1.txt:1: z is 'inf', expected a number"),
-    ({"1": LINE}, {"1": "", "7": ""}, "pred/7.txt: detections of an unknown frame, expected one of the 1 frames"),
-    ({"1": LINE}, {}, "pred: no detection files, expected one <frame>.txt per frame"),
-    ({}, {"1": ""}, "gt: no label files"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "gt,pred,message",
+    [
+        ({"1": LINE[:-6]}, {"1": ""}, "gt/1.txt:1: 14 fields, expected 15"),
+        ({"1": LINE}, {"1": f"{LINE} 0.5\n{LINE}"}, "pred/1.txt:2: 15 fields, expected 16"),
+        ({"1": LINE}, {"1": f"{LINE} nan"}, "pred/1.txt:1: score is 'nan', expected a number"),
+        ({"1": LINE.replace("46.70", "inf")}, {"1": ""}, "gt/1.txt:1: z is 'inf', expected a number"),
+        ({"1": LINE}, {"1": "", "7": ""}, "pred/7.txt: detections of an unknown frame, expected one of the 1 frames"),
+        ({"1": LINE}, {}, "pred: no detection files, expected one <frame>.txt per frame"),
+        ({}, {"1": ""}, "gt: no label files"),
+    ],
+)
 def test_faults_of_files_are_one_line(tmp_path, gt, pred, message):
     for folder, files in (("gt", gt), ("pred", pred)):
         (tmp_path / folder).mkdir()
@@ -409,8 +448,9 @@ def test_types_of_files_are_taken_as_officially(tmp_path):
         (tmp_path / folder / "1.txt").write_text("\n".join(lines))
     truth = kitti.read_ground_truth(tmp_path / "gt")
     cases = kitti_cases(truth, kitti.read_detections(tmp_path / "pred", truth))
-    counts = {name: [c.item() for c in cases[name, "bbox", "moderate"].count(np.zeros(1))]
-              for name in ("Car", "Cyclist")}  # fmt: skip
+    counts = {
+        name: [c.item() for c in cases[name, "bbox", "moderate"].count(np.zeros(1))] for name in ("Car", "Cyclist")
+    }
     assert counts == {"Car": [1, 0, 0, 1], "Cyclist": [0, 1, 0, 0]}  # hits, alarms, misses, similarity
 
 
@@ -420,6 +460,7 @@ def test_missing_folder(tmp_path):
 
 
 # --- files and the command --------------------------------------------------------------------------------------
+
 
 def test_command_writes_what_the_functions_say(tmp_path):
     truth, found = random_frames(7, 30)
@@ -470,6 +511,7 @@ def test_real_labels_found_by_themselves(real_data):
 
 
 # --- speed ------------------------------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("per_frame", [8, 500])
 def test_sixty_frames_take_two_seconds(per_frame):

@@ -31,7 +31,8 @@ def test_against_brute_force(random_case):
     assert not relevant.any(1).all()
     for s, r in ((similarity, relevant), (similarity.T, relevant.T)):
         assert recall_at(s, r, (1, 3, 10, 25)) == {
-            k: pytest.approx(brute_force_recall(s, r, k)) for k in (1, 3, 10, 25)}  # fmt: skip
+            k: pytest.approx(brute_force_recall(s, r, k)) for k in (1, 3, 10, 25)
+        }
 
 
 def test_by_hand():
@@ -68,9 +69,13 @@ def test_scores_both_ways_and_per_size():
     relevant = torch.tensor([[1, 0], [0, 1], [0, 1]], dtype=torch.bool)
     scores = retrieval_scores(similarity, relevant, ["small", "large", "large"], ks=(1,))
     assert scores == {
-        "image_to_text_R@1": pytest.approx(200 / 3), "text_to_image_R@1": 100,
-        "image_to_text_R@1_large": 50, "text_to_image_R@1_large": 100,  # the first text has no large image
-        "image_to_text_R@1_small": 100, "text_to_image_R@1_small": 100}  # fmt: skip
+        "image_to_text_R@1": pytest.approx(200 / 3),
+        "text_to_image_R@1": 100,
+        "image_to_text_R@1_large": 50,
+        "text_to_image_R@1_large": 100,  # the first text has no large image
+        "image_to_text_R@1_small": 100,
+        "text_to_image_R@1_small": 100,
+    }
 
 
 def test_hits_serve_a_paired_bootstrap():

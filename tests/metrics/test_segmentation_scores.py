@@ -34,6 +34,7 @@ def frames(count=5, classes=11, seed=0, height=30, width=40):
 
 # --- IoU --------------------------------------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize("classes", [11, 8])  # all there; three absent
 def test_scores_are_torchmetrics(classes):
     pred, label = frames(classes=classes)
@@ -80,9 +81,12 @@ def test_confusion_counts_pairs_and_adds_up():
 
 def test_confusion_refuses_what_is_no_class():
     ok = np.zeros((2, 2), int)
-    for pred, label, message in ((ok[:1], ok, r"prediction is \(1, 2\), expected \(2, 2\)"),
-                                 (ok + 11, ok, "prediction holds 11"), (ok - 1, ok, "prediction holds -1"),
-                                 (ok, ok + 255, "label holds 255")):  # fmt: skip
+    for pred, label, message in (
+        (ok[:1], ok, r"prediction is \(1, 2\), expected \(2, 2\)"),
+        (ok + 11, ok, "prediction holds 11"),
+        (ok - 1, ok, "prediction holds -1"),
+        (ok, ok + 255, "label holds 255"),
+    ):
         with pytest.raises(InputError, match=message):
             confusion(pred, label)
     assert confusion(ok + 200, ok + VOID).sum() == 0  # whatever is said about void
@@ -104,6 +108,7 @@ def test_bootstrap_scores_each_resample_as_a_set_of_its_own():
 
 
 # --- boundaries -------------------------------------------------------------------------------------------------
+
 
 def slow_boundary_iou(pred, label, share):
     """Cheng et al. as written: a mask without its erosion; void of the truth made void in the prediction."""
@@ -165,6 +170,7 @@ def test_what_is_said_about_void_makes_no_boundary():
 
 # --- calibration ------------------------------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize("bins", [10, 15])
 def test_calibration_is_torchmetrics(bins):
     _, label = frames(4)
@@ -188,6 +194,7 @@ def test_calibration_closed_form():
 
 # --- folders ----------------------------------------------------------------------------------------------------
 
+
 @pytest.fixture
 def folders(tmp_path):
     pred, label = frames(3, classes=8)
@@ -200,8 +207,10 @@ def folders(tmp_path):
 
 def test_evaluator_writes_what_the_arrays_score(folders):
     root, pred, label = folders
-    result = CliRunner().invoke(main, ["eval", "camvid", "--gt", str(root / "gt"), "--pred", str(root / "pred"),
-                                       "--json", str(root / "scores.json")])  # fmt: skip
+    result = CliRunner().invoke(
+        main,
+        ["eval", "camvid", "--gt", str(root / "gt"), "--pred", str(root / "pred"), "--json", str(root / "scores.json")],
+    )
     assert result.exit_code == 0, result.output
     written, scores = json.loads((root / "scores.json").read_text()), scores_from(confusion(pred, label))
     assert set(written) == {"mIoU", "pixel_accuracy", "iou"} and list(written["iou"]) == list(CLASSES)

@@ -42,14 +42,20 @@ def official(box):
 
 def truth(*boxes, difficult=None, label=CAR):
     difficult = [False] * len(boxes) if difficult is None else difficult
-    return {"boxes": np.array([official(b) for b in boxes], float).reshape(-1, 4),
-            "labels": np.full(len(boxes), label), "difficult": np.array(difficult, bool)}  # fmt: skip
+    return {
+        "boxes": np.array([official(b) for b in boxes], float).reshape(-1, 4),
+        "labels": np.full(len(boxes), label),
+        "difficult": np.array(difficult, bool),
+    }
 
 
 def found(*rows, label=CAR):
     """``rows``: (score, official corners)."""
-    return {"boxes": np.array([official(b) for _, b in rows], float).reshape(-1, 4),
-            "labels": np.full(len(rows), label), "scores": np.array([s for s, _ in rows], float)}  # fmt: skip
+    return {
+        "boxes": np.array([official(b) for _, b in rows], float).reshape(-1, 4),
+        "labels": np.full(len(rows), label),
+        "scores": np.array([s for s, _ in rows], float),
+    }
 
 
 def ap(ground_truth, detections, metric="area", **kwargs):
@@ -255,7 +261,10 @@ def random_case(seed, images=12, classes=4, per_image=8, ties=True):
         corner = rng.integers(0, 30, (n, 2))
         boxes = np.concatenate([corner, corner + rng.integers(5, 30, (n, 2))], 1).astype(float)
         ground_truth[f"{i:06d}"] = {
-            "boxes": boxes, "labels": rng.integers(1, classes + 1, n), "difficult": rng.random(n) < 0.25}  # fmt: skip
+            "boxes": boxes,
+            "labels": rng.integers(1, classes + 1, n),
+            "difficult": rng.random(n) < 0.25,
+        }
         if not m or (not n and rng.random() < 0.5):
             continue
         if n:
@@ -300,8 +309,11 @@ def test_bootstrap_equals_scoring_physical_copies_of_the_images(metric):
         fast = bootstrap_map(match_table(ground_truth, detections), weights, metric)
         for row, value in zip(weights, fast, strict=True):
             copies = [(f"{image}#{k}", image) for image, times in zip(images, row, strict=True) for k in range(times)]
-            slow = evaluate_voc({new: ground_truth[old] for new, old in copies},
-                                {new: detections[old] for new, old in copies if old in detections}, metric)  # fmt: skip
+            slow = evaluate_voc(
+                {new: ground_truth[old] for new, old in copies},
+                {new: detections[old] for new, old in copies if old in detections},
+                metric,
+            )
             assert value == pytest.approx(slow["mAP"], abs=1e-9, nan_ok=True)
 
 
@@ -409,8 +421,10 @@ def test_missing_unknown_and_double_files(tmp_path):
 def test_perfect_detections_of_the_real_sample_score_100(sample, tmp_path, metric, capsys):
     ground_truth = read_ground_truth(sample, "2007", "test")
     assert len(ground_truth) == 40 and sum(len(item["labels"]) for item in ground_truth.values()) == 209
-    detections = {image: {"boxes": item["boxes"], "labels": item["labels"], "scores": np.ones(len(item["labels"]))}
-                  for image, item in ground_truth.items()}  # fmt: skip
+    detections = {
+        image: {"boxes": item["boxes"], "labels": item["labels"], "scores": np.ones(len(item["labels"]))}
+        for image, item in ground_truth.items()
+    }
     write_detections(tmp_path / "pred", VOC_CLASSES, detections)
     result = voc_main(sample, "test", tmp_path / "pred", metric, tmp_path / "score.json")
     assert result["mAP"] == 100

@@ -38,8 +38,13 @@ def student(seed=0, **options):
 
 def batch_of(texts, n=6):
     positive = F.one_hot(torch.arange(n) % len(texts), len(texts)).bool()
-    return {"images": pictures(n), "texts": texts, "positive": positive,
-            "ids": [str(i) for i in range(n)], "views": ["plain"] * n}  # fmt: skip
+    return {
+        "images": pictures(n),
+        "texts": texts,
+        "positive": positive,
+        "ids": [str(i) for i in range(n)],
+        "views": ["plain"] * n,
+    }
 
 
 def kd_terms(texts):
@@ -116,8 +121,9 @@ def test_terms_are_live_and_cached_alike(teacher, tmp_path):
     batch = batch_of(teacher[1])
     cache = TeacherCache(teacher[0], tmp_path, "random", ["plain"], ["embedding"])
     cache.fill([batch])
-    live, cached = (Distiller(student(), source, kd_terms(teacher[1]), alignment_step)(batch)
-                    for source in (teacher[0], cache))  # fmt: skip
+    live, cached = (
+        Distiller(student(), source, kd_terms(teacher[1]), alignment_step)(batch) for source in (teacher[0], cache)
+    )
     assert list(live) == ["loss", "task", "similarity", "cosine", "l2"]
     for name, value in live.items():
         assert cached[name].item() == pytest.approx(value.item(), rel=1e-5)
@@ -126,8 +132,9 @@ def test_terms_are_live_and_cached_alike(teacher, tmp_path):
 @pytest.mark.filterwarnings("ignore:term .* more than 10 times")
 def test_a_student_learns_the_teachers_embeddings(teacher):
     model, batch = student(), batch_of(teacher[1])
-    distiller = Distiller(model, teacher[0], [Term("cosine", cosine_loss, "embedding", "embedding")],
-                          partial(alignment_step, weight=0.0))  # fmt: skip
+    distiller = Distiller(
+        model, teacher[0], [Term("cosine", cosine_loss, "embedding", "embedding")], partial(alignment_step, weight=0.0)
+    )
     optimizer = torch.optim.AdamW(distiller.parameters(), 2e-3)
     values = []
     for _ in range(30):

@@ -31,9 +31,13 @@ def batch_of(n=6, meta=2, labelled=None, size=40):
     rng = torch.Generator().manual_seed(1)
     known = torch.ones(n, dtype=torch.bool) if labelled is None else torch.tensor(labelled)
     labels = torch.randint(0, CLASSES, (n,), generator=rng)
-    return {"images": torch.randint(0, 256, (n, 3, size, size), dtype=torch.uint8, generator=rng),
-            "meta": torch.randn(n, meta, generator=rng), "labels": torch.where(known, labels, -1), "labelled": known,
-            "indices": torch.arange(40, 40 + n)}  # fmt: skip
+    return {
+        "images": torch.randint(0, 256, (n, 3, size, size), dtype=torch.uint8, generator=rng),
+        "meta": torch.randn(n, meta, generator=rng),
+        "labels": torch.where(known, labels, -1),
+        "labelled": known,
+        "indices": torch.arange(40, 40 + n),
+    }
 
 
 class Fixed(nn.Module):
@@ -68,15 +72,17 @@ def test_pixels_reach_the_backbone_with_imagenets_mean_and_spread():
     images = torch.tensor([124, 116, 104], dtype=torch.uint8).view(1, 3, 1, 1).expand(2, 3, 32, 32)
     net(images, torch.zeros(2, 2))
     expected = (torch.tensor([124, 116, 104]) / 255 - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor(
-        [0.229, 0.224, 0.225])  # fmt: skip
+        [0.229, 0.224, 0.225]
+    )
     assert torch.allclose(seen[0][1, :, 5, 7], expected, atol=1e-5)
 
 
 def test_numbers_change_the_answer_only_where_there_are_any():
     batch = batch_of()
     told, blind = tiny(2).eval(), tiny(0).eval()
-    assert not torch.allclose(told(batch["images"], batch["meta"])["logits"],
-                              told(batch["images"], batch["meta"] + 1)["logits"])  # fmt: skip
+    assert not torch.allclose(
+        told(batch["images"], batch["meta"])["logits"], told(batch["images"], batch["meta"] + 1)["logits"]
+    )
     none, empty = blind(batch["images"])["logits"], blind(batch["images"], torch.zeros(6, 0))["logits"]
     assert torch.equal(none, empty)
 

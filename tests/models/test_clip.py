@@ -104,8 +104,10 @@ def test_token_states_of_the_lite_teacher(lite):
     token_states_give_the_embedding(*lite)
     attention = torch.nn.MultiheadAttention(128, 2, batch_first=True)
     states, padding = encode_text_tokens(*lite, TEXTS)
-    read = [attention(torch.ones(4, 1, 128), filled, filled, key_padding_mask=padding)[0]
-            for filled in (states, states.masked_fill(padding[..., None], 9.0))]  # fmt: skip
+    read = [
+        attention(torch.ones(4, 1, 128), filled, filled, key_padding_mask=padding)[0]
+        for filled in (states, states.masked_fill(padding[..., None], 9.0))
+    ]
     assert torch.allclose(*read)  # the mask is the one that torch's attention wants
 
 
@@ -144,8 +146,11 @@ def test_unknown_models_and_weights_are_refused():
 
 def test_a_contrastive_step_is_clips_loss_and_trains_both_towers(lite):
     model, tokenizer = lite
-    batch = {"images": random_images(3), "tokens": tokenizer(["a red car", "a bus", "a tree"]),
-             "positive": torch.eye(3, dtype=torch.bool)}  # fmt: skip
+    batch = {
+        "images": random_images(3),
+        "tokens": tokenizer(["a red car", "a bus", "a tree"]),
+        "positive": torch.eye(3, dtype=torch.bool),
+    }
     model.eval().zero_grad()
     parts = Distiller(model, student_step=contrastive_step)(batch)
     pixels = normalised(batch["images"])
@@ -158,8 +163,11 @@ def test_a_contrastive_step_is_clips_loss_and_trains_both_towers(lite):
 
 def test_the_scale_stays_below_clips_bound(lite):
     model, tokenizer = lite
-    batch = {"images": random_images(2), "tokens": tokenizer(["a red car", "a bus"]),
-             "positive": torch.eye(2, dtype=torch.bool)}  # fmt: skip
+    batch = {
+        "images": random_images(2),
+        "tokens": tokenizer(["a red car", "a bus"]),
+        "positive": torch.eye(2, dtype=torch.bool),
+    }
     at_bound = []
     for value in (math.log(100), 9.0):
         with torch.no_grad():

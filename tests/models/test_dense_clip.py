@@ -12,8 +12,11 @@ from kdnb.models.dense_clip import DenseClip, positions_for, zero_shot_segmenter
 from kdnb.models.prompts import class_embeddings, read_prompts
 from kdnb.models.segmenter import segmentation_step
 
-TINY = {"embed_dim": 24, "vision_cfg": {"image_size": 32, "layers": 3, "width": 64, "head_width": 16, "patch_size": 8},
-        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}}  # fmt: skip
+TINY = {
+    "embed_dim": 24,
+    "vision_cfg": {"image_size": 32, "layers": 3, "width": 64, "head_width": 16, "patch_size": 8},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
+}
 
 
 @pytest.fixture
@@ -67,8 +70,9 @@ def test_a_patch_is_told_apart_in_row_and_column(tiny):
     assert torch.allclose(tiny(images)[0, :, 2, 3], F.normalize(one, dim=0), atol=1e-5)
 
 
-@pytest.mark.parametrize("size, short_side, grid", [((48, 64), None, (4, 5)), ((30, 100), 64, (8, 27)),
-                                                    ((32, 32), 16, (2, 2))])  # fmt: skip
+@pytest.mark.parametrize(
+    "size, short_side, grid", [((48, 64), None, (4, 5)), ((30, 100), 64, (8, 27)), ((32, 32), 16, (2, 2))]
+)
 def test_other_sizes_keep_their_aspect_in_whole_patches(tiny, size, short_side, grid):
     tiny.short_side = short_side or tiny.short_side
     found = tiny(random_images(1, *size))
@@ -97,11 +101,18 @@ def test_zero_shot_answers_are_a_hundred_times_the_cosine(tiny):
     teacher = zero_shot_segmenter(tiny, texts)
     small = F.interpolate(100 * torch.einsum("ndhw,kd->nkhw", tiny(images), texts), (32, 32), mode="bilinear")
     assert torch.allclose(teacher(images)["logits"], small, atol=1e-3)
-    batch = {"images": images, "labels": torch.zeros(1, 32, 32, dtype=torch.int64), "indices": [0],
-             "labelled": torch.ones(1, dtype=torch.bool)}  # fmt: skip
+    batch = {
+        "images": images,
+        "labels": torch.zeros(1, 32, 32, dtype=torch.int64),
+        "indices": [0],
+        "labelled": torch.ones(1, dtype=torch.bool),
+    }
     segmentation_step(teacher.train(), batch)["loss"].backward()
-    assert [name for name, p in teacher.named_parameters() if p.grad is not None] == \
-        ["logit_scale", "project.weight", "project.bias"]  # fmt: skip
+    assert [name for name, p in teacher.named_parameters() if p.grad is not None] == [
+        "logit_scale",
+        "project.weight",
+        "project.bias",
+    ]
 
 
 def test_vit_b_32_on_a_real_frame(real_data):

@@ -91,9 +91,14 @@ def test_folder_names_what_is_missing_or_wrong(tmp_path):
     np.save(tmp_path / "small.npy", np.ones((5, 7)))
     np.save(tmp_path / "below.npy", -np.ones((50, 70)))
     model = depth_model(f"folder:{tmp_path}")
-    for frame, message in (("000009", "000009.png: no such file"), ("eight", "mode L, expected a 16-bit PNG"),
-                           ("text", "not a readable picture"), ("whole", "uint16.*floating point metres"),
-                           ("small", r"\(5, 7\), expected \(50, 70\)"), ("below", "down to -1")):  # fmt: skip
+    for frame, message in (
+        ("000009", "000009.png: no such file"),
+        ("eight", "mode L, expected a 16-bit PNG"),
+        ("text", "not a readable picture"),
+        ("whole", "uint16.*floating point metres"),
+        ("small", r"\(5, 7\), expected \(50, 70\)"),
+        ("below", "down to -1"),
+    ):
         with pytest.raises(InputError, match=message) as caught:
             model(IMAGE, frame)
         assert "\n" not in str(caught.value)
@@ -122,8 +127,13 @@ def test_missing_transformers_name_the_extra(monkeypatch):
 def glpn(tmp_path_factory):
     """A GLPN with random weights and the library's default ``max_depth`` of 10, as the hub's older ones have it."""
     transformers = pytest.importorskip("transformers")
-    config = transformers.GLPNConfig(depths=[1, 1, 1, 1], hidden_sizes=[8, 16, 24, 32], decoder_hidden_size=16,
-                                     num_attention_heads=[1, 1, 1, 1], mlp_ratios=[1, 1, 1, 1])  # fmt: skip
+    config = transformers.GLPNConfig(
+        depths=[1, 1, 1, 1],
+        hidden_sizes=[8, 16, 24, 32],
+        decoder_hidden_size=16,
+        num_attention_heads=[1, 1, 1, 1],
+        mlp_ratios=[1, 1, 1, 1],
+    )
     folder = tmp_path_factory.mktemp("glpn")
     torch.manual_seed(0)
     transformers.GLPNForDepthEstimation(config).save_pretrained(folder)

@@ -24,8 +24,11 @@ def detector():
 def batch_of(labelled=(True, True)):
     torch.manual_seed(1)
     boxes = torch.tensor([[10.0, 10, 50, 60], [80, 30, 140, 90]])
-    return {"images": [torch.rand(3, 96, 160) for _ in labelled], "labelled": list(labelled),
-            "targets": [{"boxes": boxes.clone(), "labels": torch.tensor([7, 15])} for _ in labelled]}  # fmt: skip
+    return {
+        "images": [torch.rand(3, 96, 160) for _ in labelled],
+        "labelled": list(labelled),
+        "targets": [{"boxes": boxes.clone(), "labels": torch.tensor([7, 15])} for _ in labelled],
+    }
 
 
 def test_the_step_gives_torchvisions_own_losses(detector):
@@ -37,8 +40,12 @@ def test_the_step_gives_torchvisions_own_losses(detector):
     detector.load_state_dict(state)
     torch.manual_seed(5)
     theirs = detector(batch["images"], batch["targets"])
-    names = {"rpn_class": "loss_objectness", "rpn_box": "loss_rpn_box_reg", "roi_class": "loss_classifier",
-             "roi_box": "loss_box_reg"}  # fmt: skip
+    names = {
+        "rpn_class": "loss_objectness",
+        "rpn_box": "loss_rpn_box_reg",
+        "roi_class": "loss_classifier",
+        "roi_box": "loss_box_reg",
+    }
     for ours, name in names.items():
         assert torch.equal(mine["parts"][ours], theirs[name])
     assert mine["loss"].item() == pytest.approx(sum(v.item() for v in theirs.values()), rel=1e-6)
@@ -114,8 +121,12 @@ def test_boxes_stay_in_float32_under_half_precision(detector):
 
 def test_looking_at_a_model_does_not_change_it(detector):
     before = copy.deepcopy(detector.state_dict())
-    item = {"image": torch.randint(0, 255, (3, 192, 320), dtype=torch.uint8), "labels": torch.tensor([7, 7]),
-            "boxes": torch.tensor([[16.0, 32, 56, 72], [0, 0, 300, 180]]), "difficult": torch.tensor([False, True])}
+    item = {
+        "image": torch.randint(0, 255, (3, 192, 320), dtype=torch.uint8),
+        "labels": torch.tensor([7, 7]),
+        "boxes": torch.tensor([[16.0, 32, 56, 72], [0, 0, 300, 180]]),
+        "difficult": torch.tensor([False, True]),
+    }
     masks = picture_masks(detector.train(), item, base=14)
     # the picture is halved to 160 x 96, the box to (8, 16, 28, 36): cells 1..2, rows 2..3 at stride 8
     assert masks[0][0, 0].nonzero().tolist() == [[y, x] for y in (2, 3) for x in (1, 2)]

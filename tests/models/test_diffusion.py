@@ -33,8 +33,12 @@ def random_images(n=2, height=64, width=96):
 def batch_of(images):
     labels = torch.full((len(images), *images.shape[2:]), 11)
     labels[0, :, :32], labels[0, :, 32:64] = 0, 2
-    return {"images": images, "labels": labels, "labelled": (labels != 11).flatten(1).any(1),
-            "indices": list(range(len(images)))}  # fmt: skip
+    return {
+        "images": images,
+        "labels": labels,
+        "labelled": (labels != 11).flatten(1).any(1),
+        "indices": list(range(len(images))),
+    }
 
 
 def same(one, other):
@@ -48,8 +52,11 @@ def test_maps_are_what_the_modules_compute(model):
     """With hooks of our own: the convolutions before the shortcut, and the attentions as what their block projects."""
     features, images = DiffusionFeatures(model, PROMPTS), random_images()
     seen, blocks = {}, model.unet.up_blocks
-    hooks = [module.register_forward_hook(lambda m, given, out, path=path: seen.__setitem__(path, (given, out)))
-             for path, module in model.unet.named_modules() if path.startswith("up_blocks")]  # fmt: skip
+    hooks = [
+        module.register_forward_hook(lambda m, given, out, path=path: seen.__setitem__(path, (given, out)))
+        for path, module in model.unet.named_modules()
+        if path.startswith("up_blocks")
+    ]
     found = features(images)
     for hook in hooks:
         hook.remove()
@@ -99,8 +106,9 @@ def test_prompts_step_and_seed_change_the_maps_and_the_key(model):
         DiffusionFeatures(model, step=1000)
 
 
-@pytest.mark.parametrize("size, short_side, finest", [((36, 50), None, (4, 6)), ((120, 160), 60, (8, 10)),
-                                                      ((60, 100), None, (8, 12))])  # fmt: skip
+@pytest.mark.parametrize(
+    "size, short_side, finest", [((36, 50), None, (4, 6)), ((120, 160), 60, (8, 10)), ((60, 100), None, (8, 12))]
+)
 def test_any_size_in_whole_cells(model, size, short_side, finest):
     maps = DiffusionFeatures(model, short_side=short_side)(random_images(1, *size))
     assert maps["3"].shape[2:] == finest and maps["2"].shape[2:] == tuple(-(-side // 2) for side in finest)
@@ -171,8 +179,10 @@ def test_a_killed_write_leaves_no_broken_file(model, tmp_path, monkeypatch):
 def test_only_the_decoder_is_trained_and_saved(model):
     torch.manual_seed(0)
     embeddings = class_embeddings(read_prompts(), "label", hashed_words(12))
-    for net in (DiffusionSegmenter(DiffusionFeatures(model), width=8),
-                PromptSegmenter(DiffusionSegmenter(DiffusionFeatures(model, PROMPTS), width=8), embeddings, 8)):
+    for net in (
+        DiffusionSegmenter(DiffusionFeatures(model), width=8),
+        PromptSegmenter(DiffusionSegmenter(DiffusionFeatures(model, PROMPTS), width=8), embeddings, 8),
+    ):
         out = diffusion_step(net.train(), batch_of(random_images()))
         out["loss"].backward()
         assert out["logits"].shape == (2, 11, 64, 96) and torch.isfinite(out["loss"])
@@ -243,10 +253,19 @@ def folder(model, tmp_path_factory):
     (root / "tokenizer" / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}))
     (root / "tokenizer" / "merges.txt").write_text("#version: 0.2\n")
     (root / "tokenizer" / "tokenizer_config.json").write_text(
-        json.dumps({"tokenizer_class": "CLIPTokenizer", "model_max_length": 12}))  # fmt: skip
-    config = transformers.CLIPTextConfig(vocab_size=len(words), hidden_size=16, intermediate_size=32,
-                                         num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=12,
-                                         bos_token_id=52, eos_token_id=53, pad_token_id=53)  # fmt: skip
+        json.dumps({"tokenizer_class": "CLIPTokenizer", "model_max_length": 12})
+    )
+    config = transformers.CLIPTextConfig(
+        vocab_size=len(words),
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=12,
+        bos_token_id=52,
+        eos_token_id=53,
+        pad_token_id=53,
+    )
     transformers.CLIPTextModel(config).eval().save_pretrained(root / "text_encoder")
     return root
 

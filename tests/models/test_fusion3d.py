@@ -24,8 +24,9 @@ from kdnb.models.voxels import Grid, point_features, voxelize
 
 # an image of 208 x 64 that looks along x
 PROJECTION = torch.tensor([[104.0, -150, 0, 0], [32, 0, -150, 0], [1, 0, 0, 0]])
-BOXES = torch.tensor([[12.0, 3, -0.9, 4.2, 1.7, 1.5, 0.4], [20, -5, -0.8, 0.7, 0.6, 1.7, 2.0],
-                      [28, 6, -0.8, 1.8, 0.6, 1.7, -1.2]])  # fmt: skip
+BOXES = torch.tensor(
+    [[12.0, 3, -0.9, 4.2, 1.7, 1.5, 0.4], [20, -5, -0.8, 0.7, 0.6, 1.7, 2.0], [28, 6, -0.8, 1.8, 0.6, 1.7, -1.2]]
+)
 LABELS = torch.tensor([0, 1, 2])
 
 
@@ -39,8 +40,10 @@ def cloud_of(boxes, seed=0, per_box=150, clutter=600):
         inside[np.arange(per_box), wall] = np.sign(inside[np.arange(per_box), wall]) / 2
         cos, sin = np.cos(box[6]), np.sin(box[6])
         local = inside * box[3:6]
-        parts.append(np.stack([cos * local[:, 0] - sin * local[:, 1], sin * local[:, 0] + cos * local[:, 1],
-                               local[:, 2]], 1) + box[:3])  # fmt: skip
+        parts.append(
+            np.stack([cos * local[:, 0] - sin * local[:, 1], sin * local[:, 0] + cos * local[:, 1], local[:, 2]], 1)
+            + box[:3]
+        )
     ground = np.stack([rng.uniform(2, 45, clutter), rng.uniform(-17, 17, clutter), np.full(clutter, -1.7)], 1)
     xyz = np.concatenate([*parts, ground])
     return torch.from_numpy(np.concatenate([xyz, rng.uniform(0, 1, (len(xyz), 1))], 1)).float()
@@ -48,9 +51,13 @@ def cloud_of(boxes, seed=0, per_box=150, clutter=600):
 
 def batch_of(*frames, seed=0):
     torch.manual_seed(seed)
-    return {"points": [cloud_of(b, i) for i, (b, _) in enumerate(frames)],
-            "images": torch.rand(len(frames), 3, 64, 208), "projections": PROJECTION.repeat(len(frames), 1, 1),
-            "boxes": [b for b, _ in frames], "labels": [k for _, k in frames]}  # fmt: skip
+    return {
+        "points": [cloud_of(b, i) for i, (b, _) in enumerate(frames)],
+        "images": torch.rand(len(frames), 3, 64, 208),
+        "projections": PROJECTION.repeat(len(frames), 1, 1),
+        "boxes": [b for b, _ in frames],
+        "labels": [k for _, k in frames],
+    }
 
 
 def test_dynamic_voxels_are_those_of_a_loop():
@@ -166,8 +173,14 @@ def test_any_yaw_survives_the_code():
 
 
 def test_rotated_nms():
-    boxes = torch.tensor([[10, 0, 0, 4, 2, 1.5, 0.0], [10.3, 0, 0, 4, 2, 1.5, 3.1], [10, 0, 0, 4, 2, 1.5, math.pi / 2],
-                          [30, 0, 0, 4, 2, 1.5, 1]])  # fmt: skip
+    boxes = torch.tensor(
+        [
+            [10, 0, 0, 4, 2, 1.5, 0.0],
+            [10.3, 0, 0, 4, 2, 1.5, 3.1],
+            [10, 0, 0, 4, 2, 1.5, math.pi / 2],
+            [30, 0, 0, 4, 2, 1.5, 1],
+        ]
+    )
     iou = overlaps(boxes)
     assert iou[0, 2] == pytest.approx(4 / 12) and iou[0, 3] == 0 and iou[0, 1] > 0.8
     scores, labels = torch.tensor([0.5, 0.9, 0.8, 0.1]), torch.tensor([0, 0, 0, 0])
@@ -214,8 +227,16 @@ def test_an_empty_cloud_is_no_crash():
             assert output["heatmap"].shape == (2, 3, *LITE_GRID.output) and output["boxes"].isfinite().all()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     assert all(value.isfinite().all() for value in before.values() if value.is_floating_point())
-    loss = fusion_step(model.train(), {"points": [torch.zeros(0, 4)] * 2, "images": images, "projections": projections,
-                                       "boxes": [BOXES] * 2, "labels": [LABELS] * 2})["loss"]  # fmt: skip
+    loss = fusion_step(
+        model.train(),
+        {
+            "points": [torch.zeros(0, 4)] * 2,
+            "images": images,
+            "projections": projections,
+            "boxes": [BOXES] * 2,
+            "labels": [LABELS] * 2,
+        },
+    )["loss"]
     loss.backward()
     assert loss.isfinite()
 
@@ -264,9 +285,14 @@ def test_full_has_the_originals_map_and_widths():
     assert (table.loc[same, "this model"] == table.loc[same, "MVX-Net"]).all()
     assert table.loc["sum", "this model"] == pytest.approx(33.8e6, rel=0.05)
     names = dict(model.named_parameters())
-    for name in ("pts_voxel_encoder.vfe_layers.1.0.weight", "pts_voxel_encoder.fusion_layer.lateral_convs.4.conv.bias",
-                 "pts_voxel_encoder.fusion_layer.img_transform.0.weight", "pts_backbone.blocks.1.15.weight",
-                 "pts_neck.deblocks.1.0.weight", "img_backbone.layer4.2.conv3.weight"):  # fmt: skip
+    for name in (
+        "pts_voxel_encoder.vfe_layers.1.0.weight",
+        "pts_voxel_encoder.fusion_layer.lateral_convs.4.conv.bias",
+        "pts_voxel_encoder.fusion_layer.img_transform.0.weight",
+        "pts_backbone.blocks.1.15.weight",
+        "pts_neck.deblocks.1.0.weight",
+        "img_backbone.layer4.2.conv3.weight",
+    ):
         assert name in names
     with torch.no_grad():
         output = model([cloud_of(BOXES)], torch.rand(1, 3, 64, 208), PROJECTION[None])

@@ -59,9 +59,15 @@ def toy_batch(n, seed):
     words[:, 1] += vocabulary[said]
     there = torch.arange(P) < torch.randint(3, P + 1, (n, 1), generator=g)
     tokens = colours[colour][:, :, None] + 0.3 * torch.randn(n, P, T, D, generator=g)
-    batch = {"tokens": tokens, "boxes": boxes, "there": there, "text": F.normalize(spoken[said], dim=-1),
-             "words": words, "padding": torch.arange(L).expand(n, L) > 2,
-             "truth": boxes[torch.arange(n), meant]}  # fmt: skip
+    batch = {
+        "tokens": tokens,
+        "boxes": boxes,
+        "there": there,
+        "text": F.normalize(spoken[said], dim=-1),
+        "words": words,
+        "padding": torch.arange(L).expand(n, L) > 2,
+        "truth": boxes[torch.arange(n), meant],
+    }
     return batch, side_said
 
 
@@ -93,12 +99,16 @@ def trained(kind, mode, steps):
 
 # --- what the heads can learn -----------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("kind, mode, steps", [
-    ("projection", "rank", 300),
-    ("projection", "regress", 400),
-    ("transformer", "rank", 200),
-    ("transformer", "regress", 250),
-])  # fmt: skip
+
+@pytest.mark.parametrize(
+    "kind, mode, steps",
+    [
+        ("projection", "rank", 300),
+        ("projection", "regress", 400),
+        ("transformer", "rank", 200),
+        ("transformer", "regress", 250),
+    ],
+)
 def test_heads_learn_colours_and_sides(kind, mode, steps):
     head = trained(kind, mode, steps)
     batch, side_said = toy_batch(400, 3)
@@ -113,6 +123,7 @@ def test_heads_learn_colours_and_sides(kind, mode, steps):
 
 
 # --- what must hold for any weights -----------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("kind, mode", HEADS)
 def test_filling_and_padding_change_nothing(kind, mode):
@@ -186,6 +197,7 @@ def test_box_features_tell_halves_apart_and_take_boxes_without_area():
 
 # --- losses -----------------------------------------------------------------------------------------------------
 
+
 def test_overlaps_are_torchvisions():
     g = torch.Generator().manual_seed(0)
     corners = torch.rand(2, 5, 2, 2, generator=g).sort(2).values.flatten(2)
@@ -234,6 +246,7 @@ def test_step_adds_the_parts_of_the_box_loss():
 
 
 # --- the whole model --------------------------------------------------------------------------------------------
+
 
 class TinyEncoder(nn.Module):
     """Strides of 8, with a normalisation that must not move while frozen."""

@@ -77,19 +77,22 @@ def test_a_class_without_prompt_is_named(tmp_path, content):
     assert refused(tmp_path, content) == ": bag_of_words has no prompt for the class 'fence'"
 
 
-@pytest.mark.parametrize("change, message", [
-    (lambda c: c["label"].update(fence=""), "label has no prompt for the class 'fence'"),
-    (lambda c: c["label"].update(bike="bike"), "label has an unknown class 'bike'"),
-    (lambda c: c.pop("sentence"), "the block 'sentence' is missing"),
-    (lambda c: c.update(sentances={}), "unknown block 'sentances'; did you mean 'sentence'?"),
-    (lambda c: c["label"].update(car=3), "label.car is 3, expected a valid string"),
-    (lambda c: c["bag_of_words"]["car"].pop(), "bag_of_words.car has 3 words, expected 4"),
-    (lambda c: c["bag_of_words"]["car"].__setitem__(1, "car"), "bag_of_words.car has the word 'car' twice"),
-    (lambda c: c["bag_of_words"]["car"].__setitem__(1, "a car"), "'a car' is no single word"),
-    (lambda c: c["bag_of_words"]["car"].__setitem__(1, ""), "bag_of_words.car: '' is no single word"),
-    (lambda c: c["orthogonal_concept"]["car"].__setitem__(3, "Roof"), "the word 'Roof' for building and for car"),
-    (lambda c: c["orthogonal_concept"]["tree"].__setitem__(0, "pole"), "the word 'pole' for pole and for tree"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda c: c["label"].update(fence=""), "label has no prompt for the class 'fence'"),
+        (lambda c: c["label"].update(bike="bike"), "label has an unknown class 'bike'"),
+        (lambda c: c.pop("sentence"), "the block 'sentence' is missing"),
+        (lambda c: c.update(sentances={}), "unknown block 'sentances'; did you mean 'sentence'?"),
+        (lambda c: c["label"].update(car=3), "label.car is 3, expected a valid string"),
+        (lambda c: c["bag_of_words"]["car"].pop(), "bag_of_words.car has 3 words, expected 4"),
+        (lambda c: c["bag_of_words"]["car"].__setitem__(1, "car"), "bag_of_words.car has the word 'car' twice"),
+        (lambda c: c["bag_of_words"]["car"].__setitem__(1, "a car"), "'a car' is no single word"),
+        (lambda c: c["bag_of_words"]["car"].__setitem__(1, ""), "bag_of_words.car: '' is no single word"),
+        (lambda c: c["orthogonal_concept"]["car"].__setitem__(3, "Roof"), "the word 'Roof' for building and for car"),
+        (lambda c: c["orthogonal_concept"]["tree"].__setitem__(0, "pole"), "the word 'pole' for pole and for tree"),
+    ],
+)
 def test_departures_are_named(tmp_path, content, change, message):
     change(content)
     assert message in refused(tmp_path, content)

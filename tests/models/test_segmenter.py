@@ -23,8 +23,12 @@ def random_images(n=2, height=48, width=64):
 
 def batch_of(labels, labelled=None, size=(48, 64)):
     n = len(labels)
-    return {"images": random_images(n, *size), "labels": labels, "indices": [40 + i for i in range(n)],
-            "labelled": torch.ones(n, dtype=torch.bool) if labelled is None else torch.tensor(labelled)}  # fmt: skip
+    return {
+        "images": random_images(n, *size),
+        "labels": labels,
+        "indices": [40 + i for i in range(n)],
+        "labelled": torch.ones(n, dtype=torch.bool) if labelled is None else torch.tensor(labelled),
+    }
 
 
 def striped(n=2, height=48, width=64):
@@ -97,8 +101,10 @@ def test_a_small_net_learns_stripes():
     assert losses[0] > 2 and losses[-1] < 0.5 * losses[0]
 
 
-@pytest.mark.parametrize("make", [lambda: UNet(4), lambda: TimmSegmenter(MOBILE, width=8),
-                                  lambda: PromptSegmenter(UNet(4), torch.randn(11, 6), 4)])  # fmt: skip
+@pytest.mark.parametrize(
+    "make",
+    [lambda: UNet(4), lambda: TimmSegmenter(MOBILE, width=8), lambda: PromptSegmenter(UNet(4), torch.randn(11, 6), 4)],
+)
 def test_every_parameter_gets_a_gradient(make):
     """DDP stops at one that does not."""
     net = make()
@@ -134,9 +140,12 @@ def test_a_step_on_a_real_frame(make, real_data):
     name = (folder / "train.txt").read_text().split()[0].rpartition("/")[2]
     image = np.asarray(Image.open(folder / "train" / name).convert("RGB"))
     label = np.asarray(Image.open(folder / "trainannot" / name).convert("L"))  # the palette's grey is the class
-    batch = {"images": torch.tensor(image).permute(2, 0, 1)[None].repeat(2, 1, 1, 1),
-             "labels": torch.tensor(label).long()[None].repeat(2, 1, 1),
-             "labelled": torch.tensor([True, False]), "indices": [0, 1]}  # fmt: skip
+    batch = {
+        "images": torch.tensor(image).permute(2, 0, 1)[None].repeat(2, 1, 1, 1),
+        "labels": torch.tensor(label).long()[None].repeat(2, 1, 1),
+        "labelled": torch.tensor([True, False]),
+        "indices": [0, 1],
+    }
     torch.manual_seed(0)
     out = segmentation_step(make(), batch)
     assert out["logits"].shape == (2, 11, 360, 480)

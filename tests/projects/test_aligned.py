@@ -84,8 +84,13 @@ def test_full_names_the_command_that_trains_it(tmp_path, photographs):
     words = shlex.split(str(caught.value).partition("train them first: ")[2])
     assert words[:3] == ["python", "-m", "kdnb.projects.coco_alignment"]
     given = dict(zip(words[3::2], words[4::2], strict=True))
-    assert given == {"--profile": "full", "--seed": "2", "--data": str(photographs.resolve()),
-                     "--root": str(tmp_path.resolve()), "--stage": "baseline_matched"}  # fmt: skip
+    assert given == {
+        "--profile": "full",
+        "--seed": "2",
+        "--data": str(photographs.resolve()),
+        "--root": str(tmp_path.resolve()),
+        "--stage": "baseline_matched",
+    }
     assert [words[i + 1] for i, word in enumerate(words) if word == "--stage"] == list(OFFERED)
     assert "\n" not in str(caught.value)
 

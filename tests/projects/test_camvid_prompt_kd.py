@@ -27,9 +27,18 @@ from kdnb.projects.camvid_experiment import Experiment, main
 from kdnb.projects.camvid_teachers import build_teacher, text_encoder
 from kdnb.run import Run, load_settings
 
-FINISHED = ("baseline", "few_labels_baseline", "distilled", "few_labels_distilled", "few_labels_from_image_only",
-            "few_labels_unweighted_distilled", "few_labels_channel", "few_labels_features", "baseline_matched",
-            "all_labels")  # fmt: skip
+FINISHED = (
+    "baseline",
+    "few_labels_baseline",
+    "distilled",
+    "few_labels_distilled",
+    "few_labels_from_image_only",
+    "few_labels_unweighted_distilled",
+    "few_labels_channel",
+    "few_labels_features",
+    "baseline_matched",
+    "all_labels",
+)
 
 
 def settings_of(profile="smoke", **changes):
@@ -70,6 +79,7 @@ def same_weights(one, other):
 
 # --- settings ---------------------------------------------------------------------------------------------------
 
+
 def test_all_profiles_are_valid_settings():
     for profile in ("smoke", "lite", "full"):
         settings = settings_of(profile)
@@ -82,6 +92,7 @@ def test_an_unknown_setting_names_its_neighbour():
 
 
 # --- data -------------------------------------------------------------------------------------------------------
+
 
 def test_splits_are_disjoint_and_the_official_ones(data):
     names = [set(split.names) for split in (data.train, data.validation, data.test)]
@@ -122,6 +133,7 @@ def test_lights_change_the_picture_alone_and_come_again(data):
 
 
 # --- arms -------------------------------------------------------------------------------------------------------
+
 
 def batches(experiment, name, steps=6):
     views, plan, _ = experiment._batches(experiment.arm(name))
@@ -205,8 +217,12 @@ def test_a_teacher_with_other_class_weights_is_understood():
     generator = torch.Generator().manual_seed(0)
     truth = torch.randn(len(CLASSES), generator=generator).log_softmax(0)
     own, others = (torch.rand(len(CLASSES), generator=generator) + 0.1 for _ in range(2))
-    batch = {"images": torch.zeros(2, 3, 32, 40, dtype=torch.uint8), "indices": [0, 1],
-             "labels": torch.zeros(2, 32, 40, dtype=torch.int64), "labelled": torch.ones(2, dtype=torch.bool)}
+    batch = {
+        "images": torch.zeros(2, 3, 32, 40, dtype=torch.uint8),
+        "indices": [0, 1],
+        "labels": torch.zeros(2, 32, 40, dtype=torch.int64),
+        "labelled": torch.ones(2, dtype=torch.bool),
+    }
     for weights, teachers_weights in ((own, others), (own, None), (None, others)):
         student, teacher = (Says(truth if w is None else truth + w.log()) for w in (weights, teachers_weights))
         for name in ("kd_kl", "kd_mse"):
@@ -290,6 +306,7 @@ def test_cached_logits_train_as_the_live_teacher(tmp_path, data, drawn, experime
 
 # --- scores -----------------------------------------------------------------------------------------------------
 
+
 def test_predictions_score_as_the_evaluator_does(experiment, data):
     folder = experiment.save_predictions("baseline")
     scores, numbers = evaluate_folders(data.test.root / "testannot", folder), experiment.train("baseline").numbers
@@ -306,6 +323,7 @@ def test_any_picture_is_answered_in_its_own_size(experiment):
 
 
 # --- faults -----------------------------------------------------------------------------------------------------
+
 
 def copied(data, tmp_path):
     return Path(shutil.copytree(data.train.root, tmp_path / "copy"))
@@ -325,8 +343,20 @@ def test_a_label_of_another_size_is_one_line(tmp_path, data):
     label = sorted((root / "trainannot").iterdir())[0]
     Image.fromarray(np.zeros((60, 79), np.uint8)).save(label)
     with pytest.raises(SystemExit) as left:
-        main(["--profile", "smoke", "--data", str(root), "--out", str(tmp_path), "--stage", "baseline",
-              "--set", "student_steps=6"])
+        main(
+            [
+                "--profile",
+                "smoke",
+                "--data",
+                str(root),
+                "--out",
+                str(tmp_path),
+                "--stage",
+                "baseline",
+                "--set",
+                "student_steps=6",
+            ]
+        )
     assert re.fullmatch(rf"kdnb: .*{label.name}: 79 x 60 pixels, expected 80 x 60 as the image .*", left.value.code)
 
 
@@ -348,6 +378,7 @@ def test_wrong_options_are_one_line(tmp_path, drawn, data, options, message):
 
 # --- headless ---------------------------------------------------------------------------------------------------
 
+
 def stages(*names):
     return [option for name in names for option in ("--stage", name)]
 
@@ -362,13 +393,18 @@ def carried_out(capsys, *options):
 
 def test_headless_smoke(tmp_path, drawn, data, capsys):
     """Stage by stage; the arms that one needs are trained on the way."""
-    folder = carried_out(capsys, "--profile", "smoke", "--root", str(drawn), "--out", str(tmp_path),
-                         *stages(*FINISHED, "test"))  # fmt: skip
+    folder = carried_out(
+        capsys, "--profile", "smoke", "--root", str(drawn), "--out", str(tmp_path), *stages(*FINISHED, "test")
+    )
     metrics = json.loads((folder / "metrics.json").read_text())
     assert set(metrics["arms"]) == {*FINISHED, "body", *project.TEACHERS, "teacher", "distilled_kl", "distilled_mse"}
-    assert set(metrics["comparisons"]) >= {"distilled_vs_baseline", "few_labels_distilled_vs_few_labels_baseline",
-                                           "few_labels_distilled_vs_all_labels", "teacher_sentence_vs_image_only",
-                                           "distilled_vs_baseline_matched"}  # fmt: skip
+    assert set(metrics["comparisons"]) >= {
+        "distilled_vs_baseline",
+        "few_labels_distilled_vs_few_labels_baseline",
+        "few_labels_distilled_vs_all_labels",
+        "teacher_sentence_vs_image_only",
+        "distilled_vs_baseline_matched",
+    }
     teacher, student = metrics["arms"]["teacher"], metrics["arms"]["baseline"]
     assert teacher["params"] > student["params"] and teacher["flops"] > student["flops"] > 0
     assert teacher["of"] in project.PROMPT_TEACHERS and student["latency_ms"] > 0
@@ -376,9 +412,22 @@ def test_headless_smoke(tmp_path, drawn, data, capsys):
 
 def test_sigkill_and_resume_end_at_the_same_weights(tmp_path, drawn, data, capsys):
     whole = another(tmp_path / "whole", data, drawn, student_steps=30).train("few_labels_baseline")
-    command = [sys.executable, "-m", "kdnb.projects.camvid_prompt_kd", "--profile", "smoke", "--root", str(drawn),
-               "--out", str(tmp_path / "killed"), *stages("few_labels_baseline"), "--set", "student_steps=30",
-               "--set", "checkpoint_every=1"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "kdnb.projects.camvid_prompt_kd",
+        "--profile",
+        "smoke",
+        "--root",
+        str(drawn),
+        "--out",
+        str(tmp_path / "killed"),
+        *stages("few_labels_baseline"),
+        "--set",
+        "student_steps=30",
+        "--set",
+        "checkpoint_every=1",
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "KDNB_THREADS": "1"}
     killed = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
@@ -402,26 +451,44 @@ def test_real_frames_train_every_kind_of_arm(tmp_path, real_data, capsys):
         (root / f"{split}.txt").write_text("\n".join(lines) + "\n")
         for folder in (split, f"{split}annot"):
             (root / folder).symlink_to(real_data / "camvid" / folder)
-    folder = carried_out(capsys, "--profile", "smoke", "--data", str(root), "--out", str(tmp_path / "r"),
-                         *stages("few_labels_distilled", "few_labels_unweighted_baseline", "test"))  # fmt: skip
+    folder = carried_out(
+        capsys,
+        "--profile",
+        "smoke",
+        "--data",
+        str(root),
+        "--out",
+        str(tmp_path / "r"),
+        *stages("few_labels_distilled", "few_labels_unweighted_baseline", "test"),
+    )
     kept = {file.stem: json.loads(file.read_text()) for file in (folder / "arms").iterdir()}
-    assert set(kept) == {"body", *project.PROMPT_TEACHERS, "teacher", "baseline", "few_labels_distilled",
-                         "few_labels_unweighted_baseline"}  # fmt: skip
+    assert set(kept) == {
+        "body",
+        *project.PROMPT_TEACHERS,
+        "teacher",
+        "baseline",
+        "few_labels_distilled",
+        "few_labels_unweighted_baseline",
+    }
     labels = [CamVid(root, "test")[i]["label"] for i in range(2)]
     assert np.sum(kept["baseline"]["answers"]["confusions"]) == sum((label != VOID).sum().item() for label in labels)
 
 
 # --- full -------------------------------------------------------------------------------------------------------
 
+
 def one_real_batch(real_data, size=(360, 480)):
     views = SegmentationViews(CamVid(real_data / "camvid", "train"), size, labelled=[0])
     return collate([views[0, "plain"], views[1, "flip"]])
 
 
-@pytest.mark.parametrize("changes", [
-    {"teacher": "clip", "clip_model": "ViT-B-32"},
-    {"teacher": "diffusion", "diffusion_model": "tiny", "diffusion_side": 64},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"teacher": "clip", "clip_model": "ViT-B-32"},
+        {"teacher": "diffusion", "diffusion_model": "tiny", "diffusion_side": 64},
+    ],
+)
 def test_full_step_on_real_frames(real_data, changes):
     """A teacher's step, then a student's: the networks of full with random weights, a frame with labels and one
     without."""

@@ -74,6 +74,7 @@ def same_weights(one, other):
 
 # --- settings and data ------------------------------------------------------------------------------------------
 
+
 def test_all_profiles_are_valid_settings():
     for profile in ("smoke", "lite", "full"):
         settings = settings_of(profile)
@@ -123,6 +124,7 @@ def test_an_empty_pool_is_one_line(tmp_path, drawn):
 
 # --- answers ----------------------------------------------------------------------------------------------------
 
+
 def test_folds_together_average_probabilities():
     logits = torch.randn(5, 7, 4, generator=torch.Generator().manual_seed(0))
     assert torch.allclose(mean_probabilities(logits).exp(), logits.softmax(-1).mean(0), atol=1e-6)
@@ -147,6 +149,7 @@ def test_stored_answers_refuse_what_they_do_not_hold():
 
 
 # --- folds ------------------------------------------------------------------------------------------------------
+
 
 def test_a_fold_never_trains_on_its_validation_part(experiment, monkeypatch):
     seen = set()
@@ -202,6 +205,7 @@ def test_a_fold_without_advantage_is_refused(tmp_path, data, drawn, experiment):
 
 
 # --- students ---------------------------------------------------------------------------------------------------
+
 
 def batches(experiment, name, steps=6):
     plan = experiment.plan(experiment.arm(name))
@@ -283,8 +287,9 @@ def test_ablations_train_as_long_and_on_what_they_say(experiment):
     scored = len(experiment.labels)  # the first of them, as there is no pool
     rows = {index for batch in batches(experiment, "transductive_half", 40) for index, _ in batch if index >= scored}
     assert rows == set(range(scored, scored + 20))  # every other one of the 40
-    assert {"transductive_half_vs_distilled", "long_distilled_live_vs_long_baseline"} <= \
-        {f"{b}_vs_{a}" for b, a in project.COMPARISONS}
+    assert {"transductive_half_vs_distilled", "long_distilled_live_vs_long_baseline"} <= {
+        f"{b}_vs_{a}" for b, a in project.COMPARISONS
+    }
 
 
 def test_patience_ends_a_fold(tmp_path, data, drawn):
@@ -321,6 +326,7 @@ def test_a_finished_arm_is_read_back_not_trained_again(experiment, data, drawn):
 
 # --- headless ---------------------------------------------------------------------------------------------------
 
+
 def stages(*names):
     return [option for name in names for option in ("--stage", name)]
 
@@ -339,10 +345,28 @@ def test_headless_smoke(tmp_path, drawn, data, capsys):
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["primary"] == "log_loss" and metrics["higher_is_better"] is False
     others = [f"fold_1_{letter}" for letter in "ABC"]
-    assert set(metrics["arms"]) == {*FOLDS, *others, "teacher", "ensemble", *project.ARMS, "baseline_matched",
-                                    *(f"experiment_{letter}" for letter in "ABCD")}  # fmt: skip
-    keys = {"log_loss", "accuracy", "top5", "macro_f1", "calibration_error", "params", "flops", "latency_ms", "size_mb",
-            "train_s", "steps"}  # fmt: skip
+    assert set(metrics["arms"]) == {
+        *FOLDS,
+        *others,
+        "teacher",
+        "ensemble",
+        *project.ARMS,
+        "baseline_matched",
+        *(f"experiment_{letter}" for letter in "ABCD"),
+    }
+    keys = {
+        "log_loss",
+        "accuracy",
+        "top5",
+        "macro_f1",
+        "calibration_error",
+        "params",
+        "flops",
+        "latency_ms",
+        "size_mb",
+        "train_s",
+        "steps",
+    }
     assert all(keys <= set(numbers) for numbers in metrics["arms"].values())
     for name, comparison in metrics["comparisons"].items():
         b, a = name.split("_vs_")
@@ -373,16 +397,33 @@ def test_a_batch_that_processes_cannot_share_is_refused_at_once():
 
 def test_every_project_in_full_can_be_shared_by_eight_processes():
     for path in (Path(project.__file__).parents[1] / "settings").glob("[!p]*.yaml"):
-        found = [value for name, value in vars(import_module(f"kdnb.projects.{path.stem}")).items()
-                 if name.endswith("Settings") and name != "Settings"]  # fmt: skip
+        found = [
+            value
+            for name, value in vars(import_module(f"kdnb.projects.{path.stem}")).items()
+            if name.endswith("Settings") and name != "Settings"
+        ]
         check_shares(load_settings(found[0], path.stem, "full"), 8)
 
 
 def test_two_processes_score_and_hand_in_what_they_have_trained(tmp_path, drawn):
     """Scores are taken by the first process alone, after the other has left."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m",
-               "kdnb.projects.car_kfold", "--profile", "smoke", "--root", str(drawn), "--out", str(tmp_path),
-               *stages("all")]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node",
+        "2",
+        "-m",
+        "kdnb.projects.car_kfold",
+        "--profile",
+        "smoke",
+        "--root",
+        str(drawn),
+        "--out",
+        str(tmp_path),
+        *stages("all"),
+    ]
     env = {**os.environ, "OMP_NUM_THREADS": "1", "KDNB_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -393,9 +434,24 @@ def test_two_processes_score_and_hand_in_what_they_have_trained(tmp_path, drawn)
 
 def test_sigkill_and_resume_end_at_the_same_weights(tmp_path, drawn, data, experiment, capsys):
     """Killed in its second fold: the first one is not trained again, the second goes on from its checkpoint."""
-    command = [sys.executable, "-m", "kdnb.projects.car_kfold", "--profile", "smoke", "--root", str(drawn),
-               "--out", str(tmp_path / "killed"), *stages("fold_1", "fold_2"), "--set", "teacher_epochs=6",
-               "--set", "checkpoint_every=1", "--set", "curve_points=12"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "kdnb.projects.car_kfold",
+        "--profile",
+        "smoke",
+        "--root",
+        str(drawn),
+        "--out",
+        str(tmp_path / "killed"),
+        *stages("fold_1", "fold_2"),
+        "--set",
+        "teacher_epochs=6",
+        "--set",
+        "checkpoint_every=1",
+        "--set",
+        "curve_points=12",
+    ]
     whole = another(tmp_path / "whole", data, drawn, teacher_epochs=6, curve_points=12)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "KDNB_THREADS": "1"}
     killed = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
@@ -425,8 +481,20 @@ def test_real_thumbnails_end_in_a_valid_submission(tmp_path, real_data, capsys):
             (root / "train" / folder.name / picture.name).symlink_to(picture)
     for name in ("test", "test.csv", "sample_submission.csv"):
         (root / name).symlink_to(real / name)
-    folder = carried_out(capsys, "--profile", "smoke", "--data", str(root), "--out", str(tmp_path), "--set",
-                         "held_out=0.15", "--set", "stored_views=1", *stages("distilled_oof", "test"))  # fmt: skip
+    folder = carried_out(
+        capsys,
+        "--profile",
+        "smoke",
+        "--data",
+        str(root),
+        "--out",
+        str(tmp_path),
+        "--set",
+        "held_out=0.15",
+        "--set",
+        "stored_views=1",
+        *stages("distilled_oof", "test"),
+    )
     submission = folder / "submission_fold5_ensemble_D.csv"
     check_submission(submission, real / "sample_submission.csv")
     assert len(read_submission(submission)[0]) == 401

@@ -54,10 +54,15 @@ def experiment(tmp_path_factory, data, drawn):
 
 # --- sentences --------------------------------------------------------------------------------------------------
 
+
 def test_a_sentence_says_only_what_is_true_and_never_more_than_it_states(data):
     captioned = CaptionedRegions(data.train)
-    keys = [(i, f"{view}/{w}/{n}") for i, view in zip(data.train.indices, VIEWS * 99, strict=False)
-            for w in (0, 4) for n in range(len(NAMED))]
+    keys = [
+        (i, f"{view}/{w}/{n}")
+        for i, view in zip(data.train.indices, VIEWS * 99, strict=False)
+        for w in (0, 4)
+        for n in range(len(NAMED))
+    ]
     samples = [captioned[key] for key in keys[:400]]
     truth = is_true(torch.stack([s["facts"] for s in samples]), torch.stack([s["said"] for s in samples]))
     assert truth.diagonal().all()
@@ -98,6 +103,7 @@ def test_batches_for_the_teacher_list_each_of_their_first_sentences_once(data):
 
 # --- arms -------------------------------------------------------------------------------------------------------
 
+
 def test_no_test_picture_is_trained_or_selected_on(data):
     ids = [{r.id for r in project.regions_of(part)} for part in (data.train, data.validation, data.test)]
     pictures = [{r.file for r in project.regions_of(part)} for part in (data.train, data.validation, data.test)]
@@ -127,7 +133,8 @@ def test_a_run_from_the_table_equals_a_live_one(tmp_path, data, drawn, experimen
     live.results["teacher"] = experiment.train("teacher")
     kept, other = experiment.train("distilled"), live.train("distilled")
     assert [step["loss"] for step in kept.fitted.history] == pytest.approx(
-        [step["loss"] for step in other.fitted.history], abs=1e-4)
+        [step["loss"] for step in other.fitted.history], abs=1e-4
+    )
     for key, value in kept.model.state_dict().items():
         assert torch.allclose(value.float(), other.model.state_dict()[key].float(), atol=1e-5)
 
@@ -156,6 +163,7 @@ def test_bench_names_every_ratio(drawn):
 
 def colourless(data):
     """The same data as COCO's annotators left it: without attributes."""
+
     def bare(crops):
         other = copy.copy(crops)
         other.data = copy.copy(crops.data)
@@ -181,8 +189,9 @@ def test_a_teacher_as_it_is_is_not_refused_for_texts_it_never_saw(tmp_path, data
     def checked(**changes):
         settings = settings_of(allow_weaker_teacher=False, **changes)
         experiment = Experiment(Run.start(project.PROJECT, "smoke", 0, tmp_path, settings), settings, data, drawn)
-        experiment.results.update({name: Result(None, {}, {}, score) for name, score in
-                                   (("teacher", 40.0), ("baseline", 60.0))})  # fmt: skip
+        experiment.results.update(
+            {name: Result(None, {}, {}, score) for name, score in (("teacher", 40.0), ("baseline", 60.0))}
+        )
         experiment.check_teacher()
 
     checked(teacher_steps=0)
@@ -203,8 +212,10 @@ def test_of_many_photographs_some_whole_pictures_are_taken(data, drawn, tmp_path
     root, regions = data.train.data.root, data.train.data.regions
     some = project.some_pictures(regions, 30)
     assert 0 < len(some) <= 30 and some == project.some_pictures(regions, 30)
-    assert all(sum(r.image_id == one.image_id for r in regions) == sum(r.image_id == one.image_id for r in some)
-               for one in some)
+    assert all(
+        sum(r.image_id == one.image_id for r in regions) == sum(r.image_id == one.image_id for r in some)
+        for one in some
+    )
     assert project.some_pictures(regions, 10**6) == regions and len(project.some_pictures(regions, 0)) > 0
     capped = project.open_data(settings_of(most_regions=40), root)
     assert len(capped.train) + len(capped.validation) <= 40 and len(capped.test) <= 10
@@ -215,6 +226,7 @@ def test_of_many_photographs_some_whole_pictures_are_taken(data, drawn, tmp_path
 
 # --- command line -----------------------------------------------------------------------------------------------
 
+
 def headless(*options, cwd):
     env = {**os.environ, "OMP_NUM_THREADS": "1", "KDNB_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, "-m", "kdnb.projects.coco_alignment", *options]
@@ -222,8 +234,9 @@ def headless(*options, cwd):
 
 
 def test_two_processes_share_the_arms_of_a_run(tmp_path, drawn):
-    done = headless("--profile", "smoke", "--root", str(drawn), "--out", str(tmp_path), "--set", "processes=2",
-                    cwd=tmp_path)
+    done = headless(
+        "--profile", "smoke", "--root", str(drawn), "--out", str(tmp_path), "--set", "processes=2", cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     folder = Path(re.search(r"results: (.+)", done.stdout)[1])
     metrics = json.loads((folder / "metrics.json").read_text())
@@ -234,10 +247,12 @@ def test_two_processes_share_the_arms_of_a_run(tmp_path, drawn):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [(["--set", "few_labels=100000"], "few_labels is 100000, expected fewer than the"),
-     (["--data", "/"], "/: "),
-     (["--set", "student={backbone: resnet18}"], "'resnet18' is no timm ConvNeXt"),
-     (["--set", "teacher={name: ViT-Z}"], "open_clip has no model 'ViT-Z'")],
+    [
+        (["--set", "few_labels=100000"], "few_labels is 100000, expected fewer than the"),
+        (["--data", "/"], "/: "),
+        (["--set", "student={backbone: resnet18}"], "'resnet18' is no timm ConvNeXt"),
+        (["--set", "teacher={name: ViT-Z}"], "open_clip has no model 'ViT-Z'"),
+    ],
 )
 def test_wrong_options_are_one_line(tmp_path, drawn, options, message):
     with pytest.raises(SystemExit) as left:

@@ -21,8 +21,16 @@ from kdnb.projects.kitti_clouds import DepthViews, cloud_path
 from kdnb.projects.kitti_experiment import Experiment, main
 from kdnb.run import Run, load_settings
 
-FINISHED = ("teacher", "teacher_swapped", "baseline", "distilled", "few_labels_distilled", "distilled_from_scratch",
-            "image_blanked", "baseline_matched")  # fmt: skip
+FINISHED = (
+    "teacher",
+    "teacher_swapped",
+    "baseline",
+    "distilled",
+    "few_labels_distilled",
+    "distilled_from_scratch",
+    "image_blanked",
+    "baseline_matched",
+)
 
 
 MIRRORED = [1, 0, 3, 2, 5, 4, 7, 6]  # the right corners of a box for the left ones
@@ -63,6 +71,7 @@ def test_an_unknown_setting_names_its_neighbour():
 
 
 # --- data -------------------------------------------------------------------------------------------------------
+
 
 def paths(frames):
     return {str(frame.image_path) for frame in frames}
@@ -127,8 +136,9 @@ def test_every_view_shows_the_same_street(experiment):
 def test_every_view_has_a_light_of_its_own_but_for_the_first(experiment):
     views, _ = experiment._batches(project.Arm(points="velodyne"))
     index, names = experiment.known[0], list(experiment.views)
-    assert torch.equal(views[index, "plain"]["image"], torch.from_numpy(views.prepared.still(index)["image"].copy())
-                       .permute(2, 0, 1))  # fmt: skip
+    assert torch.equal(
+        views[index, "plain"]["image"], torch.from_numpy(views.prepared.still(index)["image"].copy()).permute(2, 0, 1)
+    )
     first, other = (views[index, name]["image"] for name in names[:2])
     assert torch.equal(first, views[index, names[0]]["image"]) and not torch.equal(first, other)
 
@@ -174,14 +184,21 @@ def test_depth_views_flip_image_and_depth_together(data):
 
 
 def test_images_of_several_sizes_are_padded():
-    samples = [{"image": torch.full((3, *size), 255, dtype=torch.uint8), "projection": torch.eye(3, 4),
-                "points": torch.zeros(1, 4)} for size in ((4, 6), (5, 3))]  # fmt: skip
+    samples = [
+        {
+            "image": torch.full((3, *size), 255, dtype=torch.uint8),
+            "projection": torch.eye(3, 4),
+            "points": torch.zeros(1, 4),
+        }
+        for size in ((4, 6), (5, 3))
+    ]
     batch = collate(samples)
     assert batch["images"].shape == (2, 3, 5, 6) and batch["images"].sum() == 3 * (24 + 15)
     assert batch["names"] is None and "boxes" not in batch
 
 
 # --- arms -------------------------------------------------------------------------------------------------------
+
 
 def test_arms_are_fed_what_their_names_say(experiment):
     experiment.write_clouds()
@@ -286,35 +303,59 @@ def test_ask_finds_the_same_as_the_arm(experiment):
 
 # --- scores -----------------------------------------------------------------------------------------------------
 
+
 def test_a_perfect_detector_gets_what_so_few_objects_allow(data):
     truth = project.ground_truth(data.test)
-    found = {frame: [dataclasses.replace(label, score=0.9) for label in labels if label.type in project.CLASSES]
-             for frame, labels in truth.items()}  # fmt: skip
+    found = {
+        frame: [dataclasses.replace(label, score=0.9) for label in labels if label.type in project.CLASSES]
+        for frame, labels in truth.items()
+    }
     scores = project.kitti_scores(truth, found, [(0, 20)])
     assert all(0 <= value <= 100 for value in scores.values())
     count = sum(label.type == "Car" and project.counts_as(label, "moderate") for ls in truth.values() for label in ls)
     assert scores[project.PRIMARY] == scores["AP3D_R40_70"] == pytest.approx(100 * max(0, min(count, 41) - 1) / 40)
-    assert {"APBEV_R11_50", "AP3D_R40_70_hard", "Pedestrian_AP3D_R40_25", "Cyclist_APBEV_R11_50", "AOS_R40",
-            "AP3D_R40_50_0_20m"} <= set(scores)  # fmt: skip
+    assert {
+        "APBEV_R11_50",
+        "AP3D_R40_70_hard",
+        "Pedestrian_AP3D_R40_25",
+        "Cyclist_APBEV_R11_50",
+        "AOS_R40",
+        "AP3D_R40_50_0_20m",
+    } <= set(scores)
 
 
 # --- headless ---------------------------------------------------------------------------------------------------
+
 
 def stages(*names):
     return [option for name in names for option in ("--stage", name)]
 
 
 def test_headless_smoke(tmp_path, drawn, data):
-    command = [sys.executable, "-m", "kdnb.projects.kitti_pseudo_lidar", "--profile", "smoke", "--root", str(drawn),
-               "--out", str(tmp_path), *stages(*FINISHED, "test")]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "kdnb.projects.kitti_pseudo_lidar",
+        "--profile",
+        "smoke",
+        "--root",
+        str(drawn),
+        "--out",
+        str(tmp_path),
+        *stages(*FINISHED, "test"),
+    ]
     env = {**os.environ, "OMP_NUM_THREADS": "1", "KDNB_THREADS": "1"}
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     folder = Path(re.search(r"results: (.+)", done.stdout)[1])
     metrics = json.loads((folder / "metrics.json").read_text())
     assert set(metrics["arms"]) == set(FINISHED) and metrics["primary"] == "AP3D_R40_50"
-    assert set(metrics["comparisons"]) >= {"distilled_vs_baseline", "distilled_vs_baseline_matched",
-                                           "distilled_vs_teacher_swapped", "image_blanked_vs_baseline"}  # fmt: skip
+    assert set(metrics["comparisons"]) >= {
+        "distilled_vs_baseline",
+        "distilled_vs_baseline_matched",
+        "distilled_vs_teacher_swapped",
+        "image_blanked_vs_baseline",
+    }
     teacher, student = metrics["arms"]["teacher"], metrics["arms"]["baseline"]
     assert teacher["params"] == student["params"] and student["params_depth"] > 0
     assert teacher["flops"] > 0 and student["latency_ms_depth"] > 0 and "flops_depth" not in teacher
@@ -324,8 +365,17 @@ def test_headless_smoke(tmp_path, drawn, data):
 def test_the_six_real_frames(tmp_path, real_data, capsys):
     """All three lists of a root without lists, clouds of photographs, a step of every kind."""
     with pytest.raises(SystemExit) as left:
-        main(["--profile", "smoke", "--data", str(real_data / "kitti"), "--out", str(tmp_path),
-              *stages("teacher", "distilled", "few_labels_distilled")])  # fmt: skip
+        main(
+            [
+                "--profile",
+                "smoke",
+                "--data",
+                str(real_data / "kitti"),
+                "--out",
+                str(tmp_path),
+                *stages("teacher", "distilled", "few_labels_distilled"),
+            ]
+        )
     assert left.value.code == 0
     folder = Path(re.search(r"results: (.+)", capsys.readouterr().out)[1])
     assert len(list((folder / "pseudo" / "training" / "pseudo").glob("*.bin"))) == 6

@@ -34,11 +34,13 @@ def data(root):
 def experiment(tmp_path_factory, data, root):
     """Arms that it trains are there for the tests that come after."""
     settings = settings_of()
-    return Experiment(Run.start(project.PROJECT, "smoke", 0, tmp_path_factory.mktemp("runs"), settings), settings, data,
-                      root)  # fmt: skip
+    return Experiment(
+        Run.start(project.PROJECT, "smoke", 0, tmp_path_factory.mktemp("runs"), settings), settings, data, root
+    )
 
 
 # --- settings and data ------------------------------------------------------------------------------------------
+
 
 def test_profiles():
     for profile in ("smoke", "lite", "full"):
@@ -55,8 +57,9 @@ def test_crops_are_those_of_01_with_the_category_as_label(data):
         assert len(split) == len(split.labels) > 0
         regions = split.regions.data.regions
         assert [data.classes[label] for label in split.labels] == [regions[i].category for i in split.indices]
-    of_train, of_validation = ({one.regions.data.regions[i].image_id for i in one.indices}
-                               for one in (data.train, data.validation))  # fmt: skip
+    of_train, of_validation = (
+        {one.regions.data.regions[i].image_id for i in one.indices} for one in (data.train, data.validation)
+    )
     assert not of_train & of_validation  # no picture on both sides
     count = np.bincount(data.train.labels, minlength=len(data.classes))
     assert count.min() >= settings_of().fewest
@@ -88,6 +91,7 @@ def test_too_many_labels_are_refused(root):
 
 # --- arms -------------------------------------------------------------------------------------------------------
 
+
 def test_few_labels_are_as_many_of_each_class_and_more_hold_the_fewer(experiment):
     few, more = set(experiment.labelled(1)), set(experiment.labelled(2))
     assert few < more and len(experiment.labelled(0)) == len(experiment.data.train)
@@ -115,8 +119,18 @@ def test_arms_share_their_start_and_differ_where_they_say(experiment):
 
 
 def test_every_kind_of_arm_trains(experiment):
-    names = ("teacher", "weak_teacher", "baseline", "distilled", "few_labels_features", "few_labels_relations",
-             "from_weak_teacher", "long_baseline", "few_labels_x2_distilled", "few_labels_all_terms")  # fmt: skip
+    names = (
+        "teacher",
+        "weak_teacher",
+        "baseline",
+        "distilled",
+        "few_labels_features",
+        "few_labels_relations",
+        "from_weak_teacher",
+        "long_baseline",
+        "few_labels_x2_distilled",
+        "few_labels_all_terms",
+    )
     for name in names:
         result = experiment.train(name)
         assert np.isfinite(result.numbers["log_loss"]) and result.numbers["steps"] > 0
@@ -177,6 +191,7 @@ def test_the_command_line_names_its_arms():
 
 # --- terms ------------------------------------------------------------------------------------------------------
 
+
 def test_terms_are_zero_for_a_student_that_is_its_teacher():
     terms = {term.name: term for term in project.build_terms(("kd_logits", "kd_relations"), settings_of(), (8, 8))}
     seen = {"logits": torch.randn(5, 4), "features": torch.randn(5, 8), "progress": 0.5}
@@ -188,7 +203,7 @@ def test_terms_are_zero_for_a_student_that_is_its_teacher():
 
 
 def test_the_adapter_leads_from_one_width_to_the_other():
-    term, = project.build_terms(("kd_features",), settings_of(), (6, 10))
+    (term,) = project.build_terms(("kd_features",), settings_of(), (6, 10))
     student, teacher = {"features": torch.randn(5, 6)}, {"features": torch.randn(5, 10)}
     value = term.compare(term.read_student(student), term.read_teacher(teacher, student), student)
     cosine = torch.nn.functional.cosine_similarity(term.adapter(student["features"]), teacher["features"])
@@ -196,6 +211,7 @@ def test_the_adapter_leads_from_one_width_to_the_other():
 
 
 # --- lessons ----------------------------------------------------------------------------------------------------
+
 
 def test_second_choices_by_hand():
     chances = torch.tensor([[0.7, 0.2, 0.1], [0.6, 0.3, 0.1], [0.1, 0.8, 0.1]])
@@ -239,6 +255,7 @@ def test_a_single_seed_is_judged_as_by_the_paired_bootstrap():
 
 
 # --- figures ----------------------------------------------------------------------------------------------------
+
 
 def test_figures_show_their_numbers():
     figure = pictures.second_choices(np.array([[0.0, 100, 0], [25, 0, 75], [0, 100, 0]]), ["a", "b", "c"], [2, 1, 0])

@@ -34,8 +34,12 @@ def test_the_profile_asked_for_counts_else_the_newest(tmp_path):
     assert [key[:2] for key in found] == [("01_coco_alignment", "lite"), ("03_voc_defeat", "lite")] and faults == []
     found, _ = scoreboard.find_runs(tmp_path, "smoke")
     assert [key[:2] for key in found] == [("01_coco_alignment", "full"), ("03_voc_defeat", "smoke")]
-    assert scoreboard.missing(found) == ["02_talk2car_grounding", "04_kitti_pseudo_lidar", "05_camvid_prompt_kd",
-                                         "06_car_5fold_kd"]  # fmt: skip
+    assert scoreboard.missing(found) == [
+        "02_talk2car_grounding",
+        "04_kitti_pseudo_lidar",
+        "05_camvid_prompt_kd",
+        "06_car_5fold_kd",
+    ]
 
 
 def test_seeds_are_merged_and_the_newer_run_of_a_seed_counts(tmp_path):
@@ -113,11 +117,14 @@ def test_a_run_without_an_arm_is_refused_and_not_trained_anew(smoke, tmp_path):
         (tmp_path / "away.json").rename(record)
 
 
-@pytest.mark.parametrize(("name", "fault"), [
-    ("config.yaml", lambda path: path.write_text(path.read_text().replace("curve_points", "kurve_points"))),
-    ("weights/distilled.safetensors", lambda path: path.unlink()),
-    ("weights/distilled.safetensors", lambda path: path.write_bytes(b"no tensors")),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        ("config.yaml", lambda path: path.write_text(path.read_text().replace("curve_points", "kurve_points"))),
+        ("weights/distilled.safetensors", lambda path: path.unlink()),
+        ("weights/distilled.safetensors", lambda path: path.write_bytes(b"no tensors")),
+    ],
+)
 def test_a_run_of_another_version_is_left_out(smoke, name, fault):
     results, root = smoke
     (runs,) = scoreboard.find_runs(results, "lite")[0].values()
@@ -136,7 +143,8 @@ def test_02_is_left_out_where_the_networks_of_01_are_gone(tmp_path):
     settings = load_settings(scoreboard.Talk2CarGroundingSettings, "talk2car_grounding", "smoke")
     folder = make_run(tmp_path, "02_talk2car_grounding", "smoke")
     Run.start("02_talk2car_grounding", "smoke", 0, tmp_path / "other", settings).folder.joinpath("config.yaml").rename(
-        folder / "config.yaml")  # fmt: skip
+        folder / "config.yaml"
+    )
     with pytest.raises(InputError, match="run 01 in profile smoke with seed 0 first"):
         scoreboard.reopen(read_run(folder), tmp_path / "data")
     assert not (tmp_path / "data").exists()  # nothing was drawn before that was known

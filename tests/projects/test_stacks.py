@@ -22,8 +22,13 @@ class Detector(nn.Module):
 
     def forward(self, images):
         height, width = images[0].shape[1:]
-        return [{"boxes": torch.tensor([[0.0, 0, width, height], [0, 0, width / 2, height / 2]]),
-                 "labels": torch.tensor([6, 7]), "scores": torch.tensor([0.3, 0.8])}]  # fmt: skip
+        return [
+            {
+                "boxes": torch.tensor([[0.0, 0, width, height], [0, 0, width / 2, height / 2]]),
+                "labels": torch.tensor([6, 7]),
+                "scores": torch.tensor([0.3, 0.8]),
+            }
+        ]
 
 
 class Toy:
@@ -100,11 +105,15 @@ def test_a_car_is_cut_out_with_room_and_named():
 @pytest.fixture
 def both():
     boxes = {"boxes": np.zeros((0, 7)), "scores": np.zeros(0), "labels": np.zeros(0, int), "points": np.zeros((0, 4))}
-    return stacks.build_stacks({
-        "03_voc_defeat": Toy(model=Detector()),
-        "04_kitti_pseudo_lidar": Toy(answer=lambda *_: boxes),
-        "02_talk2car_grounding": Toy((320, 180), answer=lambda arm, image, proposals, command: {"box": proposals[0]}),
-    })  # fmt: skip
+    return stacks.build_stacks(
+        {
+            "03_voc_defeat": Toy(model=Detector()),
+            "04_kitti_pseudo_lidar": Toy(answer=lambda *_: boxes),
+            "02_talk2car_grounding": Toy(
+                (320, 180), answer=lambda arm, image, proposals, command: {"box": proposals[0]}
+            ),
+        }
+    )
 
 
 def test_a_stack_hands_its_own_boxes_on(both):
@@ -126,8 +135,10 @@ def test_right_is_counted_over_the_frames_for_what_is_there(both):
     window = street_window(WHOLE, (320, 180))
     surest = both["students"].look(WHOLE, "")["objects"]["boxes"][1]
     near = tuple(np.clip(surest, [*window[:2], *window[:2]], [*window[2:], *window[2:]]).tolist())
-    frames = [StreetFrame(name, WHOLE.image, WHOLE.calibration, cars=[(near, "b")], target=target)
-              for name, target in (("hit", near), ("miss", (0, 0, 9, 9)))]  # fmt: skip
+    frames = [
+        StreetFrame(name, WHOLE.image, WHOLE.calibration, cars=[(near, "b")], target=target)
+        for name, target in (("hit", near), ("miss", (0, 0, 9, 9)))
+    ]
     assert stacks.right_on(both["students"], frames) == {"box": "1 of 2", "command": "1 of 2", "model": "0 of 0"}
     named = stacks.build_stacks({"06_car_5fold_kd": Toy(answer=lambda *_: torch.tensor([0.0, 1]), classes="ab")})
     assert stacks.right_on(named["teachers"], frames) == {"box": "0 of 0", "command": "0 of 0", "model": "2 of 2"}

@@ -92,8 +92,10 @@ def test_whole_pictures_are_kept_in_half_precision(tmp_path, experiment, data, d
 
 
 def test_a_mirrored_command_means_the_mirrored_box(experiment):
-    assert project.mirrored_text("Turn left after the rightmost car on the right") == \
-        "turn right after the leftmost car on the left"
+    assert (
+        project.mirrored_text("Turn left after the rightmost car on the right")
+        == "turn right after the leftmost car on the left"
+    )
     train, flip = experiment.tensors["train"], experiment.tensors["train_flip"]
     x1, y1, x2, y2 = train["truth"][0].tolist()
     assert flip["truth"][0].tolist() == pytest.approx([1 - x2, y1, 1 - x1, y2])
@@ -112,8 +114,10 @@ def test_the_teachers_tower_normalises_as_the_teacher_does(experiment):
 
 
 def test_all_arms_of_a_head_start_alike(experiment):
-    heads = [project.build(project.ARMS[name], experiment.settings, experiment.aligned, 3).head.state_dict()
-             for name in ("teacher", "baseline", "distilled", "random")]
+    heads = [
+        project.build(project.ARMS[name], experiment.settings, experiment.aligned, 3).head.state_dict()
+        for name in ("teacher", "baseline", "distilled", "random")
+    ]
     assert all(torch.equal(value, head[key]) for head in heads[1:] for key, value in heads[0].items())
 
 
@@ -147,8 +151,10 @@ def test_the_leaderboard_file_scores_as_the_run_says(experiment):
         predictions = read_predictions(experiment.run.folder / f"predictions_{name}.json")
         assert evaluate_talk2car(commands, predictions)["AP50"] == pytest.approx(metrics["arms"][name]["AP50"])
         assert metrics["arms"][name]["fps"] == pytest.approx(1000 / metrics["arms"][name]["latency_ms"])
-    hits = {name: 100 * (iou_per_command(commands, experiment.results[name].answers) > 0.5).mean()
-            for name in ("baseline", "random")}
+    hits = {
+        name: 100 * (iou_per_command(commands, experiment.results[name].answers) > 0.5).mean()
+        for name in ("baseline", "random")
+    }
     assert comparisons["baseline_vs_random"].delta == pytest.approx(hits["baseline"] - hits["random"])
 
 

@@ -32,8 +32,16 @@ def command_lines(folder: Path):
 def test_both_projects_with_two_processes(tmp_path):
     """02 finds the networks that 01 has left; each arm and each kept array is made once."""
     (tmp_path / "both.py").write_text(SCRIPT)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
-               str(tmp_path / "both.py"), *command_lines(tmp_path)]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node",
+        "2",
+        str(tmp_path / "both.py"),
+        *command_lines(tmp_path),
+    ]
     env = {**os.environ, "OMP_NUM_THREADS": "1", "KDNB_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -218,13 +218,15 @@ def test_torchrun_with_two_processes_matches_one(tmp_path, drawn):
     done = headless(*options, "--out", str(tmp_path / "two"), cwd=tmp_path, launcher=torchrun)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("results: ") == 1
-    two, = (tmp_path / "two").iterdir()
+    (two,) = (tmp_path / "two").iterdir()
     assert set(json.loads((two / "metrics.json").read_text())["arms"]) >= {"teacher", "baseline_matched"}
     main([*options, "--out", str(tmp_path / "one"), "--stage", "teacher", "--stage", "baseline"], standalone_mode=False)
-    one, = (tmp_path / "one").iterdir()
+    (one,) = (tmp_path / "one").iterdir()
     for arm in ("teacher", "baseline"):
-        first_losses = [json.loads((folder / "arms" / f"{arm}.json").read_text())["fitted"]["history"][0]["loss"]
-                        for folder in (one, two)]  # fmt: skip
+        first_losses = [
+            json.loads((folder / "arms" / f"{arm}.json").read_text())["fitted"]["history"][0]["loss"]
+            for folder in (one, two)
+        ]
         assert first_losses[0] == pytest.approx(first_losses[1], rel=0.1)
 
 
@@ -254,7 +256,7 @@ def test_sigkill_and_resume_end_at_the_same_weights(tmp_path, drawn):
 def test_headless_stages_share_a_run_folder(tmp_path, drawn):
     root = ["--root", str(drawn)]
     main(["--profile", "smoke", *root, "--stage", "teacher", "--out", str(tmp_path)], standalone_mode=False)
-    folder, = tmp_path.iterdir()
+    (folder,) = tmp_path.iterdir()
     for stage in ("distilled", "test"):
         main(["--run", str(folder), *root, "--stage", stage], standalone_mode=False)
     metrics = json.loads(Path(folder, "metrics.json").read_text())
@@ -288,8 +290,10 @@ def test_a_wrong_option_ends_the_process_with_one_line(tmp_path):
 
 
 def test_a_failing_side_process_is_told_and_the_others_stopped(tmp_path):
-    commands = {"good": [sys.executable, "-c", "import time; time.sleep(60)"],
-                "bad": [sys.executable, "-c", "raise SystemExit('no memory left')"]}  # fmt: skip
+    commands = {
+        "good": [sys.executable, "-c", "import time; time.sleep(60)"],
+        "bad": [sys.executable, "-c", "raise SystemExit('no memory left')"],
+    }
     with pytest.raises(RuntimeError, match=r"training bad failed:\nno memory left"):
         run_side_by_side(commands, tmp_path, lambda: None)
 
@@ -303,8 +307,10 @@ def test_wrong_input_that_a_side_process_meets_is_told_as_such(tmp_path):
 def test_full_step_from_r101_to_r50_on_two_photographs(real_data):
     """The original's networks, sizes and terms, random weights, one training step on photographs."""
     settings = load_settings(project.VocDefeatSettings, "voc_defeat", "full", size=(333, 200))
-    data = project.open_data(settings.model_copy(update={"train_sets": [("2007", "trainval")], "workers": 0}),
-                             real_data / "voc" / "VOCdevkit")  # fmt: skip
+    data = project.open_data(
+        settings.model_copy(update={"train_sets": [("2007", "trainval")], "workers": 0}),
+        real_data / "voc" / "VOCdevkit",
+    )
     torch.manual_seed(0)
     teacher = full_detector("resnet101", 21, settings.size, pretrained=False)
     student = full_detector("resnet50", 21, settings.size, pretrained=False).train()

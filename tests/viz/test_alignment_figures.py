@@ -45,13 +45,17 @@ def test_right_crops_are_framed_and_counted():
     figure = pictures.text_to_crops("a red car", found)
     framed = [ax for ax in figure.axes if ax.spines["left"].get_linewidth() == 4]
     assert len(framed) == 3 and framed[0].spines["left"].get_edgecolor()[:3] == pytest.approx(
-        [int(GREEN[i : i + 2], 16) / 255 for i in (1, 3, 5)])  # fmt: skip
+        [int(GREEN[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    )
     assert {"teacher\n3 of 8 right", "distilled\n0 of 1 right", "3 ✓", "4"} <= set(texts(figure))
 
 
 def test_recall_bars_read_percent_and_leave_a_gap_for_what_is_missing():
-    numbers = {"teacher": {"text_to_image_R@1": 90.0, "image_to_text_R@1": 80.0, "zero_shot_colour": 3.0},
-               "baseline": {"text_to_image_R@1": 20.0, "image_to_text_R@1": float("nan")}, "distilled": {}}  # fmt: skip
+    numbers = {
+        "teacher": {"text_to_image_R@1": 90.0, "image_to_text_R@1": 80.0, "zero_shot_colour": 3.0},
+        "baseline": {"text_to_image_R@1": 20.0, "image_to_text_R@1": float("nan")},
+        "distilled": {},
+    }
     ax = pictures.recall_bars(numbers).axes[0]
     assert heights(ax) == [90, 80, 20, 0, 0, 0] and [t.get_text() for t in ax.texts] == ["90", "80", "20"]
     assert [t.get_text() for t in ax.get_xticklabels()] == ["text → image\nR@1", "image → text\nR@1"]

@@ -15,8 +15,11 @@ BEHIND = np.array([-9.0, 1, -0.5, 4, 1.8, 1.5, 0.3])
 
 
 def found(*boxes, scores=None):
-    return {"boxes": np.reshape(boxes, (-1, 7)), "scores": np.array(scores or [0.9] * len(boxes)),
-            "labels": np.zeros(len(boxes), int)}  # fmt: skip
+    return {
+        "boxes": np.reshape(boxes, (-1, 7)),
+        "scores": np.array(scores or [0.9] * len(boxes)),
+        "labels": np.zeros(len(boxes), int),
+    }
 
 
 def places(picture, colour):

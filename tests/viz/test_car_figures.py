@@ -39,10 +39,20 @@ def picture(height, width, value=100):
 # --- names ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "read"), [
-    ("서울", "seoul"), ("한글", "hangeul"), ("빛", "bit"), ("쏘나타_2019", "ssonata_2019"),
-    ("라브4_5세대", "rabeu4_5sedae"), ("닭", "dak"), ("의왕", "uiwang"), ("힣", "hit"), ("Audi_TT", "Audi_TT"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        ("서울", "seoul"),
+        ("한글", "hangeul"),
+        ("빛", "bit"),
+        ("쏘나타_2019", "ssonata_2019"),
+        ("라브4_5세대", "rabeu4_5sedae"),
+        ("닭", "dak"),
+        ("의왕", "uiwang"),
+        ("힣", "hit"),
+        ("Audi_TT", "Audi_TT"),
+    ],
+)
 def test_korean_names_are_romanised_composed_or_not(name, read):
     assert drawable(name) == drawable(unicodedata.normalize("NFD", name)) == read
 
@@ -87,11 +97,14 @@ def test_hundreds_of_classes_have_numbers_instead_of_names():
 # --- scores -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("higher", "kept", "words"), [(False, 2, "log loss, nats (lower is better)"),
-                                                       (True, 1, "accuracy, % (higher is better)")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("higher", "kept", "words"),
+    [(False, 2, "log loss, nats (lower is better)"), (True, 1, "accuracy, % (higher is better)")],
+)
 def test_a_curve_marks_the_state_that_was_kept(higher, kept, words):
-    figure = pictures.learning_curves({"fold_1": [(1, 0.9), (2, 0.6), (3, 0.7)]}, words.split(",")[0],
-                                      higher_is_better=higher)  # fmt: skip
+    figure = pictures.learning_curves(
+        {"fold_1": [(1, 0.9), (2, 0.6), (3, 0.7)]}, words.split(",")[0], higher_is_better=higher
+    )
     line, best = figure.axes[0].lines
     assert list(line.get_ydata()) == [0.9, 0.6, 0.7] and list(best.get_xdata()) == [kept]
     assert f"validation {words}" in texts(figure) and legend(figure) == ["fold 1", "state that was kept"]
@@ -100,16 +113,29 @@ def test_a_curve_marks_the_state_that_was_kept(higher, kept, words):
 def test_arms_that_share_a_colour_differ_in_line_or_marker():
     folds = [arm_look(f"fold_{k}") for k in range(1, 6)]
     assert len({look["color"] for look in folds}) == len({look["marker"] for look in folds}) == 5
-    arms = ["teacher", "ensemble", "baseline", "baseline_matched", "long_baseline", "distilled", "long_distilled",
-            "distilled_best_fold", "distilled_oof", "distilled_cached"]  # fmt: skip
+    arms = [
+        "teacher",
+        "ensemble",
+        "baseline",
+        "baseline_matched",
+        "long_baseline",
+        "distilled",
+        "long_distilled",
+        "distilled_best_fold",
+        "distilled_oof",
+        "distilled_cached",
+    ]
     assert len({tuple(arm_look(name).values()) for name in arms}) == len(arms)
     assert arm_look("long_baseline")["color"] == ORANGE and arm_look("long_distilled")["color"] == GREEN
 
 
 def test_the_gain_is_drawn_where_both_students_have_a_score():
-    scores = {"baseline": [(10, 50.0), (20, 60.0)], "distilled": [(10, 58.0), (20, 65.0)],
-              "long_baseline": [(10, 40.0), (30, 70.0), (90, 75.0)],
-              "long_distilled": [(10, 45.0), (60, 72.0), (90, 74.0)]}  # fmt: skip
+    scores = {
+        "baseline": [(10, 50.0), (20, 60.0)],
+        "distilled": [(10, 58.0), (20, 65.0)],
+        "long_baseline": [(10, 40.0), (30, 70.0), (90, 75.0)],
+        "long_distilled": [(10, 45.0), (60, 72.0), (90, 74.0)],
+    }
     pairs = [("baseline", "distilled"), ("long_baseline", "long_distilled")]
     figure = pictures.accuracy_against_steps(scores, pairs)
     above, below = figure.axes
@@ -196,8 +222,11 @@ def test_soft_labels_tick_the_truth_and_say_where_it_is():
 
 
 def test_the_closest_pairs_count_both_directions():
-    assert pictures.closest_pairs(MATRIX, 3) == [(0, 1, pytest.approx(100 * 6 / 20)), (1, 2, pytest.approx(5)),
-                                                 (2, 3, pytest.approx(100 / 30))]  # fmt: skip
+    assert pictures.closest_pairs(MATRIX, 3) == [
+        (0, 1, pytest.approx(100 * 6 / 20)),
+        (1, 2, pytest.approx(5)),
+        (2, 3, pytest.approx(100 / 30)),
+    ]
     assert len(pictures.closest_pairs(MATRIX, 99)) == 6
     empty = pictures.closest_pairs(np.zeros((3, 3)), 1)  # classes that do not occur
     assert empty == [(0, 1, 0.0)]
@@ -209,8 +238,10 @@ def test_a_confusion_shows_mistakes_only_and_how_many_stay_within_a_group():
     assert "88 % of the mistakes stay within a frame" in said and {"named class", "true class"} <= set(said)
     shown = np.ma.filled(figure.axes[0].images[0].get_array().astype(float), np.nan)
     assert np.isnan(shown.diagonal()).all() and shown[0, 1] == 40 and shown[3, 2] == 5
-    assert [(frame.get_xy(), frame.get_width()) for frame in figure.axes[0].patches] == [((-0.5, -0.5), 2),
-                                                                                         ((1.5, 1.5), 2)]  # fmt: skip
+    assert [(frame.get_xy(), frame.get_width()) for frame in figure.axes[0].patches] == [
+        ((-0.5, -0.5), 2),
+        ((1.5, 1.5), 2),
+    ]
     assert pictures.confusion(MATRIX, CLASSES).axes[0].get_title() == ""
 
 

@@ -20,11 +20,21 @@ def found(score=0.9, x=4.0):
 @pytest.fixture
 def explorer():
     torch.manual_seed(0)
-    items = [{"id": name, "image": torch.randint(0, 255, (3, 48, 64), dtype=torch.uint8),
-              "boxes": torch.tensor([[4.0, 4, 24, 24]]), "labels": torch.tensor([1]),
-              "difficult": torch.tensor([False])} for name in "ab"]  # fmt: skip
-    arms = {"teacher": {"a": found(), "b": found()}, "baseline": {"a": found(), "b": found(0.3)},
-            "distilled": {"a": found(), "b": found(0.8)}}  # fmt: skip
+    items = [
+        {
+            "id": name,
+            "image": torch.randint(0, 255, (3, 48, 64), dtype=torch.uint8),
+            "boxes": torch.tensor([[4.0, 4, 24, 24]]),
+            "labels": torch.tensor([1]),
+            "difficult": torch.tensor([False]),
+        }
+        for name in "ab"
+    ]
+    arms = {
+        "teacher": {"a": found(), "b": found()},
+        "baseline": {"a": found(), "b": found(0.3)},
+        "distilled": {"a": found(), "b": found(0.8)},
+    }
     masks = [torch.zeros(1, 1, 6, 8), torch.ones(1, 1, 3, 4)]
     return DetectionExplorer(items, arms, CLASSES, lambda item: masks, {n: lambda image: found() for n in arms}, 3)
 
@@ -54,8 +64,15 @@ def test_every_control_changes_the_picture(explorer):
 def test_an_upload_is_shown_with_every_arm(explorer):
     buffer = io.BytesIO()
     Image.new("RGB", (90, 60), "red").save(buffer, "png")
-    explorer.upload.value = ({"name": "mine.png", "content": buffer.getvalue(), "size": 1, "type": "image/png",
-                              "last_modified": datetime.now()},)
+    explorer.upload.value = (
+        {
+            "name": "mine.png",
+            "content": buffer.getvalue(),
+            "size": 1,
+            "type": "image/png",
+            "last_modified": datetime.now(),
+        },
+    )
     assert explorer.message.value == "" and explorer.picture.value == "your mine.png"
     assert explorer.level.disabled  # nobody knows what is foreground there
     explorer.picture.value = "a"
@@ -63,8 +80,9 @@ def test_an_upload_is_shown_with_every_arm(explorer):
 
 
 def test_a_callback_that_fails_says_so_inside_the_explorer(explorer):
-    explorer.upload.value = ({"name": "notes.txt", "content": b"hello", "size": 5, "type": "text/plain",
-                              "last_modified": datetime.now()},)
+    explorer.upload.value = (
+        {"name": "notes.txt", "content": b"hello", "size": 5, "type": "text/plain", "last_modified": datetime.now()},
+    )
     assert "notes.txt: not a readable picture" in explorer.message.value
     with pytest.raises(Exception, match="expected a JPEG or PNG"):
         read_upload("x", b"")

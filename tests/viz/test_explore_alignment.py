@@ -44,8 +44,9 @@ def screen(explorer):
 
 
 def uploaded(name, content):
-    return ({"name": name, "content": content, "size": len(content), "type": "image/png",
-             "last_modified": datetime.now()},)  # fmt: skip
+    return (
+        {"name": name, "content": content, "size": len(content), "type": "image/png", "last_modified": datetime.now()},
+    )
 
 
 def picture(colour, size=(90, 60)):
@@ -54,8 +55,9 @@ def picture(colour, size=(90, 60)):
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize(("name", "value"), [("crop", 4), ("count", 1), ("sentence", "a blue car"),
-                                             ("sentence", "something green " * 30)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "value"), [("crop", 4), ("count", 1), ("sentence", "a blue car"), ("sentence", "something green " * 30)]
+)
 def test_every_control_changes_the_pixels_and_moves_nothing(explorer, name, value):
     before = screen(explorer)
     getattr(explorer, name).value = value

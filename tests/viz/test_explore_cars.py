@@ -41,8 +41,10 @@ def toys():
 @pytest.fixture
 def items():
     torch.manual_seed(0)
-    return [{"name": name, "image": torch.randint(0, 255, (3, 40 + 10 * k, 80), dtype=torch.uint8)}
-            for k, name in enumerate("abc")]  # fmt: skip
+    return [
+        {"name": name, "image": torch.randint(0, 255, (3, 40 + 10 * k, 80), dtype=torch.uint8)}
+        for k, name in enumerate("abc")
+    ]
 
 
 @pytest.fixture
@@ -58,8 +60,9 @@ def screen(explorer):
 
 
 def uploaded(name, content):
-    return ({"name": name, "content": content, "size": len(content), "type": "image/png",
-             "last_modified": datetime.now()},)  # fmt: skip
+    return (
+        {"name": name, "content": content, "size": len(content), "type": "image/png", "last_modified": datetime.now()},
+    )
 
 
 def png(size=(90, 60)):
@@ -76,8 +79,9 @@ def bar(explorer, k):
 
 def test_the_divergence_is_torchs(answers):
     teacher, student = (torch.randn(4, 6, generator=torch.Generator().manual_seed(k)) * 3 for k in (0, 1))
-    expected = torch.nn.functional.kl_div(student.log_softmax(1), teacher.log_softmax(1), reduction="none",
-                                          log_target=True).sum(1)  # fmt: skip
+    expected = torch.nn.functional.kl_div(
+        student.log_softmax(1), teacher.log_softmax(1), reduction="none", log_target=True
+    ).sum(1)
     assert divergence(teacher, student) == pytest.approx(expected.numpy(), rel=1e-4)
     assert divergence(teacher, teacher) == pytest.approx(np.zeros(4))
     never = torch.tensor([0.0, -torch.inf])  # an ensemble's logarithm of a probability that underflowed
@@ -153,10 +157,13 @@ def test_an_upload_is_asked_of_every_arm_that_can_answer(explorer, toys):
     assert (screen(explorer) == before).all()
 
 
-@pytest.mark.parametrize(("fault", "words"), [
-    (lambda image: torch.zeros(3), "answer of distilled has 3 numbers, expected one per class"),
-    (lambda image: image[..., 10**6], "IndexError"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (lambda image: torch.zeros(3), "answer of distilled has 3 numbers, expected one per class"),
+        (lambda image: image[..., 10**6], "IndexError"),
+    ],
+)
 def test_an_upload_that_fails_leaves_everything_as_it_was(explorer, fault, words):
     before = screen(explorer)
     explorer.upload.value = uploaded("notes.txt", b"hello")

@@ -20,8 +20,11 @@ class Toy:
         if command == "explode":
             raise ValueError("no such <word>")
         order = torch.arange(len(proposals)).roll(self.step + len(command))
-        return {"box": proposals[order.argmin()], "scores": torch.softmax(-order.float(), 0),
-                "attention": torch.softmax(order.float() / 3, 0)}  # fmt: skip
+        return {
+            "box": proposals[order.argmin()],
+            "scores": torch.softmax(-order.float(), 0),
+            "attention": torch.softmax(order.float() / 3, 0),
+        }
 
 
 @pytest.fixture
@@ -33,9 +36,16 @@ def toys():
 def explorer(toys):
     torch.manual_seed(0)
     proposals = torch.tensor([[4.0, 4, 24, 24], [30, 10, 60, 40], [50, 5, 79, 30], [10, 25, 40, 44]])
-    items = [{"id": name, "image": torch.randint(0, 255, (3, 45, 80), dtype=torch.uint8), "command": command,
-              "box": proposals[k] + 1, "proposals": proposals}
-             for k, (name, command) in enumerate([("a", "stop at the van"), ("b", "park near the dog")])]  # fmt: skip
+    items = [
+        {
+            "id": name,
+            "image": torch.randint(0, 255, (3, 45, 80), dtype=torch.uint8),
+            "command": command,
+            "box": proposals[k] + 1,
+            "proposals": proposals,
+        }
+        for k, (name, command) in enumerate([("a", "stop at the van"), ("b", "park near the dog")])
+    ]
     return GroundingExplorer(items, toys, lambda image: torch.tensor([[0.0, 0, 20, 20], [10, 10, 50, 40]]))
 
 
@@ -47,8 +57,9 @@ def screen(explorer):
 
 
 def uploaded(name, content):
-    return ({"name": name, "content": content, "size": len(content), "type": "image/png",
-             "last_modified": datetime.now()},)  # fmt: skip
+    return (
+        {"name": name, "content": content, "size": len(content), "type": "image/png", "last_modified": datetime.now()},
+    )
 
 
 def picture(size=(90, 120)):
@@ -57,8 +68,9 @@ def picture(size=(90, 120)):
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize(("name", "value"), [("picture", "b"), ("command", "turn"), ("show", "scores"),
-                                             ("show", "attention"), ("count", 2)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "value"), [("picture", "b"), ("command", "turn"), ("show", "scores"), ("show", "attention"), ("count", 2)]
+)
 def test_every_control_changes_the_pixels_and_moves_nothing(explorer, name, value):
     before = screen(explorer)
     getattr(explorer, name).value = value

@@ -40,14 +40,15 @@ def frame(name, seed):
     rng, calibration = np.random.default_rng(seed), guessed_calibration(SIZE)
     image, cloud = rng.integers(0, 255, (SIZE[1], SIZE[0], 3), dtype=np.uint8), rng.uniform(-5, 30, (400, 4))
     labels = labels_from_boxes(BOXES, ["Car", "Car", "Pedestrian"], None, calibration, SIZE)
-    return SimpleNamespace(name=name, calibration=calibration, labels=labels, image=lambda: image,
-                           points=lambda: cloud)  # fmt: skip
+    return SimpleNamespace(name=name, calibration=calibration, labels=labels, image=lambda: image, points=lambda: cloud)
 
 
 @pytest.fixture
 def explorer():
-    found = {arm: {name: answer(shift) for name in ("b", "a")}
-             for arm, shift in (("teacher", 0.0), ("baseline", 2.0), ("distilled", 0.4))}  # fmt: skip
+    found = {
+        arm: {name: answer(shift) for name in ("b", "a")}
+        for arm, shift in (("teacher", 0.0), ("baseline", 2.0), ("distilled", 0.4))
+    }
     clouds = {"LiDAR": lambda f: f.points(), "pseudo-LiDAR": lambda f: f.points()[:100]}
     return KittiExplorer([frame("b", 0), frame("a", 1)], found, Ask(), clouds)
 
@@ -58,8 +59,9 @@ def screen(explorer):
 
 
 def upload(explorer, name, content):
-    explorer.upload.value = ({"name": name, "content": content, "size": len(content), "type": "image/png",
-                              "last_modified": datetime.now()},)  # fmt: skip
+    explorer.upload.value = (
+        {"name": name, "content": content, "size": len(content), "type": "image/png", "last_modified": datetime.now()},
+    )
 
 
 def picture(size=(160, 60), kind="png"):

@@ -13,9 +13,16 @@ CLASSES = ["bus", "car"]
 
 
 def make_frame(name, pixels, cars=(), command="stop", fov=81):
-    return SimpleNamespace(name=name, image=pixels, calibration=guessed_calibration(pixels.shape[1::-1], fov),
-                           points=None, truth=None, cars=list(cars), command=command,
-                           target=cars[0][0] if cars else None)  # fmt: skip
+    return SimpleNamespace(
+        name=name,
+        image=pixels,
+        calibration=guessed_calibration(pixels.shape[1::-1], fov),
+        points=None,
+        truth=None,
+        cars=list(cars),
+        command=command,
+        target=cars[0][0] if cars else None,
+    )
 
 
 class Toy:
@@ -29,13 +36,21 @@ class Toy:
         if "explode" in command:
             raise ValueError("no such <word>")
         x = 10.0 * len(command)
-        objects = {"boxes": np.array([[20.0, 20, 60, 50], [90, 20, 120, 50]]), "labels": np.array([2, 2]),
-                   "scores": np.array([0.5, 0.7])}  # fmt: skip
+        objects = {
+            "boxes": np.array([[20.0, 20, 60, 50], [90, 20, 120, 50]]),
+            "labels": np.array([2, 2]),
+            "scores": np.array([0.5, 0.7]),
+        }
         model = None if car is None else [("sedan", 0.5 + car[0] / 1000), ("suv", 0.5 - car[0] / 1000)]
         mask = np.zeros(frame.image.shape[:2], bool)
         mask[-60:] = True
-        return {"objects": objects, "road": {"mask": mask}, "boxes": None,
-                "target": np.array([x, 30.0, x + 40, 60]), "model": model}  # fmt: skip
+        return {
+            "objects": objects,
+            "road": {"mask": mask},
+            "boxes": None,
+            "target": np.array([x, 30.0, x + 40, 60]),
+            "model": model,
+        }
 
 
 @pytest.fixture
@@ -59,8 +74,9 @@ def screen(explorer):
 
 
 def uploaded(name, content):
-    return ({"name": name, "content": content, "size": len(content), "type": "image/png",
-             "last_modified": datetime.now()},)  # fmt: skip
+    return (
+        {"name": name, "content": content, "size": len(content), "type": "image/png", "last_modified": datetime.now()},
+    )
 
 
 def picture(size=(200, 120), colour="green"):
@@ -69,8 +85,9 @@ def picture(size=(200, 120), colour="green"):
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize(("name", "value"), [("frame", "b"), ("command", "go behind"), ("car", 1), ("car", -1),
-                                             ("threshold", 0.6)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "value"), [("frame", "b"), ("command", "go behind"), ("car", 1), ("car", -1), ("threshold", 0.6)]
+)
 def test_every_control_changes_the_pixels_and_moves_nothing(explorer, name, value):
     before = screen(explorer)
     getattr(explorer, name).value = value

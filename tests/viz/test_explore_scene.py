@@ -29,6 +29,7 @@ def cars_of(scene):
 
 # --- the scene --------------------------------------------------------------------------------------------------
 
+
 def test_all_cars_is_the_scene_itself(scene):
     camera = camera_at((160, 96), 1.65, 0, 80)
     same, own = (render(one, camera=camera) for one in (with_cars(scene, 99), scene))
@@ -80,6 +81,7 @@ def test_the_lidar_stands_at_the_camera(scene):
 
 # --- pictures ---------------------------------------------------------------------------------------------------
 
+
 def test_every_class_has_a_colour_of_its_own():
     assert set(explore_scene.COLOURS) == set(explore_scene.SEMANTICS)
     assert len(set(explore_scene.COLOURS.values())) == len(explore_scene.COLOURS)
@@ -101,8 +103,19 @@ def test_from_above_puts_a_point_where_it_is():
 
 # --- the explorer -----------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize(("control", "value"), [("street", 1), ("light", "evening"), ("beams", 16), ("height", 6.0),
-                                                ("pitch", 20.0), ("field", 40.0), ("cars", 1)])  # fmt: skip
+
+@pytest.mark.parametrize(
+    ("control", "value"),
+    [
+        ("street", 1),
+        ("light", "evening"),
+        ("beams", 16),
+        ("height", 6.0),
+        ("pitch", 20.0),
+        ("field", 40.0),
+        ("cars", 1),
+    ],
+)
 def test_every_control_changes_the_picture(explorer, control, value):
     before = explorer.screen.value
     getattr(explorer, control).value = value

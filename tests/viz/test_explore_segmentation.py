@@ -68,8 +68,9 @@ def screen(explorer):
 
 
 def uploaded(name, content):
-    return ({"name": name, "content": content, "size": len(content), "type": "image/png",
-             "last_modified": datetime.now()},)  # fmt: skip
+    return (
+        {"name": name, "content": content, "size": len(content), "type": "image/png", "last_modified": datetime.now()},
+    )
 
 
 def picture(size=(90, 60), colour="green"):

@@ -21,8 +21,13 @@ def items():
     torch.manual_seed(0)
     picture = torch.randint(0, 255, (3, 45, 80), dtype=torch.uint8)
     proposals = torch.tensor([[4.0, 4, 24, 24], [30, 10, 60, 40]])
-    plain = {"image": picture, "command": "stop at the van", "box": proposals[0], "twin_box": None,
-             "proposals": proposals}  # fmt: skip
+    plain = {
+        "image": picture,
+        "command": "stop at the van",
+        "box": proposals[0],
+        "twin_box": None,
+        "proposals": proposals,
+    }
     return [plain, plain | {"command": "park near the car " * 12, "twin_box": proposals[1]}]
 
 
@@ -34,8 +39,12 @@ def drawn(figure):
 
 
 def legend(figure):
-    return [text.get_text() for where in (*figure.legends, *(a.get_legend() for a in figure.axes)) if where
-            for text in where.get_texts()]  # fmt: skip
+    return [
+        text.get_text()
+        for where in (*figure.legends, *(a.get_legend() for a in figure.axes))
+        if where
+        for text in where.get_texts()
+    ]
 
 
 def titles(figure):
@@ -53,12 +62,20 @@ def test_commands_stand_below_their_pictures_and_a_twin_is_explained_only_where_
 
 def test_predictions_say_right_above_one_half_only(items):
     box = [item["box"] for item in items]
-    sheet = predictions_sheet(items, {"baseline": box, "distilled": box},
-                              {"baseline": [0.5, 0.1], "distilled": [0.51, 1.0]})  # fmt: skip
-    assert titles(sheet) == ["baseline: IoU 0.50 ✗", "distilled: IoU 0.51 ✓", "baseline: IoU 0.10 ✗",
-                             "distilled: IoU 1.00 ✓"]  # fmt: skip
-    assert drawn(sheet) != drawn(predictions_sheet(items, {"baseline": box, "distilled": box[::-1]},
-                                                   {"baseline": [0.5, 0.1], "distilled": [0.51, 0.0]}))  # fmt: skip
+    sheet = predictions_sheet(
+        items, {"baseline": box, "distilled": box}, {"baseline": [0.5, 0.1], "distilled": [0.51, 1.0]}
+    )
+    assert titles(sheet) == [
+        "baseline: IoU 0.50 ✗",
+        "distilled: IoU 0.51 ✓",
+        "baseline: IoU 0.10 ✗",
+        "distilled: IoU 1.00 ✓",
+    ]
+    assert drawn(sheet) != drawn(
+        predictions_sheet(
+            items, {"baseline": box, "distilled": box[::-1]}, {"baseline": [0.5, 0.1], "distilled": [0.51, 0.0]}
+        )
+    )
 
 
 def test_an_arm_without_scores_or_answers_is_drawn_all_the_same(items):

@@ -44,9 +44,10 @@ def broken_chunk() -> bytes:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"no picture", stored()[:400], stored("png")[:60], broken_chunk()],
+    "content",
+    [b"", b"no picture", stored()[:400], stored("png")[:60], broken_chunk()],
     ids=["empty", "text", "cut JPEG", "cut PNG", "broken PNG"],
-)  # fmt: skip
+)
 def test_what_is_no_picture_is_told_in_one_line_with_its_name(content):
     with pytest.raises(InputError) as error:
         read_upload("notes.png", content)

@@ -15,8 +15,13 @@ BOXES = np.array([[12.0, 2, -0.8, 4, 1.8, 1.5, 0.2], [20, -4, -0.8, 4, 1.8, 1.5,
 def frame():
     calibration = guessed_calibration(SIZE)
     labels = labels_from_boxes(BOXES, ["Car", "Car", "Pedestrian"], None, calibration, SIZE)
-    return SimpleNamespace(name="000007", calibration=calibration, labels=labels, image_size=SIZE,
-                           image=lambda: np.full((*SIZE[::-1], 3), 90, np.uint8))  # fmt: skip
+    return SimpleNamespace(
+        name="000007",
+        calibration=calibration,
+        labels=labels,
+        image_size=SIZE,
+        image=lambda: np.full((*SIZE[::-1], 3), 90, np.uint8),
+    )
 
 
 def found(boxes, labels, scores):
@@ -48,7 +53,7 @@ def test_a_row_for_each_arm_says_what_it_found(frame):
 
 def test_the_ladder_keeps_the_order_of_its_groups():
     scores = {"teacher": {"near": 90.0, "far": 80.0}, "teacher_swapped": {"near": 30.0, "far": 5.0}}
-    ax, = ladder(scores, {"near": 41, "far": 7}, "AP").axes
+    (ax,) = ladder(scores, {"near": 41, "far": 7}, "AP").axes
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["near\n41 objects", "far\n7 objects"]
     assert [line.get_ydata().tolist() for line in ax.get_lines()] == [[90, 80], [30, 5]]
 

@@ -26,21 +26,39 @@ def count(picture, colour):
 def frame():
     pixels = np.full((416, 828, 3), 90, np.uint8)
     truth = {"boxes": np.array([[12.0, 2, -0.8, 4, 1.8, 1.5, 0.2]]), "labels": np.array([0])}
-    return SimpleNamespace(name="toy", image=pixels, calibration=guessed_calibration((828, 416), 81),
-                           points=np.random.default_rng(0).uniform(0, 20, (50, 4)), truth=truth,
-                           cars=[((300, 200, 400, 260), "sedan_2007")], command="stop behind the red car",
-                           target=(300, 200, 400, 260))  # fmt: skip
+    return SimpleNamespace(
+        name="toy",
+        image=pixels,
+        calibration=guessed_calibration((828, 416), 81),
+        points=np.random.default_rng(0).uniform(0, 20, (50, 4)),
+        truth=truth,
+        cars=[((300, 200, 400, 260), "sedan_2007")],
+        command="stop behind the red car",
+        target=(300, 200, 400, 260),
+    )
 
 
 def answers(frame):
     mask = np.zeros((416, 828), bool)
     mask[300:] = True
-    boxes = {"boxes": frame.truth["boxes"] + 0.3, "scores": np.array([0.9]), "labels": np.array([0]),
-             "points": frame.points}  # fmt: skip
-    objects = {"boxes": np.array([[300.0, 200, 400, 260], [10, 10, 60, 60]]), "labels": np.array([2, 1]),
-               "scores": np.array([0.8, 0.2])}  # fmt: skip
-    return {"objects": objects, "road": {"mask": mask}, "boxes": boxes, "target": np.array([310.0, 205, 420, 270]),
-            "model": [("sedan_2007", 0.6), ("sedan_2011", 0.4)]}  # fmt: skip
+    boxes = {
+        "boxes": frame.truth["boxes"] + 0.3,
+        "scores": np.array([0.9]),
+        "labels": np.array([0]),
+        "points": frame.points,
+    }
+    objects = {
+        "boxes": np.array([[300.0, 200, 400, 260], [10, 10, 60, 60]]),
+        "labels": np.array([2, 1]),
+        "scores": np.array([0.8, 0.2]),
+    }
+    return {
+        "objects": objects,
+        "road": {"mask": mask},
+        "boxes": boxes,
+        "target": np.array([310.0, 205, 420, 270]),
+        "model": [("sedan_2007", 0.6), ("sedan_2011", 0.4)],
+    }
 
 
 @pytest.fixture

@@ -13,8 +13,15 @@ from kdnb.viz.style import arm_colour
 SHAPE = (40, 120)
 BOXES = np.array([[20.0, 5.0, -1.0, 4.0, 2.0, 1.5, 0.0], [10.0, -3.0, -1.0, 4.0, 2.0, 1.5, 0.3]])
 ZERO = np.zeros((3, 4))
-CALIBRATION = Calibration(ZERO, ZERO, np.array([[70.0, 0, 60, 0], [0, 70, 20, 0], [0, 0, 1, 0]]), ZERO, np.eye(3),
-                          np.array([[0.0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0]]), ZERO)  # fmt: skip
+CALIBRATION = Calibration(
+    ZERO,
+    ZERO,
+    np.array([[70.0, 0, 60, 0], [0, 70, 20, 0], [0, 0, 1, 0]]),
+    ZERO,
+    np.eye(3),
+    np.array([[0.0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0]]),
+    ZERO,
+)
 
 
 def cloud(count=500):

@@ -12,22 +12,38 @@ from kdnb.viz.scoreboard import gains, scores_against_latency
 
 def one_run(project, primary, low, gains_of, arms):
     """A run whose comparisons have these differences on every one of nine items."""
-    made = {name: paired_bootstrap(mean_metric(np.full(9, 1.0)), mean_metric(np.full(9, 1.0 + gain)), 9, 20,
-                                   higher_is_better=not low) for name, gain in gains_of.items()}  # fmt: skip
-    return Metrics(project=project, profile="lite", seed=0, primary=primary, higher_is_better=not low, arms=arms,
-                   comparisons={name: one.as_json() for name, one in made.items()}, folder=Path("x"),
-                   replicates={name: one.replicates for name, one in made.items()})  # fmt: skip
+    made = {
+        name: paired_bootstrap(
+            mean_metric(np.full(9, 1.0)), mean_metric(np.full(9, 1.0 + gain)), 9, 20, higher_is_better=not low
+        )
+        for name, gain in gains_of.items()
+    }
+    return Metrics(
+        project=project,
+        profile="lite",
+        seed=0,
+        primary=primary,
+        higher_is_better=not low,
+        arms=arms,
+        comparisons={name: one.as_json() for name, one in made.items()},
+        folder=Path("x"),
+        replicates={name: one.replicates for name, one in made.items()},
+    )
 
 
 @pytest.fixture
 def found():
     arms = {"teacher": (9.0, 57.0), "baseline": (6.0, 32.0), "distilled": (6.1, 46.0)}
     rates = {name: {"latency_ms": ms, "mAP50": score} for name, (ms, score) in arms.items()}
-    losses = {"ensemble": {"latency_ms": 10.0, "log_loss": 0.3}, "teacher": {"latency_ms": 2.0, "log_loss": 0.5},
-              "baseline": {"latency_ms": 1.0, "log_loss": 0.9},
-              "distilled": {"latency_ms": 1.0, "log_loss": 0.7, "latency_ms_depth": 0.5}}  # fmt: skip
-    first = one_run("03_voc_defeat", "mAP50", False, {"distilled_vs_baseline": 14.0,
-                                                      "distilled_vs_baseline_matched": -3.0}, rates)  # fmt: skip
+    losses = {
+        "ensemble": {"latency_ms": 10.0, "log_loss": 0.3},
+        "teacher": {"latency_ms": 2.0, "log_loss": 0.5},
+        "baseline": {"latency_ms": 1.0, "log_loss": 0.9},
+        "distilled": {"latency_ms": 1.0, "log_loss": 0.7, "latency_ms_depth": 0.5},
+    }
+    first = one_run(
+        "03_voc_defeat", "mAP50", False, {"distilled_vs_baseline": 14.0, "distilled_vs_baseline_matched": -3.0}, rates
+    )
     second = one_run("06_car_5fold_kd", "log_loss", True, {"distilled_vs_baseline": -0.2}, losses)
     return {("03_voc_defeat", "lite", "drawn"): [first], ("06_car_5fold_kd", "lite", "drawn"): [second]}
 

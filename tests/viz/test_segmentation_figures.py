@@ -15,8 +15,10 @@ VOID = 3
 def items():
     torch.manual_seed(0)
     labels = torch.tensor([[0, 0, 1, 1], [2, 2, 3, 3]])
-    return [{"image": torch.randint(0, 255, (3, 2, 4), dtype=torch.uint8), "label": labels, "name": name}
-            for name in ("a", "b")]  # fmt: skip
+    return [
+        {"image": torch.randint(0, 255, (3, 2, 4), dtype=torch.uint8), "label": labels, "name": name}
+        for name in ("a", "b")
+    ]
 
 
 def texts(figure):
@@ -91,8 +93,13 @@ def test_arms_stand_beside_the_truth_with_what_became_of_the_pixels(items):
     found = {"teacher": [truth, truth], "baseline": [wrong, truth], "distilled": [truth, wrong]}
     figure = pictures.side_by_side(items, found, CLASSES, PALETTE)
     said = texts(figure)
-    assert {"distilled\nagainst baseline", "only distilled right", "67 % right", "won 33 %, lost 0 %",
-            "won 0 %, lost 33 %"} <= set(said)  # fmt: skip
+    assert {
+        "distilled\nagainst baseline",
+        "only distilled right",
+        "67 % right",
+        "won 33 %, lost 0 %",
+        "won 0 %, lost 33 %",
+    } <= set(said)
     first, second = (figure.axes[k].images[0].get_array()[0, 0] / 255 for k in (5, 11))
     assert np.allclose(first, to_rgb(GREEN), atol=0.01) and np.allclose(second, to_rgb(ORANGE), atol=0.01)
 
@@ -130,11 +137,14 @@ def test_what_labels_are_worth_is_read_off_the_line_over_their_logarithm():
     assert pictures.labels_worth({8: [40.0], 16: [30.0], 32: [50.0]}, 45.0) == pytest.approx(16 * 2**0.75)
 
 
-@pytest.mark.parametrize(("taught", "words"), [
-    (46.0, "8 labels with the teacher are worth about 16 without"),
-    (90.0, "8 labels with the teacher are worth more than 128 without"),
-    (30.0, None),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("taught", "words"),
+    [
+        (46.0, "8 labels with the teacher are worth about 16 without"),
+        (90.0, "8 labels with the teacher are worth more than 128 without"),
+        (30.0, None),
+    ],
+)
 def test_the_curve_says_what_the_teacher_is_worth(taught, words):
     alone = {8: [40.0, 44.0], 32: [50.0], 128: [60.0]}
     figure = pictures.labels_curve({"baseline": alone, "distilled": {8: [taught], 32: [95.0]}}, {"teacher": 77.0})

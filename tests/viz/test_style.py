@@ -22,16 +22,30 @@ from kdnb.viz.style import arm_colour, arm_hatch, arm_line, arm_marker
 
 FOLDS = [f"fold_{number}" for number in range(1, 6)] + ["fold_1_A", "fold_1_B", "fold_1_C"]
 ARMS = {
-    "00": {*primer.TEACHERS, *primer.ARMS, *primer.ABLATION_ARMS, "few_labels_x2_baseline", "few_labels_x2_distilled",
-           "few_labels_x10_baseline", "few_labels_x10_distilled", "baseline_matched"},
+    "00": {
+        *primer.TEACHERS,
+        *primer.ARMS,
+        *primer.ABLATION_ARMS,
+        "few_labels_x2_baseline",
+        "few_labels_x2_distilled",
+        "few_labels_x10_baseline",
+        "few_labels_x10_distilled",
+        "baseline_matched",
+    },
     "01": {"teacher", *coco_alignment.ARMS, *coco_alignment.ABLATION_ARMS, "baseline_matched"},
     "02": {*talk2car_grounding.ARMS},
     "03": {"teacher", *voc_defeat.ARMS, *voc_defeat.ABLATION_ARMS, "baseline_matched"},
     "04": {*kitti_pseudo_lidar.ARMS, *kitti_pseudo_lidar.ABLATION_ARMS, "baseline_matched", "depth", "ground truth"},
-    "05": {*camvid_prompt_kd.TEACHERS, *camvid_prompt_kd.CHOSEN, *camvid_prompt_kd.ARMS,
-           *camvid_prompt_kd.ABLATION_ARMS, "baseline_matched", "body"},
+    "05": {
+        *camvid_prompt_kd.TEACHERS,
+        *camvid_prompt_kd.CHOSEN,
+        *camvid_prompt_kd.ARMS,
+        *camvid_prompt_kd.ABLATION_ARMS,
+        "baseline_matched",
+        "body",
+    },
     "06": {*car_kfold.ARMS, *car_kfold.ABLATION_ARMS, *FOLDS, *EXPERIMENTS, "teacher", "ensemble", "baseline_matched"},
-}  # fmt: skip
+}
 
 # Linear RGB as people without red or green cones see it: Machado, Oliveira and Fernandes 2009, table 1, severity 1.0.
 SEEN_BY = {
@@ -56,20 +70,34 @@ def test_every_arm_has_a_role_and_a_marker_that_matplotlib_knows(project):
     assert arm_colour("something else") == style.GREY  # not taken for an arm that is taught
 
 
-@pytest.mark.parametrize(("colour", "marker", "line", "arm"), [
-    (style.BLUE, "s", "-", "teacher"), (style.ORANGE, "o", "-", "baseline"), (style.GREEN, "D", "-", "distilled"),
-    (style.VERMILION, "^", "--", "baseline_matched"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("colour", "marker", "line", "arm"),
+    [
+        (style.BLUE, "s", "-", "teacher"),
+        (style.ORANGE, "o", "-", "baseline"),
+        (style.GREEN, "D", "-", "distilled"),
+        (style.VERMILION, "^", "--", "baseline_matched"),
+    ],
+)
 def test_the_four_arms_of_every_project_look_as_they_always_did(colour, marker, line, arm):
     assert (arm_colour(arm), arm_marker(arm), arm_line(arm), arm_hatch(arm)) == (colour, marker, line, "")
 
 
-@pytest.mark.parametrize(("role", "arms"), [
-    (style.BLUE, ["weak_teacher", "teacher_projection", "teacher_bag_of_words", "body", "image_only", "experiment_A"]),
-    (style.ORANGE, ["few_labels_x2_baseline", "baseline_from_scratch", "all_labels", "double_baseline"]),
-    (style.GREEN, ["from_weak_teacher", "few_labels_from_image_only", "distilled_fold_1", "no_labels", "sweep_10_3"]),
-    (style.PINK, ["random_projection", "teacher_swapped", "teacher_image_blanked", "full_captions", "pkd"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("role", "arms"),
+    [
+        (
+            style.BLUE,
+            ["weak_teacher", "teacher_projection", "teacher_bag_of_words", "body", "image_only", "experiment_A"],
+        ),
+        (style.ORANGE, ["few_labels_x2_baseline", "baseline_from_scratch", "all_labels", "double_baseline"]),
+        (
+            style.GREEN,
+            ["from_weak_teacher", "few_labels_from_image_only", "distilled_fold_1", "no_labels", "sweep_10_3"],
+        ),
+        (style.PINK, ["random_projection", "teacher_swapped", "teacher_image_blanked", "full_captions", "pkd"]),
+    ],
+)
 def test_the_colour_is_the_role(role, arms):
     assert {arm_colour(arm) for arm in arms} == {role}
 
@@ -97,8 +125,19 @@ def test_bars_differ_in_colour_or_hatch(project):
 @pytest.mark.parametrize("eyes", SEEN_BY)
 def test_the_colours_of_roles_are_told_apart(eyes):
     """A difference of 10 in CIELAB is plain at a glance, 2.3 just visible (Mahy et al. 1994)."""
-    colours = {role: arm_colour(role) for role in ("teacher", "baseline", "distilled", "pkd", "ensemble",
-                                                   "baseline_matched", "ground truth", "something else")}  # fmt: skip
+    colours = {
+        role: arm_colour(role)
+        for role in (
+            "teacher",
+            "baseline",
+            "distilled",
+            "pkd",
+            "ensemble",
+            "baseline_matched",
+            "ground truth",
+            "something else",
+        )
+    }
     places = {role: lab(colour, SEEN_BY[eyes]) for role, colour in colours.items()}
     apart = {pair: np.linalg.norm(places[pair[0]] - places[pair[1]]) for pair in itertools.combinations(colours, 2)}
     assert min(apart.values()) > 10, min(apart, key=apart.get)

@@ -32,6 +32,7 @@ def one_line(caught):
 
 # --- files ------------------------------------------------------------------------------------------------------
 
+
 def test_frames_come_back_as_they_went_in(clip):
     video = read_video(clip)
     assert (video.fps, video.count) == (5, 6)
@@ -60,8 +61,9 @@ def test_the_speed_is_kept(tmp_path, fps):
     assert read_video(write_video(tmp_path / "a.mp4", frames(3), fps)).fps == pytest.approx(fps, rel=1e-6)
 
 
-@pytest.mark.parametrize(("every", "most", "kept"), [(2, None, [0, 2, 4]), (4, None, [0, 4]), (1, 2, [0, 1]),
-                                                     (3, 99, [0, 3])])  # fmt: skip
+@pytest.mark.parametrize(
+    ("every", "most", "kept"), [(2, None, [0, 2, 4]), (4, None, [0, 4]), (1, 2, [0, 1]), (3, 99, [0, 3])]
+)
 def test_fewer_frames_at_the_same_speed(clip, every, most, kept):
     video = read_video(clip, every, most)
     assert (video.count, video.fps) == (len(kept), 5 / every)
@@ -115,12 +117,23 @@ def test_a_file_cut_short_gives_its_whole_frames_or_says_so(clip):
     one_line(caught)
 
 
-@pytest.mark.parametrize(("name", "sent", "fps", "said"), [
-    ("a.mp4", [], 5, "no frames"), ("a.avi", frames(1), 5, "ends in .mp4"), ("a.mp4", frames(1), 0, "fps is 0"),
-    ("a.mp4", [frames(1)[0], frames(1, 48, 32)[0]], 5, r"frame 1 is uint8 \(48, 32, 3\), expected uint8 \(48, 64, 3\)"),
-    ("a.mp4", [frames(1)[0] / 255], 5, "frame 0 is float64"), ("a.mp4", [frames(1)[0][..., 0]], 5, "frame 0"),
-    ("no/a.mp4", frames(1), 5, "cannot be written"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "sent", "fps", "said"),
+    [
+        ("a.mp4", [], 5, "no frames"),
+        ("a.avi", frames(1), 5, "ends in .mp4"),
+        ("a.mp4", frames(1), 0, "fps is 0"),
+        (
+            "a.mp4",
+            [frames(1)[0], frames(1, 48, 32)[0]],
+            5,
+            r"frame 1 is uint8 \(48, 32, 3\), expected uint8 \(48, 64, 3\)",
+        ),
+        ("a.mp4", [frames(1)[0] / 255], 5, "frame 0 is float64"),
+        ("a.mp4", [frames(1)[0][..., 0]], 5, "frame 0"),
+        ("no/a.mp4", frames(1), 5, "cannot be written"),
+    ],
+)
 def test_what_cannot_be_written_leaves_nothing_behind(tmp_path, name, sent, fps, said):
     with pytest.raises(InputError, match=said) as caught:
         write_video(tmp_path / name, sent, fps)
@@ -130,11 +143,17 @@ def test_what_cannot_be_written_leaves_nothing_behind(tmp_path, name, sent, fps,
 
 # --- a detector on it -------------------------------------------------------------------------------------------
 
+
 def test_frame_by_frame_with_progress(clip, tmp_path):
     log = []
-    target = detect_video(clip, tmp_path / "out.mp4", lambda frame: log.append("answer") or frame.mean(),
-                          lambda frame, mean: log.append("draw") or np.full((20, 30, 3), round(mean), np.uint8),
-                          lambda done, total: log.append((done, total)), every=2)  # fmt: skip
+    target = detect_video(
+        clip,
+        tmp_path / "out.mp4",
+        lambda frame: log.append("answer") or frame.mean(),
+        lambda frame, mean: log.append("draw") or np.full((20, 30, 3), round(mean), np.uint8),
+        lambda done, total: log.append((done, total)),
+        every=2,
+    )
     assert log == [step for k in (1, 2, 3) for step in ("answer", "draw", (k, 3))]  # never two frames at a time
     video = read_video(target)
     assert video.fps == 2.5
@@ -170,8 +189,13 @@ def test_a_clip_of_frames_of_several_sizes(tmp_path):
 
 def ask(arm, image, calibration):
     assert image.shape[1] / 2 / calibration.P2[0, 0] == pytest.approx(np.tan(np.radians(81) / 2))
-    return {"boxes": np.array([[12.0, 0, -0.5, 4, 1.8, 1.5, 0], [20, 5, -0.5, 4, 1.8, 1.5, 0]]), "depth": None,
-            "scores": np.array([0.9, 0.2]), "labels": np.zeros(2, int), "points": np.ones((5, 4))}  # fmt: skip
+    return {
+        "boxes": np.array([[12.0, 0, -0.5, 4, 1.8, 1.5, 0], [20, 5, -0.5, 4, 1.8, 1.5, 0]]),
+        "depth": None,
+        "scores": np.array([0.9, 0.2]),
+        "labels": np.zeros(2, int),
+        "points": np.ones((5, 4)),
+    }
 
 
 def test_large_frames_are_shrunk_and_boxes_drawn_above_the_threshold_only():
@@ -188,9 +212,11 @@ def test_large_frames_are_shrunk_and_boxes_drawn_above_the_threshold_only():
 
 # --- the panel --------------------------------------------------------------------------------------------------
 
+
 def upload(panel, name, content):
-    panel.upload.value = ({"name": name, "content": content, "size": len(content), "type": "video/mp4",
-                           "last_modified": datetime.now()},)  # fmt: skip
+    panel.upload.value = (
+        {"name": name, "content": content, "size": len(content), "type": "video/mp4", "last_modified": datetime.now()},
+    )
 
 
 def test_the_button_gives_a_video_to_watch(clip, tmp_path):

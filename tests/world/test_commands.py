@@ -55,15 +55,21 @@ def ref(noun, colour, x, distance, wide=20, high=20, bottom=None, **more):
     bottom = 100 - distance if bottom is None else bottom
     thing = Thing(1, noun, {"colour": colour}, np.array([distance, 0, 1.0]), np.ones(3), 0.0, "lane")
     fields = {"pixels": 200, "visible": 1.0, "cut": 0.0} | more
-    return Referent(noun, colour, (x - wide / 2, bottom - high, x + wide / 2, bottom), 200, distance, thing=thing,
-                    **fields)
+    return Referent(
+        noun, colour, (x - wide / 2, bottom - high, x + wide / 2, bottom), 200, distance, thing=thing, **fields
+    )
 
 
 # --- what an expression fits ------------------------------------------------------------------------------------
 
+
 def test_matches_by_type_colour_side():
-    red, blue, white, van = (ref("car", "red", 30, 10), ref("car", "blue", 170, 12), ref("car", "white", 100, 20),
-                             ref("van", "red", 150, 15))
+    red, blue, white, van = (
+        ref("car", "red", 30, 10),
+        ref("car", "blue", 170, 12),
+        ref("car", "white", 100, 20),
+        ref("van", "red", 150, 15),
+    )
     found = [red, blue, white, van]
     assert matches(Expression("car"), found) == [red, blue, white]
     assert matches(Expression("car", "red"), found) == [red]
@@ -129,8 +135,12 @@ def test_an_expression_of_type_and_colour_reads_as_a_description_elsewhere(categ
 def test_every_wording_fits_every_expression():
     for noun in TARGETS:
         for place in ("lane", "oncoming", "parked", "side street", "crossing", "pavement"):
-            for said in (Expression(noun), Expression(noun, "red"), Expression(noun, side="left"),
-                         Expression(noun, relation=("behind", Expression("bus")))):
+            for said in (
+                Expression(noun),
+                Expression(noun, "red"),
+                Expression(noun, side="left"),
+                Expression(noun, relation=("behind", Expression("bus"))),
+            ):
                 for k in range(5):
                     text = word(said, place, pcg(k))
                     assert f"the {said}" in text and "{" not in text and text == text.lower()
@@ -145,6 +155,7 @@ def test_every_wording_fits_every_expression():
 
 # --- streets ----------------------------------------------------------------------------------------------------
 
+
 def test_every_command_means_exactly_one_thing(pictures):
     """By the expression, strictly and loosely, and by going through the things once more without its code."""
     for found, meant in pictures:
@@ -153,8 +164,13 @@ def test_every_command_means_exactly_one_thing(pictures):
             assert singles_out(said, m.target, found) and can_be_meant(m.target)
             if "order" in said.says or "relation" in said.says:
                 continue
-            fits = [r for r in found if r.noun == said.noun and said.colour in (None, r.colour)
-                    and said.side in (None, side_of(r.box, SIZE[0]))]
+            fits = [
+                r
+                for r in found
+                if r.noun == said.noun
+                and said.colour in (None, r.colour)
+                and said.side in (None, side_of(r.box, SIZE[0]))
+            ]
             assert len(fits) == 1 and fits[0] is m.target, m.text
 
 
@@ -209,6 +225,7 @@ def test_twin_of_needs_the_named_attribute_alone():
 
 
 # --- staging ----------------------------------------------------------------------------------------------------
+
 
 def test_staging_adds_one_thing_where_nothing_stands():
     changed = 0

@@ -50,14 +50,23 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not(roots, tmp_path
     again = camvid.export_camvid(tmp_path / "again", **{**SMALL, "train": 1})
     other = camvid.export_camvid(tmp_path / "other", **{**SMALL, "train": 1}, seed=1)
     for folder in ("train", "trainannot"):
-        first, second, third = ((root / folder / "train_00000.png").read_bytes()
-                                for root in (roots["segnet"], again, other))  # fmt: skip
+        first, second, third = (
+            (root / folder / "train_00000.png").read_bytes() for root in (roots["segnet"], again, other)
+        )
         assert first == second != third
 
 
 def test_road_users_have_the_class_of_their_instance():
-    category = {"car": "car", "van": "car", "truck": "car", "tram": "car", "trailer": "car", "person": "pedestrian",
-                "sitting person": "pedestrian", "cyclist": "bicyclist"}  # fmt: skip
+    category = {
+        "car": "car",
+        "van": "car",
+        "truck": "car",
+        "tram": "car",
+        "trailer": "car",
+        "person": "pedestrian",
+        "sitting person": "pedestrian",
+        "cyclist": "bicyclist",
+    }
     seen = set()
     for k in range(6):
         scene = make_drive(0, "test", k, town=True)
@@ -85,17 +94,31 @@ def test_ground_has_the_class_of_the_plan():
 
 
 def kit_of(name, rng):
-    return {"lamp post": lambda: furniture.lamp_post(rng), "sign": lambda: furniture.sign(rng),
-            "signal": lambda: furniture.signal(rng), "tree": lambda: furniture.tree(rng, 1.5),
-            "pickets": lambda: furniture.fence(rng, 4, "pickets"), "boards": lambda: furniture.fence(rng, 4, "boards"),
-            "hedge": lambda: furniture.fence(rng, 4, "hedge"),
-            "house": lambda: furniture.building(rng, (0.5, 0.3, 0.2), (0.8, 0.8, 0.7), 5, 5)}[name]()[0]  # fmt: skip
+    return {
+        "lamp post": lambda: furniture.lamp_post(rng),
+        "sign": lambda: furniture.sign(rng),
+        "signal": lambda: furniture.signal(rng),
+        "tree": lambda: furniture.tree(rng, 1.5),
+        "pickets": lambda: furniture.fence(rng, 4, "pickets"),
+        "boards": lambda: furniture.fence(rng, 4, "boards"),
+        "hedge": lambda: furniture.fence(rng, 4, "hedge"),
+        "house": lambda: furniture.building(rng, (0.5, 0.3, 0.2), (0.8, 0.8, 0.7), 5, 5),
+    }[name]()[0]
 
 
-@pytest.mark.parametrize(("name", "classes"), [
-    ("lamp post", {"pole"}), ("sign", {"pole", "sign"}), ("signal", {"pole", "sign"}), ("tree", {"tree"}),
-    ("pickets", {"fence"}), ("boards", {"fence"}), ("hedge", {"tree"}), ("house", {"building"}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "classes"),
+    [
+        ("lamp post", {"pole"}),
+        ("sign", {"pole", "sign"}),
+        ("signal", {"pole", "sign"}),
+        ("tree", {"tree"}),
+        ("pickets", {"fence"}),
+        ("boards", {"fence"}),
+        ("hedge", {"tree"}),
+        ("house", {"building"}),
+    ],
+)
 def test_a_thing_beside_the_road_is_labelled_where_it_is_seen_and_nowhere_else(name, classes):
     empty = make_drive(0, "train", 0)
     stage, camera = Stage(), Camera(120, 90, 110, 110, 60, 45, 1.65)
@@ -106,7 +129,8 @@ def test_a_thing_beside_the_road_is_labelled_where_it_is_seen_and_nowhere_else(n
             stage.scenery(kit, 9.0, 0.5, np.pi / 2 if name in ("house", "pickets", "boards", "hedge") else 0.0)
         scenes.append(Scene(solids(stage.placed), [], empty.street, empty.look, 1.65, 0.0, 1.0, empty.seed))
     (before, ids_before), (after, ids_after) = (
-        (view, ids_of(scene, view)) for scene in scenes for view in [render(scene, camera=camera, supersample=1)])
+        (view, ids_of(scene, view)) for scene in scenes for view in [render(scene, camera=camera, supersample=1)]
+    )
     shown = after.depth != before.depth
     assert shown.sum() > 15 and {CLASSES[k] for k in np.unique(ids_after[shown])} == classes
     assert (ids_after[~shown] == ids_before[~shown]).all()
@@ -127,8 +151,11 @@ def test_the_bonnet_is_void_and_children_and_vans_have_colours_of_their_own():
         found |= {camvid.NAMES[n] for n in np.unique(names)}
         if (names[-1] == camvid.NAMES.index("Void")).mean() > 0.3:
             bonnet = camvid.IDS[names]
-    assert {"Car", "SUVPickupTruck", "Truck_Bus", "Pedestrian", "Child", "LaneMkgsDriv", "TrafficLight",
-            "SignSymbol"} <= found <= set(COLOURS)  # fmt: skip
+    assert (
+        {"Car", "SUVPickupTruck", "Truck_Bus", "Pedestrian", "Child", "LaneMkgsDriv", "TrafficLight", "SignSymbol"}
+        <= found
+        <= set(COLOURS)
+    )
     assert bonnet is not None and (bonnet[-1] == VOID).any() and not (bonnet[:60] == VOID).mean() > 0.02
 
 
@@ -155,9 +182,12 @@ def test_drawn_once_and_faults_in_one_line(tmp_path, monkeypatch):
     root = camvid.drawn_camvid(tmp_path, **SMALL)
     monkeypatch.setattr(camvid, "draw_all", None)  # nothing is drawn again
     assert camvid.drawn_camvid(tmp_path, **{**SMALL, "workers": 2}) == root and root.name.startswith("camvid_")
-    for settings, message in (({"layout": "cityscapes"}, "layout is 'cityscapes', expected one of segnet, colour"),
-                              ({"val": 0}, "val=0"), ({"size": (160, 20)}, "32 pixels"),
-                              ({"colours": 3}, "unknown setting colours")):  # fmt: skip
+    for settings, message in (
+        ({"layout": "cityscapes"}, "layout is 'cityscapes', expected one of segnet, colour"),
+        ({"val": 0}, "val=0"),
+        ({"size": (160, 20)}, "32 pixels"),
+        ({"colours": 3}, "unknown setting colours"),
+    ):
         with pytest.raises(InputError, match=message) as error:
             camvid.drawn_camvid(tmp_path, **{**SMALL, **settings})
         assert "\n" not in str(error.value)

@@ -53,8 +53,10 @@ def test_sizes_and_aspect_ratios_vary_within_the_limit(root):
 
 def test_the_same_seed_gives_the_same_bytes_and_another_does_not(root, tmp_path):
     place = [model.name for model in MODELS].index("sedan_2011")
-    for path, label, split, index in ((root / "train/sedan_2011/sedan_2011_0002.jpg", place, "train", 5 * place + 2),
-                                      (root / "test/TEST_00003.jpg", labels_of_test(10, 0)[3], "test", 3)):  # fmt: skip
+    for path, label, split, index in (
+        (root / "train/sedan_2011/sedan_2011_0002.jpg", place, "train", 5 * place + 2),
+        (root / "test/TEST_00003.jpg", labels_of_test(10, 0)[3], "test", 3),
+    ):
         for seed in (0, 1):  # drawn alone, after none of the others
             export._draw((tmp_path / f"{seed}.jpg", label, seed, split, index, (48, 36)))
         assert (tmp_path / "0.jpg").read_bytes() == path.read_bytes() != (tmp_path / "1.jpg").read_bytes()

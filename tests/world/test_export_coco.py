@@ -27,8 +27,9 @@ def read(root, what, split):
     return json.loads((root / f"annotations/{what}_{split}2017.json").read_text())
 
 
-@pytest.mark.parametrize(("split", "scenes", "first", "count"), [("train", "train", 1, TRAIN),
-                                                                ("val", "test", TRAIN + 1, VAL)])
+@pytest.mark.parametrize(
+    ("split", "scenes", "first", "count"), [("train", "train", 1, TRAIN), ("val", "test", TRAIN + 1, VAL)]
+)
 def test_pycocotools_reads_masks_to_the_pixel(root, split, scenes, first, count, capsys):
     data = COCO(str(root / f"annotations/instances_{split}2017.json"))
     assert sorted(data.imgs) == list(range(first, first + count))
@@ -49,8 +50,11 @@ def test_pycocotools_reads_masks_to_the_pixel(root, split, scenes, first, count,
                 assert data.cats[one["category_id"]]["name"] == coco.COCO_NAME[thing.category]
                 assert one["attributes"]["colour"] == colour_of(thing)
                 assert 0 < one["attributes"]["visible"] <= 1
-        seen = {t.instance for t in scene.things if t.category in coco.COCO_NAME
-                and (view.instance == t.instance).sum() >= coco.FEWEST_PIXELS}
+        seen = {
+            t.instance
+            for t in scene.things
+            if t.category in coco.COCO_NAME and (view.instance == t.instance).sum() >= coco.FEWEST_PIXELS
+        }
         assert seen <= set(np.unique(view.instance[np.any(masks, 0)] if masks else []))
 
 
@@ -95,8 +99,12 @@ def blob(x, y, wide=4, high=4, name="car", instance=1):
 
 def test_three_tiny_neighbours_are_a_crowd():
     row = [blob(20 + 9 * k, 50, instance=k + 1) for k in range(3)]
-    other = [blob(48, 50, name="person", instance=4), blob(90, 50, instance=5), blob(20, 60, 30, 20, instance=6),
-             blob(150, 50, 3, 3, instance=7)]
+    other = [
+        blob(48, 50, name="person", instance=4),
+        blob(90, 50, instance=5),
+        blob(20, 60, 30, 20, instance=6),
+        blob(150, 50, 3, 3, instance=7),
+    ]
     single, crowds = coco.split_crowds(row + other)
     assert [len(c.things) for c in crowds] == [3] and crowds[0].mask.sum() == 48
     assert [g.things[0].instance for g in single] == [4, 5, 6]  # 7 is too small to count alone

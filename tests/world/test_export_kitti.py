@@ -185,8 +185,12 @@ def test_pictures_are_what_render_draws(root):
 
 
 def test_bad_settings_and_an_existing_folder_are_refused(root, tmp_path):
-    for message, settings in (("val=0", {"val": 0}), ("size is 400x300", {"size": (400, 300)}),
-                              ("sector=5", {"sector": 5}), ("beams=1", {"beams": 1})):
+    for message, settings in (
+        ("val=0", {"val": 0}),
+        ("size is 400x300", {"size": (400, 300)}),
+        ("sector=5", {"sector": 5}),
+        ("beams=1", {"beams": 1}),
+    ):
         with pytest.raises(InputError, match=message):
             kitti.export_kitti(tmp_path / "new", **settings)
     with pytest.raises(InputError, match="already exists"):

@@ -15,8 +15,19 @@ from kdnb.world.camera import scene_camera
 from kdnb.world.proposals import propose
 from kdnb.world.scene import make_scene
 
-FIELDS = {"scene_token", "sample_token", "translation", "size", "rotation", "command", "obj_name", "box_token",
-          "command_token", "2d_box", "t2c_img"}
+FIELDS = {
+    "scene_token",
+    "sample_token",
+    "translation",
+    "size",
+    "rotation",
+    "command",
+    "obj_name",
+    "box_token",
+    "command_token",
+    "2d_box",
+    "t2c_img",
+}
 SMALL = {"train": 16, "val": 4, "test": 8, "size": (320, 180)}
 
 
@@ -98,6 +109,7 @@ def test_twins_are_written_as_boxes(root):
 
 # --- proposals --------------------------------------------------------------------------------------------------
 
+
 @pytest.fixture(scope="module")
 def proposed():
     """(truth (N, 4), proposals (16, 4), scores (16,), targets) of 40 pictures, in drawn pixels."""
@@ -108,8 +120,14 @@ def proposed():
         boxes = np.array([p["bbox"] for p in some])
         boxes[:, 2:] += boxes[:, :2]
         seen = [r for r in found if r.noun in t2c.NAMES and r.pixels >= 20]
-        out.append((np.array([r.box for r in seen]), boxes, np.array([p["score"] for p in some]),
-                    np.array([m.target.box for m in meant])))
+        out.append(
+            (
+                np.array([r.box for r in seen]),
+                boxes,
+                np.array([p["score"] for p in some]),
+                np.array([m.target.box for m in meant]),
+            )
+        )
     return out
 
 
@@ -150,6 +168,7 @@ def test_upper_bound_and_chance_of_a_set(root):
 
 # --- whole, deterministic, refused ------------------------------------------------------------------------------
 
+
 def test_processes_do_not_change_the_result(root, tmp_path):
     other = t2c.export_talk2car(tmp_path / "other", **SMALL, workers=2)
     files = sorted(p.relative_to(root) for p in root.rglob("*") if p.is_file())
@@ -157,10 +176,15 @@ def test_processes_do_not_change_the_result(root, tmp_path):
     assert all((root / f).read_bytes() == (other / f).read_bytes() for f in files)
 
 
-@pytest.mark.parametrize(("settings", "message"), [
-    ({"size": (320, 200)}, "size is 320x200, expected 16 to 9"), ({"size": (64, 36)}, "expected 16 to 9 from 160x90"),
-    ({"train": 0}, "train=0"), ({"proposals": 0}, "proposals=0"),
-])
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"size": (320, 200)}, "size is 320x200, expected 16 to 9"),
+        ({"size": (64, 36)}, "expected 16 to 9 from 160x90"),
+        ({"train": 0}, "train=0"),
+        ({"proposals": 0}, "proposals=0"),
+    ],
+)
 def test_bad_settings_are_refused(tmp_path, settings, message):
     with pytest.raises(InputError, match=message):
         t2c.export_talk2car(tmp_path / "set", **settings)

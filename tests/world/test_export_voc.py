@@ -48,8 +48,7 @@ def test_corners_are_one_based_and_tight(devkit):
     for k, name in enumerate(names(devkit, "train")[:8]):
         scene = make_scene(0, "train", k)
         view = render(scene)
-        found = [a for a in annotate(scene, view)
-                 if a.thing.category in voc.VOC_NAME and a.pixels >= voc.FEWEST_PIXELS]
+        found = [a for a in annotate(scene, view) if a.thing.category in voc.VOC_NAME and a.pixels >= voc.FEWEST_PIXELS]
         written = ET.parse(devkit / f"VOC2007/Annotations/{name}.xml").findall("object")
         assert len(found) == len(written)
         for a, o in zip(found, written, strict=True):

@@ -21,11 +21,17 @@ def test_everything_the_street_builds_has_a_word_and_a_colour(category):
         assert phrases.noun(made) in phrases.describe(made) and phrases.colour_of(made) in phrases.describe(made)
 
 
-@pytest.mark.parametrize(("category", "attributes", "words"), [
-    ("car", {"colour": "red", "body": "suv"}, "red car"), ("tram", {"colour": "cream"}, "cream tram"),
-    ("person", {"colour": "red", "trousers": "navy"}, "person in red"), ("rider", {"colour": "pink"}, "rider in pink"),
-    ("potted plant", {"colour": "orange"}, "plant in an orange pot"), ("dog", {}, "dog"),
-])
+@pytest.mark.parametrize(
+    ("category", "attributes", "words"),
+    [
+        ("car", {"colour": "red", "body": "suv"}, "red car"),
+        ("tram", {"colour": "cream"}, "cream tram"),
+        ("person", {"colour": "red", "trousers": "navy"}, "person in red"),
+        ("rider", {"colour": "pink"}, "rider in pink"),
+        ("potted plant", {"colour": "orange"}, "plant in an orange pot"),
+        ("dog", {}, "dog"),
+    ],
+)
 def test_describe(category, attributes, words):
     assert phrases.describe(thing(category, attributes)) == words
 

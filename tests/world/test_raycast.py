@@ -24,9 +24,17 @@ def contains(kind, half, inset, p):
     return within & (x <= hx - front * up) & (x >= back * up - hx) & (np.abs(y) <= hy - side * up)
 
 
-@pytest.mark.parametrize("kind, inset", [(s.BOX, (0, 0, 0)), (s.BOX, (0.5, 0.2, 0.3)), (s.BOX, (0.7, -0.7, 0.0)),
-                                         (s.CYLINDER_Y, (0, 0, 0)), (s.CYLINDER_Z, (0, 0, 0)),
-                                         (s.ELLIPSOID, (0, 0, 0))])
+@pytest.mark.parametrize(
+    "kind, inset",
+    [
+        (s.BOX, (0, 0, 0)),
+        (s.BOX, (0.5, 0.2, 0.3)),
+        (s.BOX, (0.7, -0.7, 0.0)),
+        (s.CYLINDER_Y, (0, 0, 0)),
+        (s.CYLINDER_Z, (0, 0, 0)),
+        (s.ELLIPSOID, (0, 0, 0)),
+    ],
+)
 def test_entry_agrees_with_marching(kind, inset):
     rng = np.random.default_rng(0)
     half = (1.2, 0.8, 0.6)

@@ -14,8 +14,11 @@ from kdnb.world.scene import CAST, make_car, make_scene
 
 def fingerprint(scene) -> str:
     """Hash of a scene's description, rounded so that a last bit does not matter."""
-    text = [f"{t.category} {sorted(t.attributes.items())} {np.round(t.centre, 2) + 0.0} {np.round(t.size, 2)} "
-            f"{round(t.yaw, 2)}" for t in scene.things]
+    text = [
+        f"{t.category} {sorted(t.attributes.items())} {np.round(t.centre, 2) + 0.0} {np.round(t.size, 2)} "
+        f"{round(t.yaw, 2)}"
+        for t in scene.things
+    ]
     text.append(f"{scene.look.light} {scene.lens:.3f} {scene.camera_height:.2f} {len(scene.solids)}")
     return hashlib.sha256("\n".join(text).encode()).hexdigest()[:16]
 
@@ -85,8 +88,9 @@ def _overlap(a, b) -> bool:
     for thing in (a, b):
         for angle in (thing.yaw, thing.yaw + np.pi / 2):
             axis = np.array([np.cos(angle), np.sin(angle)])
-            reach = sum(abs(np.cos(t.yaw - angle)) * t.size[0] / 2 + abs(np.sin(t.yaw - angle)) * t.size[1] / 2
-                        for t in (a, b))
+            reach = sum(
+                abs(np.cos(t.yaw - angle)) * t.size[0] / 2 + abs(np.sin(t.yaw - angle)) * t.size[1] / 2 for t in (a, b)
+            )
             if abs((a.centre - b.centre)[:2] @ axis) > reach:
                 return False
     return True
