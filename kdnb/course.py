@@ -64,19 +64,19 @@ def dress_all():
     changed = []
     for path in find_notebooks():
         notebook = read_notebook(path)
-        dressed = dress(notebook, path)
+        dressed = refresh_shared_cells(notebook, path)
         if dressed != notebook:
             atomic_write(path, nbformat.writes(dressed) + "\n")
             changed.append(path)
     return changed
 
 
-def dress(notebook, path):
+def refresh_shared_cells(notebook, path):
     """A copy of the notebook at ``path`` with the shared cells as they are to be; outputs stay."""
     notebook = copy.deepcopy(notebook)
     address = repository(notebooks_folder().parent / "pyproject.toml")
     prose = [cell for cell in notebook.cells if cell.cell_type == "markdown"]
-    way = way_from(path)
+    way = nav_links(path)
     first, last = _without_shared(prose[0].source).split("\n", 1), _without_shared(prose[-1].source)
     prose[0].source = "\n\n".join(part for part in (first[0], badges(path, address), way, first[1].strip()) if part)
     prose[-1].source = f"{last}\n\n{way}"
@@ -91,7 +91,7 @@ def _without_shared(source):
     return re.sub(r"\n{3,}", "\n\n", "\n".join(kept)).strip()
 
 
-def way_from(path):
+def nav_links(path):
     """One line with links to the notebook before this one and the one after it."""
     paths = find_notebooks()
     place = [other.stem for other in paths].index(Path(path).stem)

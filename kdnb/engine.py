@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from kdnb.errors import InputError
-from kdnb.files import whole
+from kdnb.files import atomic_path
 
 
 class NonFiniteLoss(RuntimeError):
@@ -73,7 +73,7 @@ def _permutation(seed: int, pool: int, turn: int, size: int) -> np.ndarray:
 
 
 @dataclass
-class Fit:
+class TrainConfig:
     """How to train. ``fit`` says what each setting means in use."""
 
     steps: int
@@ -91,7 +91,7 @@ class Fit:
 
 
 @dataclass
-class Fitted:
+class TrainHistory:
     """What a training run leaves behind.
 
     Attributes:
@@ -110,7 +110,7 @@ class Fitted:
     cpu_seconds: float = 0.0
 
 
-def make_optimizer(parameters, fit: Fit) -> torch.optim.Optimizer:
+def make_optimizer(parameters, fit: TrainConfig) -> torch.optim.Optimizer:
     if fit.optimizer == "adamw":
         return torch.optim.AdamW(parameters, lr=fit.lr, weight_decay=fit.weight_decay)
     if fit.optimizer == "adamw_fused":  # one kernel: on a CPU a fifth of the time, which tells where batches are small
@@ -120,7 +120,7 @@ def make_optimizer(parameters, fit: Fit) -> torch.optim.Optimizer:
     raise InputError(f"unknown optimizer {fit.optimizer!r}; expected adamw, adamw_fused or sgd")
 
 
-def make_schedule(optimizer, fit: Fit):
+def make_schedule(optimizer, fit: TrainConfig):
     """OneCycle, cosine, or steps at the milestones (fractions of training, x0.1 each, after 2 % linear warm-up)."""
     if fit.schedule == "onecycle":
         total = fit.steps + 2
@@ -142,13 +142,13 @@ def fit(
     module: nn.Module,
     data: Dataset,
     plan: Plan,
-    how: Fit,
+    how: TrainConfig,
     *,
     collate: Callable,
     name: str = "fit",
     checkpoint: Path | None = None,
     validate: Callable[[nn.Module], float] | None = None,
-) -> Fitted:
+) -> TrainHistory:
     """Train ``module(batch, progress) -> {"loss": ..., parts}`` for ``how.steps`` steps and return what happened.
 
     Args:
@@ -168,7 +168,7 @@ def fit(
     module.to(acc.device)
     optimizer = make_optimizer([p for p in module.parameters() if p.requires_grad], how)
     schedule = make_schedule(optimizer, how)
-    state = Fitted()
+    state = TrainHistory()
     best = None
     if checkpoint is not None and Path(checkpoint).exists():
         state, best = load_checkpoint(checkpoint, module, optimizer, schedule)
@@ -185,7 +185,7 @@ def fit(
         leave=False,
     )
     for batch in bar:
-        finish(acc.device)
+        synchronize(acc.device)
         clock, cpu = time.perf_counter(), time.process_time()
         state.history.append(
             {
@@ -196,13 +196,13 @@ def fit(
         )
         schedule.step()
         state.steps += 1
-        finish(acc.device)
+        synchronize(acc.device)
         state.seconds += time.perf_counter() - clock
         state.cpu_seconds += time.process_time() - cpu
         bar.set_postfix_str(f"loss {state.history[-1]['loss']:.3f}", refresh=False)
         if validate is not None and is_due(state.steps, how.validate_every, how.steps):
             share_buffers(acc, module)
-            best = keep_best(state, best, note(state, validate(module)), module)
+            best = keep_best(state, best, record_validation(state, validate(module)), module)
             module.train()
             if how.patience and len(state.scores) - 1 - best_index(state) >= how.patience:
                 break
@@ -218,7 +218,7 @@ def fit(
     return state
 
 
-def meet(acc: Accelerator) -> None:
+def barrier(acc: Accelerator) -> None:
     """All processes wait for each other here; one that goes on alone, after the others have left, does not."""
     if torch.distributed.is_initialized():
         acc.wait_for_everyone()
@@ -231,7 +231,7 @@ def share_buffers(acc, module: nn.Module) -> None:
             torch.distributed.broadcast(buffer, 0)
 
 
-def make_loader(data, plan: Plan, how: Fit, acc: Accelerator, collate, start: int):
+def make_loader(data, plan: Plan, how: TrainConfig, acc: Accelerator, collate, start: int):
     """Batches of the steps from ``start`` on: this process's share of each global batch."""
     for _, count in plan.pools:
         if count % acc.num_processes:
@@ -242,12 +242,12 @@ def make_loader(data, plan: Plan, how: Fit, acc: Accelerator, collate, start: in
     batches = [plan.batch(step)[share] for step in range(start, how.steps)]
     # a generator of its own: a loader otherwise draws from the global one, and a resumed run would differ
     loader = DataLoader(
-        data, batch_sampler=batches, collate_fn=collate, **loading(how.workers), generator=torch.Generator()
+        data, batch_sampler=batches, collate_fn=collate, **dataloader_kwargs(how.workers), generator=torch.Generator()
     )
     return (move(batch, acc.device) for batch in loader)
 
 
-def loading(workers: int) -> dict:
+def dataloader_kwargs(workers: int) -> dict:
     """What a ``DataLoader`` has to know of processes that read for it.
 
     They are forked: data sets hold functions, which cannot be sent to a process that starts afresh. Where nothing can
@@ -268,13 +268,13 @@ def move(batch, device):
     return batch
 
 
-def finish(device) -> None:
+def synchronize(device) -> None:
     """Wait for what a GPU was told to do, so that the clock tells it all; a CPU has done it."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
-def train_step(acc, model, optimizer, batch, step: int, how: Fit) -> dict[str, float]:
+def train_step(acc, model, optimizer, batch, step: int, how: TrainConfig) -> dict[str, float]:
     """Forward, check, backward, clip, update; returns the parts of the loss as numbers, averaged over processes."""
     optimizer.zero_grad(set_to_none=True)
     with acc.autocast():
@@ -298,13 +298,13 @@ def is_due(step: int, every: int, last: int | None) -> bool:
     return (every > 0 and step % every == 0) or step == last
 
 
-def best_index(state: Fitted) -> int:
+def best_index(state: TrainHistory) -> int:
     """Of the best score; where validation had nothing to score and all are NaN, of the last one."""
     known = [i for i, (_, score) in enumerate(state.scores) if not math.isnan(score)]
     return max(known, key=lambda i: state.scores[i][1], default=len(state.scores) - 1)
 
 
-def note(state: Fitted, found: float | dict) -> float:
+def record_validation(state: TrainHistory, found: float | dict) -> float:
     """The score of a validation; what else it found is kept, in checkpoints too."""
     if not isinstance(found, dict):
         return found
@@ -312,7 +312,7 @@ def note(state: Fitted, found: float | dict) -> float:
     return found["score"]
 
 
-def keep_best(state: Fitted, best: dict | None, score: float, module: nn.Module) -> dict | None:
+def keep_best(state: TrainHistory, best: dict | None, score: float, module: nn.Module) -> dict | None:
     """Append the score; returns the state to go back to at the end, a copy of the present one if it is the best."""
     state.scores.append((state.steps, float(score)))
     if best_index(state) < len(state.scores) - 1:
@@ -321,13 +321,13 @@ def keep_best(state: Fitted, best: dict | None, score: float, module: nn.Module)
     return {key: value.detach().cpu().clone() for key, value in module.state_dict().items()}
 
 
-def save_checkpoint(acc, path, module, optimizer, schedule, state: Fitted, best: dict | None) -> None:
+def save_checkpoint(acc, path, module, optimizer, schedule, state: TrainHistory, best: dict | None) -> None:
     """All that a later process needs to go on; written aside and moved, so a kill leaves the previous one."""
     if not acc.is_main_process:
         return
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole(path) as part:
+    with atomic_path(path) as part:
         torch.save(
             {
                 "module": module.state_dict(),
@@ -342,7 +342,7 @@ def save_checkpoint(acc, path, module, optimizer, schedule, state: Fitted, best:
         )
 
 
-def load_checkpoint(path, module, optimizer, schedule) -> tuple[Fitted, dict | None]:
+def load_checkpoint(path, module, optimizer, schedule) -> tuple[TrainHistory, dict | None]:
     saved = torch.load(path, weights_only=True, map_location="cpu")
     module.load_state_dict(saved["module"])
     optimizer.load_state_dict(saved["optimizer"])
@@ -350,4 +350,4 @@ def load_checkpoint(path, module, optimizer, schedule) -> tuple[Fitted, dict | N
     torch.set_rng_state(saved["rng"])
     if len(saved["cuda_rng"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(saved["cuda_rng"])
-    return Fitted(**saved["fitted"]), saved["best"]
+    return TrainHistory(**saved["fitted"]), saved["best"]

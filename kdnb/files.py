@@ -7,8 +7,8 @@ from pathlib import Path
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """``with whole(path) as part``: what the block writes to ``part`` becomes ``path`` when the block ends well.
+def atomic_path(path: Path) -> Iterator[Path]:
+    """``with atomic_path(path) as part``: what the block writes to ``part`` becomes ``path`` when the block ends well.
 
     On any error, a full disk (``OSError``) for one, an older ``path`` stays and nothing of ``part``. A killed process
     leaves ``part``, which has the process's number in its name: nobody takes it for the file.

@@ -44,7 +44,7 @@ def numbers(value, path=""):
 
 
 def golden(results):
-    """{"03_voc_defeat lite s0": {"weights/teacher": hash, "/arms/teacher/mAP50": 67.6, ...}}; of each the newest run."""
+    """{"03_voc_defeat lite s0": {"weights/teacher": hash, "/arms/teacher/mAP50": 67.6}}: the newest runs."""
     runs = {}
     for folder in sorted(Path(results).glob("result_*")):
         entries = {f"weights/{file.stem}": weights_digest(file) for file in (folder / "weights").glob("*.safetensors")}

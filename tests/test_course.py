@@ -45,7 +45,7 @@ def run_setup(source, folder, monkeypatch, installed=("torch",)):
 def test_all_notebooks_wear_the_same_shared_cells():
     """Mend it with: kdnb publish NN, or kdnb publish --repo owner/name."""
     for path in find_notebooks():
-        assert course.dress(read_notebook(path), path) == read_notebook(path), path.name
+        assert course.refresh_shared_cells(read_notebook(path), path) == read_notebook(path), path.name
 
 
 def test_every_notebook_says_minutes_and_memory_at_the_top():
@@ -61,8 +61,8 @@ def test_the_way_leads_through_all_notebooks():
     paths = find_notebooks()
     assert [path.stem[:2] for path in paths] == ["00", "01", "02", "03", "04", "05", "06", "07"]
     for before, after in zip(paths, paths[1:], strict=False):
-        assert f"({after.name}) →" in course.way_from(before)
-        assert f"]({before.name}) ·" in course.way_from(after)
+        assert f"({after.name}) →" in course.nav_links(before)
+        assert f"]({before.name}) ·" in course.nav_links(after)
 
 
 def test_the_setup_cell_does_nothing_where_kdnb_is(tmp_path, monkeypatch):

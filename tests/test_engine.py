@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from kdnb.distill.distiller import Distiller
-from kdnb.engine import Fit, Fitted, NonFiniteLoss, Plan, fit, keep_best, loading, make_schedule
+from kdnb.engine import NonFiniteLoss, Plan, TrainConfig, TrainHistory, dataloader_kwargs, fit, keep_best, make_schedule
 from kdnb.errors import InputError
 
 HOW = {"steps": 12, "lr": 0.05, "clip": 1.0, "schedule": "onecycle"}
@@ -56,7 +56,13 @@ def run(module=None, plan=None, checkpoint=None, validate=None, **changes):
     module = module or make()
     plan = plan or Plan([(range(40), 8)], ("plain", "flip"), seed=1)
     fitted = fit(
-        module, Points(), plan, Fit(**{**HOW, **changes}), collate=collate, checkpoint=checkpoint, validate=validate
+        module,
+        Points(),
+        plan,
+        TrainConfig(**{**HOW, **changes}),
+        collate=collate,
+        checkpoint=checkpoint,
+        validate=validate,
     )
     return module, fitted
 
@@ -166,7 +172,7 @@ def test_best_state_is_restored_and_patience_stops():
 
 def test_schedules_and_optimizers():
     for schedule, last in (("onecycle", 0.0), ("cosine", 0.0), ("step", 0.01)):
-        how = Fit(steps=100, lr=1.0, schedule=schedule, optimizer="sgd")
+        how = TrainConfig(steps=100, lr=1.0, schedule=schedule, optimizer="sgd")
         optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], 1.0)
         rates = make_schedule(optimizer, how)
         for _ in range(99):
@@ -174,7 +180,7 @@ def test_schedules_and_optimizers():
             rates.step()
         assert rates.get_last_lr()[0] == pytest.approx(last, abs=2e-3)
     with pytest.raises(InputError, match="expected onecycle, cosine or step"):
-        make_schedule(optimizer, Fit(1, 1.0, schedule="two-cycle"))
+        make_schedule(optimizer, TrainConfig(1, 1.0, schedule="two-cycle"))
     with pytest.raises(InputError, match="expected adamw, adamw_fused or sgd"):
         run(optimizer="adamx")
 
@@ -220,7 +226,7 @@ def test_a_score_that_is_no_number_never_wins_over_one_that_is():
     nan, net = float("nan"), nn.Linear(1, 1, bias=False)
 
     def kept(scores):
-        state, best = Fitted(), None
+        state, best = TrainHistory(), None
         for step, score in enumerate(scores, start=1):
             net.weight.data.fill_(step)
             state.steps = step
@@ -232,11 +238,11 @@ def test_a_score_that_is_no_number_never_wins_over_one_that_is():
 
 
 def test_processes_that_read_are_forked_or_there_are_none(monkeypatch):
-    assert loading(0).get("num_workers", 0) == 0
+    assert dataloader_kwargs(0).get("num_workers", 0) == 0
     monkeypatch.setattr(sys, "platform", "linux")
-    assert loading(3) == {**loading(0), "num_workers": 3, "multiprocessing_context": "fork"}
+    assert dataloader_kwargs(3) == {**dataloader_kwargs(0), "num_workers": 3, "multiprocessing_context": "fork"}
     monkeypatch.setattr(sys, "platform", "win32")
-    assert "num_workers" not in loading(3)
+    assert "num_workers" not in dataloader_kwargs(3)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="forks")
@@ -260,5 +266,5 @@ def test_a_data_set_with_functions_in_it_is_read_by_other_processes():
     def collate(samples):
         return torch.stack([value for value, _ in samples]), {pid for _, pid in samples}
 
-    fit(Model(1, 1), Doubled(), Plan([(range(4), 4)]), Fit(1, 0.1, workers=1), collate=collate)
+    fit(Model(1, 1), Doubled(), Plan([(range(4), 4)]), TrainConfig(1, 0.1, workers=1), collate=collate)
     assert sorted(seen[0][0].flatten().tolist()) == [0, 2, 4, 6] and os.getpid() not in seen[0][1]

@@ -84,7 +84,7 @@ def box_kd(student: Tensor, teacher: tuple[Tensor, Tensor], threshold: float = 0
     return (weight * distance).sum() / weight.sum().clamp(min=1)
 
 
-def teacher_step(teacher: nn.Module, batch: dict, student_seen: dict | None) -> dict:
+def teacher_step(teacher: nn.Module, batch: dict, student_outputs: dict | None) -> dict:
     """The teacher on its own points of the same frames, in the same view: "teacher_points" of the batch."""
     return teacher(batch["teacher_points"], batch["images"], batch["projections"])
 
@@ -115,7 +115,7 @@ def bev_terms(
         return phase_weight("bev" if name == "kd_bev" else "logit", scale.get(name, 1.0), switch)
 
     def with_heat(key):
-        return lambda seen, student_seen: (seen[key], seen["heatmap"])
+        return lambda seen, student_outputs: (seen[key], seen["heatmap"])
 
     terms = [
         Term("kd_bev", heated_mse, "bev", with_heat("bev"), adapter, weight=weight("kd_bev")),

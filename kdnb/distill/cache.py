@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from kdnb.distill.distiller import LiveTeacher
 from kdnb.errors import InputError
-from kdnb.files import whole
+from kdnb.files import atomic_path
 
 
 def weights_hash(model: nn.Module) -> str:
@@ -26,7 +26,7 @@ def weights_hash(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def spent(device: torch.device) -> float:
+def compute_seconds(device: torch.device) -> float:
     """Seconds so far, to take the difference of: CPU seconds on a CPU; on a GPU the clock, because the CPU waits."""
     return time.process_time() if device.type == "cpu" else time.perf_counter()
 
@@ -82,12 +82,12 @@ class TeacherCache:
             values = flatten(self.teacher.observe(batch, None, list(self.outputs)), self.outputs)
             for i, path in enumerate(paths):
                 one = {name: value[i].to(self.dtype).contiguous() for name, value in values.items()}
-                with whole(path) as part:
+                with atomic_path(path) as part:
                     save_file(one, part)
                 computed += 1
         return computed
 
-    def observe(self, batch: dict, student_seen: dict, taps: list[str]) -> dict:
+    def observe(self, batch: dict, student_outputs: dict, taps: list[str]) -> dict:
         """The cached answers for the batch's ids and views, on the student's device, as the live teacher gives them.
 
         Raises:
@@ -98,7 +98,7 @@ class TeacherCache:
         if missing:
             raise InputError(f"taps {missing} are not in the teacher cache, which keeps {self.outputs}")
         items = [self.read(item, view) for item, view in zip(batch["ids"], batch["views"], strict=True)]
-        device = student_seen["loss"].device
+        device = student_outputs["loss"].device
         stacked = {}
         for name in items[0]:
             sizes = {tuple(item[name].shape) for item in items}

@@ -54,6 +54,6 @@ def temperature_at(epoch: int, start: float = 2.0, stop: float = 1.0, factor: fl
     return max(stop, start * factor**epoch)
 
 
-def teacher_step(teacher: nn.Module, batch: dict, student_seen: dict | None) -> dict:
+def teacher_step(teacher: nn.Module, batch: dict, student_outputs: dict | None) -> dict:
     """The teacher on the pixels and numbers that the student sees: {"logits"}."""
     return {"logits": teacher(batch["images"], batch["meta"])["logits"]}

@@ -26,7 +26,7 @@ class LiveTeacher:
 
     Args:
         model: the teacher; set to eval mode, without gradients.
-        step: ``step(model, batch, student_seen) -> dict`` of what terms may read.
+        step: ``step(model, batch, student_outputs) -> dict`` of what terms may read.
     """
 
     def __init__(self, model: nn.Module, step: Callable[[nn.Module, object, dict], dict]):
@@ -34,12 +34,12 @@ class LiveTeacher:
         self.step = step
 
     @torch.no_grad()
-    def observe(self, batch, student_seen: dict | None, taps: list[str]) -> dict:
-        if student_seen is not None:
-            self.model.to(student_seen["loss"].device)
+    def observe(self, batch, student_outputs: dict | None, taps: list[str]) -> dict:
+        if student_outputs is not None:
+            self.model.to(student_outputs["loss"].device)
         paths = module_paths(self.model, taps)
         with Taps(self.model, paths) as seen:
-            output = self.step(self.model, batch, student_seen)
+            output = self.step(self.model, batch, student_outputs)
         return {**output, **seen}
 
 
@@ -89,28 +89,28 @@ class Distiller(nn.Module):
         taps = [term.student for term in active if isinstance(term.student, str)]
         with Taps(self.student, module_paths(self.student, taps)) as seen:
             output = self.student_step(self.student, batch)
-        student_seen = {"progress": progress, **output, **seen}
+        student_outputs = {"progress": progress, **output, **seen}
         parts = {"task": output["loss"], **output.get("parts", {})}
         total = output["loss"]
         if active:
             teacher_taps = [term.teacher for term in active if isinstance(term.teacher, str)]
-            teacher_seen = self.teacher.observe(batch, student_seen, teacher_taps)
+            teacher_outputs = self.teacher.observe(batch, student_outputs, teacher_taps)
         adapted: dict = {}  # two terms that share a tap and an adapter share its output too
         for term in active:
-            parts[term.name] = weights[term.name] * self._value(term, student_seen, teacher_seen, adapted)
+            parts[term.name] = weights[term.name] * self._value(term, student_outputs, teacher_outputs, adapted)
             self._warn_if_too_large(term.name, parts[term.name], output["loss"])
             total = total + parts[term.name]
         return {"loss": total + self._keep_in_graph(active), **parts}
 
     @staticmethod
-    def _value(term: Term, student_seen: dict, teacher_seen: dict, adapted: dict) -> Tensor:
-        for who, tap, seen in (("student", term.student, student_seen), ("teacher", term.teacher, teacher_seen)):
+    def _value(term: Term, student_outputs: dict, teacher_outputs: dict, adapted: dict) -> Tensor:
+        for who, tap, seen in (("student", term.student, student_outputs), ("teacher", term.teacher, teacher_outputs)):
             if isinstance(tap, str) and tap not in seen:
                 raise InputError(f"term {term.name!r}: {who} tap {tap!r} is no module path and not among {list(seen)}")
         key = (term.student, id(term.adapter))
         if key not in adapted:
-            adapted[key] = term.read_student(student_seen)
-        return term.compare(adapted[key], term.read_teacher(teacher_seen, student_seen), student_seen)
+            adapted[key] = term.read_student(student_outputs)
+        return term.compare(adapted[key], term.read_teacher(teacher_outputs, student_outputs), student_outputs)
 
     def _keep_in_graph(self, active: list[Term]) -> Tensor | float:
         """0 times the adapters that this step does not use: DDP waits for a gradient of every parameter."""

@@ -186,6 +186,6 @@ def feature_terms(
     return [Term("kd_features", compare, "features", "features", adapter, weight=weight)]
 
 
-def teacher_step(teacher: nn.Module, batch: dict, student_seen: dict | None) -> dict:
+def teacher_step(teacher: nn.Module, batch: dict, student_outputs: dict | None) -> dict:
     """The teacher on the pixels that the student sees: {"logits", "features"}."""
     return teacher(batch["images"])

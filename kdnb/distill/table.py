@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from kdnb.distill.cache import spent, weights_hash
+from kdnb.distill.cache import compute_seconds, weights_hash
 from kdnb.distill.distiller import LiveTeacher
 from kdnb.errors import InputError
-from kdnb.files import whole
+from kdnb.files import atomic_path
 
 
 class TeacherTable:
@@ -65,7 +65,7 @@ class TeacherTable:
             InputError: naming an item and view that no batch held.
         """
         values, device = None, next(self.teacher.model.parameters()).device
-        start = spent(device)
+        start = compute_seconds(device)
         for batch in batches:
             answers = self.teacher.observe(batch, None, [])[self.output].float().cpu()
             if values is None:
@@ -83,12 +83,12 @@ class TeacherTable:
                 "teacher answered NaN"
             )
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        seconds = spent(device) - start
-        with whole(self.file) as part:
+        seconds = compute_seconds(device) - start
+        with atomic_path(self.file) as part:
             save_file({"values": values, "seconds": torch.tensor(seconds, dtype=torch.float64)}, part)
         self.values, self.seconds = values, seconds
 
-    def observe(self, batch: dict, student_seen: dict, taps: list[str]) -> dict[str, Tensor]:
+    def observe(self, batch: dict, student_outputs: dict, taps: list[str]) -> dict[str, Tensor]:
         """The kept answers (N, D) for the batch's ids and views, on the student's device."""
         if self.values is None:
             raise InputError(f"{self.file.name}: the teacher's table is empty; call fill() on the data first")
@@ -97,7 +97,7 @@ class TeacherTable:
             raise InputError(f"taps {unknown} are not in the teacher's table, which keeps {self.output!r}")
         rows = [self._row(item) for item in batch["ids"]]
         columns = [self._column(view) for view in batch["views"]]
-        return {self.output: self.values[rows, columns].to(student_seen["loss"].device)}
+        return {self.output: self.values[rows, columns].to(student_outputs["loss"].device)}
 
     def _row(self, item: str) -> int:
         if item not in self.items:

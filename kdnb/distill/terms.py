@@ -19,11 +19,11 @@ class Term:
         name: under which the part is logged.
         loss: ``loss(student_value, teacher_value)``, or ``loss(student_value, teacher_value, mask)`` with a mask.
         student: what to read of the student: the path of a module ("backbone.fpn"), a key of the step's output
-            ("class_logits"), or a function ``f(student_seen)`` of all that was read; "progress" is there too.
-        teacher: likewise for the teacher. A function gets ``f(teacher_seen, student_seen)``, because a teacher is
+            ("class_logits"), or a function ``f(student_outputs)`` of all that was read; "progress" is there too.
+        teacher: likewise for the teacher. A function gets ``f(teacher_outputs, student_outputs)``, because a teacher is
             often asked about what the student looked at, such as its proposals.
         adapter: module applied to the student's value. It trains with the student and is thrown away afterwards.
-        mask: function ``f(student_seen)`` that returns the mask.
+        mask: function ``f(student_outputs)`` that returns the mask.
         weight: a number, or a function of progress in [0, 1].
     """
 
@@ -35,16 +35,18 @@ class Term:
     mask: Callable[[dict], Any] | None = None
     weight: float | Callable[[float], float] = 1.0
 
-    def read_student(self, student_seen: dict):
+    def read_student(self, student_outputs: dict):
         """The student's value, adapted."""
-        value = self.student(student_seen) if callable(self.student) else student_seen[self.student]
+        value = self.student(student_outputs) if callable(self.student) else student_outputs[self.student]
         return value if self.adapter is None else self.adapter(value)
 
-    def read_teacher(self, teacher_seen: dict, student_seen: dict):
-        return self.teacher(teacher_seen, student_seen) if callable(self.teacher) else teacher_seen[self.teacher]
+    def read_teacher(self, teacher_outputs: dict, student_outputs: dict):
+        return (
+            self.teacher(teacher_outputs, student_outputs) if callable(self.teacher) else teacher_outputs[self.teacher]
+        )
 
-    def compare(self, student_value, teacher_value, student_seen: dict) -> Tensor:
+    def compare(self, student_value, teacher_value, student_outputs: dict) -> Tensor:
         """The unweighted loss."""
         if self.mask is None:
             return self.loss(student_value, teacher_value)
-        return self.loss(student_value, teacher_value, self.mask(student_seen))
+        return self.loss(student_value, teacher_value, self.mask(student_outputs))

@@ -216,7 +216,7 @@ def contrastive_step(teacher: nn.Module, batch: dict) -> dict:
     return {"loss": multi_positive_infonce(images, texts, batch["positive"], clipped_scale(teacher), known)}
 
 
-def teacher_step(teacher: nn.Module, batch: dict, student_seen: dict | None) -> dict:
+def teacher_step(teacher: nn.Module, batch: dict, student_outputs: dict | None) -> dict:
     """What a ``LiveTeacher`` says, and a ``TeacherCache`` keeps: "embedding" (N, D), unit vectors of the images."""
     return {"embedding": encode_images(teacher, batch["images"])}
 

@@ -22,7 +22,7 @@ from kdnb.datasets.camvid import CLASSES
 from kdnb.distill.cache import weights_hash
 from kdnb.distill.taps import Taps
 from kdnb.errors import InputError
-from kdnb.files import whole
+from kdnb.files import atomic_path
 from kdnb.models.segmenter import Pyramid, pixels, resized, segmentation_step
 from kdnb.models.stable_diffusion import Diffusion
 
@@ -175,7 +175,7 @@ def content(*tensors: Tensor) -> str:
 
 def write(maps: Mapping[str, Tensor], path: Path) -> None:
     """In half precision, under a temporary name first: a killed run leaves no broken file."""
-    with whole(path) as part:
+    with atomic_path(path) as part:
         save_file({block: one.half().cpu().contiguous() for block, one in maps.items()}, part)
 
 

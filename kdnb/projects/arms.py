@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import nn
 from tqdm.auto import tqdm
 
-from kdnb.engine import Fit, Fitted
+from kdnb.engine import TrainConfig, TrainHistory
 from kdnb.evidence import Comparison, paired_bootstrap
 from kdnb.metrics.cost import count_flops, latency_ms
 from kdnb.projects.side_by_side import run_side_by_side
@@ -36,7 +36,7 @@ class Result:
     answers: dict
     numbers: dict
     validation: float
-    fitted: Fitted = field(default_factory=Fitted)
+    fitted: TrainHistory = field(default_factory=TrainHistory)
 
 
 class Arms:
@@ -138,12 +138,12 @@ class Arms:
         model = self.build(name)
         model.load_state_dict(load_file(self.run.folder / "weights" / f"{name}.safetensors"))
         validation = float("nan") if saved["validation"] is None else saved["validation"]
-        return Result(model, saved["answers"], saved["numbers"], validation, Fitted(**saved["fitted"]))
+        return Result(model, saved["answers"], saved["numbers"], validation, TrainHistory(**saved["fitted"]))
 
 
-def how_to_train(settings, steps: int, lr: float) -> Fit:
+def train_config(settings, steps: int, lr: float) -> TrainConfig:
     """The settings that every project has, as the engine wants them."""
-    return Fit(
+    return TrainConfig(
         steps=steps,
         lr=lr,
         optimizer=settings.optimizer,
@@ -158,7 +158,7 @@ def how_to_train(settings, steps: int, lr: float) -> Fit:
     )
 
 
-def training_seconds(fitted: Fitted, acc) -> float:
+def training_seconds(fitted: TrainHistory, acc) -> float:
     """What training cost: CPU seconds on a CPU; on a GPU the clock, because the CPU only waits."""
     return fitted.cpu_seconds if acc.device.type == "cpu" else fitted.seconds
 

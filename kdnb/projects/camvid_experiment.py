@@ -18,10 +18,10 @@ from torchvision.transforms.v2 import functional as tv
 from kdnb.datasets.camvid import CamVid
 from kdnb.datasets.relit_views import RelitViews, in_lights
 from kdnb.datasets.segmentation import SegmentationViews, collate
-from kdnb.distill.cache import TeacherCache, spent
+from kdnb.distill.cache import TeacherCache, compute_seconds
 from kdnb.distill.distiller import LiveTeacher, require_stronger_teacher
 from kdnb.distill.segmentation import teacher_step
-from kdnb.engine import Fitted, Plan, accelerator, fit, move
+from kdnb.engine import Plan, TrainHistory, accelerator, fit, move
 from kdnb.errors import InputError
 from kdnb.evidence import Comparison
 from kdnb.metrics.cost import count_parameters, state_dict_mb
@@ -35,7 +35,7 @@ from kdnb.metrics.segmentation import (
 from kdnb.models.diffusion import diffusion_step
 from kdnb.models.prompts import read_prompts
 from kdnb.models.segmenter import resized, segmentation_step
-from kdnb.projects.arms import Arms, Result, add_costs, compare_arms, how_to_train, training_seconds
+from kdnb.projects.arms import Arms, Result, add_costs, compare_arms, train_config, training_seconds
 from kdnb.projects.camvid_prompt_kd import (
     ABLATION_ARMS,
     ARMS,
@@ -175,7 +175,7 @@ class Experiment:
             distiller,
             views,
             plan,
-            how_to_train(settings, steps, lr),
+            train_config(settings, steps, lr),
             collate=collate,
             name=name,
             checkpoint=self.run.folder / "checkpoints" / f"{name}.pt" if settings.checkpoint_every else None,
@@ -233,12 +233,12 @@ class Experiment:
             fresh(()),
             fresh(arm.terms),
             lambda: [collate([views[key] for key in plan.batch(step)]) for step in range(12)],
-            how_to_train(self.settings, self.settings.student_steps, self.settings.lr),
+            train_config(self.settings, self.settings.student_steps, self.settings.lr),
             lambda: cpu_seconds(cache) if cache else 0.0,
         )
 
     def _finish(
-        self, name: str, model: nn.Module, fitted: Fitted, weights: Tensor | None, extra_seconds: float
+        self, name: str, model: nn.Module, fitted: TrainHistory, weights: Tensor | None, extra_seconds: float
     ) -> Result:
         confusions, scores = self._test(model)
         body = self.train("body").numbers if name in TEACHERS and self.settings.teacher == "body" else {}
@@ -278,11 +278,11 @@ class Experiment:
         cache = TeacherCache(live, self.run.folder / "cache", key, plan.views, ["logits"], dtype=torch.float16)
         file = cache.folder / "cpu_seconds.json"
         if self.acc.is_main_process and not file.exists():
-            clock = spent(self.acc.device)
+            clock = compute_seconds(self.acc.device)
             keys = [(i, view) for view in plan.views for i in range(len(views))]
             for start in range(0, len(keys), 16):
                 cache.fill([move(collate([views[key] for key in keys[start : start + 16]]), self.acc.device)])
-            atomic_write(file, json.dumps(spent(self.acc.device) - clock))
+            atomic_write(file, json.dumps(compute_seconds(self.acc.device) - clock))
         self.acc.wait_for_everyone()
         return cache
 

@@ -83,7 +83,7 @@ class CamVidPromptKdSettings(Settings):
     processes: int = 1  # arms that train side by side, one core each
     # distillation
     temperature: float = 1.0
-    kd_every: int = 2  # pixels down and across that one is compared of: the networks answer at half size, then enlarge
+    kd_stride: int = 2  # pixels down and across that one is compared of: the networks answer at half size, then enlarge
     kl_weight: float = 1.0
     mse_weight: float = 1.0
     channel_weight: float = 1.0
@@ -253,13 +253,13 @@ def build_terms(
         weights: (11,) of the classes in the student's task loss; None: all alike.
         teachers_weights: likewise, when the teacher was trained.
     """
-    every, none = settings.kd_every, torch.ones(len(CLASSES))
+    every, none = settings.kd_stride, torch.ones(len(CLASSES))
     ratio = (none if weights is None else weights) / (none if teachers_weights is None else teachers_weights)
 
     def of_student(seen):
         return seen["logits"][..., ::every, ::every]
 
-    def of_teacher(seen, student_seen):
+    def of_teacher(seen, student_outputs):
         logits = seen["logits"][..., ::every, ::every]
         return logits + ratio.log().to(logits)[:, None, None]
 

@@ -60,7 +60,7 @@ class StoredAnswers:
     def __init__(self, logits: Tensor, views: Iterable[str]):
         self.logits, self.views = logits, {view: row for row, view in enumerate(views)}
 
-    def observe(self, batch: dict, student_seen: dict, taps: list[str]) -> dict[str, Tensor]:
+    def observe(self, batch: dict, student_outputs: dict, taps: list[str]) -> dict[str, Tensor]:
         """{"logits": (n, C)} on the student's device. Raises InputError for a view or a picture that is not stored."""
         unknown = [view for view in batch["views"] if view not in self.views]
         if unknown:
@@ -72,4 +72,4 @@ class StoredAnswers:
                 f"{self.logits.shape[1]}"
             )
         rows = [self.views[view] for view in batch["views"]]
-        return {"logits": self.logits[rows, indices].float().to(student_seen["loss"].device)}
+        return {"logits": self.logits[rows, indices].float().to(student_outputs["loss"].device)}

@@ -14,16 +14,16 @@ from torch import Tensor, nn
 
 from kdnb.datasets.car_views import META, CarViews, as_numbers, collate, meta_constants, seen, shrunk, to_tensor
 from kdnb.datasets.cars import describe
-from kdnb.distill.cache import spent
+from kdnb.distill.cache import compute_seconds
 from kdnb.distill.classification import teacher_step
 from kdnb.distill.distiller import LiveTeacher, require_stronger_teacher
-from kdnb.engine import Fit, Plan, accelerator, fit
+from kdnb.engine import Plan, TrainConfig, accelerator, fit
 from kdnb.errors import InputError
 from kdnb.evidence import Comparison, mean_metric
 from kdnb.metrics.classification import log_losses, scores
 from kdnb.metrics.cost import count_parameters, state_dict_mb
 from kdnb.models.classifier import Ensemble, mean_probabilities
-from kdnb.projects.arms import Arms, Result, add_costs, compare_arms, how_to_train, training_seconds
+from kdnb.projects.arms import Arms, Result, add_costs, compare_arms, train_config, training_seconds
 from kdnb.projects.car_answers import StoredAnswers, answers, keep, out_of_fold, read
 from kdnb.projects.car_kfold import (
     ABLATION_ARMS,
@@ -193,7 +193,7 @@ class Experiment:
         model: nn.Module,
         teacher,
         plan: Plan,
-        how: Fit,
+        how: TrainConfig,
         letter: str,
         fold: int,
         epochs: float = 1.0,
@@ -247,9 +247,9 @@ class Experiment:
         numbers = {**self.scores(answered["scored"], self.truth), **total}
         return self._keep(name, Result(Ensemble([one.model for one in folds]), {}, numbers, validation))
 
-    def how(self, count: int, epochs: float, lr: float, patience: int = 0) -> Fit:
+    def how(self, count: int, epochs: float, lr: float, patience: int = 0) -> TrainConfig:
         steps = max(1, round(epochs * count / self.settings.batch))
-        return dataclasses.replace(how_to_train(self.settings, steps, lr), patience=patience)
+        return dataclasses.replace(train_config(self.settings, steps, lr), patience=patience)
 
     def _number_and_letter(self, fold: str) -> tuple[int, str]:
         _, number, *letter = fold.split("_")
@@ -346,10 +346,10 @@ class Experiment:
 
     def _store_views(self, fold: str, result: Result) -> None:
         """Ask a fold about every training picture and the pool, in every stored view; note what that took."""
-        views, clock = self.learned(), spent(self.acc.device)
+        views, clock = self.learned(), compute_seconds(self.acc.device)
         indices = range(len(self.labels) + len(self.data.pool))
         logits = [answers(result.model, views, [(i, view) for i in indices], self.acc.device) for view in self.stored]
-        result.answers["stored_s"] = spent(self.acc.device) - clock
+        result.answers["stored_s"] = compute_seconds(self.acc.device) - clock
         if self.acc.is_main_process:
             keep(self.run.folder / "cache" / f"{fold}.safetensors", {"logits": torch.stack(logits).half()})
 

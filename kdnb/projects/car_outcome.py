@@ -11,7 +11,7 @@ import torch
 
 from kdnb.datasets.car_submissions import check_comparison, check_submission, write_comparison, write_submission
 from kdnb.datasets.car_views import META, collate
-from kdnb.engine import Fit, meet, move
+from kdnb.engine import TrainConfig, barrier, move
 from kdnb.models.classifier import mean_probabilities
 from kdnb.projects.car_kfold import ARMS, Arm, build, build_distiller
 from kdnb.projects.step_cost import ratio_table, time_steps, training_step
@@ -40,11 +40,11 @@ def step_times(experiment: Experiment) -> dict[str, float]:
         plan, views = experiment.plan(arms["KD step, cached"]), experiment.learned()
         batches = [move(collate([views[key] for key in plan.batch(step)]), acc.device) for step in range(22)]
         run.save_json(file.stem, time_steps(functions, batches))
-    meet(acc)
+    barrier(acc)
     return json.loads(file.read_text())
 
 
-def timed(experiment: Experiment, arm: Arm, how: Fit):
+def timed(experiment: Experiment, arm: Arm, how: TrainConfig):
     """A function that carries out one step of an arm on a batch."""
     settings = experiment.settings
     student = build(settings.student, len(experiment.classes), settings.experiment, experiment.run.seed)

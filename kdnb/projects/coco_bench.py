@@ -10,7 +10,7 @@ from kdnb.distill.distiller import LiveTeacher
 from kdnb.distill.table import TeacherTable
 from kdnb.engine import Plan
 from kdnb.models.clip import teacher_step
-from kdnb.projects.arms import how_to_train
+from kdnb.projects.arms import train_config
 from kdnb.projects.coco_alignment import (
     KD,
     Arm,
@@ -54,7 +54,7 @@ def bench_table(rounds: int = 20, profile: str = "lite", root: str | Path = "dat
             student = build_student(settings, width_of(teacher), 0).train()
             return training_step(
                 build_distiller(student, arm, settings, teacher, bank, table),
-                how_to_train(settings, rounds, settings.lr),
+                train_config(settings, rounds, settings.lr),
             )
 
         milliseconds = time_steps(

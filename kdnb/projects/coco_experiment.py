@@ -18,13 +18,13 @@ from kdnb.datasets.region_views import VIEWS, RegionViews
 from kdnb.datasets.region_views import collate as collate_crops
 from kdnb.distill.distiller import Distiller, LiveTeacher, require_stronger_teacher
 from kdnb.distill.table import TeacherTable
-from kdnb.engine import Fitted, Plan, accelerator, fit, loading
+from kdnb.engine import Plan, TrainHistory, accelerator, dataloader_kwargs, fit
 from kdnb.errors import InputError
 from kdnb.evidence import Comparison, mean_metric
 from kdnb.metrics.cost import count_parameters, state_dict_mb
 from kdnb.models.clip import contrastive_step, encode_images, teacher_step
 from kdnb.projects.aligned import OFFERED, offer
-from kdnb.projects.arms import Arms, Result, add_costs, compare_arms, how_to_train, training_seconds
+from kdnb.projects.arms import Arms, Result, add_costs, compare_arms, train_config, training_seconds
 from kdnb.projects.coco_alignment import (
     ABLATION_ARMS,
     ARMS,
@@ -170,13 +170,13 @@ class Experiment:
             return self._validation_score(self._encode_crops(model, self.data.validation), encoder(model, tokenizer))
 
         if settings.teacher_steps == 0:
-            return self._finish("teacher", model, Fitted(scores=[(0, validate(model))]), 0.0)
+            return self._finish("teacher", model, TrainHistory(scores=[(0, validate(model))]), 0.0)
         torch.manual_seed(self.run.seed)
         fitted = fit(
             Distiller(model, student_step=contrastive_step),
             captioned,
             plan,
-            how_to_train(settings, settings.teacher_steps, settings.teacher_lr),
+            train_config(settings, settings.teacher_steps, settings.teacher_lr),
             collate=collate_captioned(tokenizer, settings.teacher_sentences),
             name="teacher",
             checkpoint=self._checkpoint("teacher"),
@@ -196,7 +196,7 @@ class Experiment:
             distiller,
             data,
             plan,
-            how_to_train(settings, round(settings.student_steps * arm.longer), settings.lr),
+            train_config(settings, round(settings.student_steps * arm.longer), settings.lr),
             collate=collate,
             name=name,
             checkpoint=self._checkpoint(name),
@@ -231,7 +231,7 @@ class Experiment:
     def _validation_score(self, images: Tensor, encode) -> float:
         return alignment_scores(images, regions_of(self.data.validation), encode)[PRIMARY]
 
-    def _finish(self, name: str, model: nn.Module, fitted: Fitted, extra_seconds: float) -> Result:
+    def _finish(self, name: str, model: nn.Module, fitted: TrainHistory, extra_seconds: float) -> Result:
         regions, images = regions_of(self.data.test), self._encode_crops(model, self.data.test)
         encode = encoder(model, tokenizer_of(self.settings, model)) if name == "teacher" else self.encode
         tower = model.visual if name == "teacher" else model
@@ -304,7 +304,7 @@ class Experiment:
                     batch_sampler=batches,
                     collate_fn=collate_crops,
                     generator=torch.Generator(),
-                    **loading(self.settings.workers),
+                    **dataloader_kwargs(self.settings.workers),
                 )
                 self._table.fill({**batch, "images": batch["images"].to(self.acc.device)} for batch in loader)
             self.acc.wait_for_everyone()
@@ -330,7 +330,7 @@ class Experiment:
             lambda: distiller(Arm()),
             lambda: distiller(Arm(KD)),
             lambda: [collate([data[key] for key in plan.batch(step)]) for step in range(30)],
-            how_to_train(self.settings, self.settings.student_steps, self.settings.lr),
+            train_config(self.settings, self.settings.student_steps, self.settings.lr),
             lambda: self.filling_seconds() if table else 0.0,
         )
 
@@ -387,7 +387,11 @@ def encode_crops(model: nn.Module, crops: RegionViews, size: int = 256, workers:
     keys = [(index, "plain") for index in crops.indices]
     batches = [keys[start : start + size] for start in range(0, len(keys), size)]
     loader = DataLoader(
-        crops, batch_sampler=batches, collate_fn=collate_crops, generator=torch.Generator(), **loading(workers)
+        crops,
+        batch_sampler=batches,
+        collate_fn=collate_crops,
+        generator=torch.Generator(),
+        **dataloader_kwargs(workers),
     )
     parts = [embed(model, batch["images"].to(device)).cpu() for batch in loader]
     model.train(training)

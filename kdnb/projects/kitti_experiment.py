@@ -18,7 +18,7 @@ from kdnb.datasets.kitti_labels import KittiLabel, write_labels
 from kdnb.datasets.kitti_views import PLAIN, KittiViews, PreparedFrames, as_sample, collate, crop, shrink
 from kdnb.datasets.pseudo_lidar import pseudo_points
 from kdnb.distill.distiller import Distiller, require_stronger_teacher
-from kdnb.engine import Fitted, Plan, accelerator, fit, loading, move
+from kdnb.engine import Plan, TrainHistory, accelerator, dataloader_kwargs, fit, move
 from kdnb.errors import InputError
 from kdnb.evidence import Comparison
 from kdnb.metrics.cost import count_parameters, state_dict_mb
@@ -27,7 +27,7 @@ from kdnb.models.centre_head import decode
 from kdnb.models.depth import DepthModel, depth_model
 from kdnb.models.depth_net import depth_step
 from kdnb.models.fusion3d import Fusion3D
-from kdnb.projects.arms import Arms, Result, add_costs, compare_arms, how_to_train, training_seconds
+from kdnb.projects.arms import Arms, Result, add_costs, compare_arms, train_config, training_seconds
 from kdnb.projects.headless import headless, stage_command
 from kdnb.projects.kitti_clouds import VIEWS, DepthViews, cloud_path, collate_depth, depth_errors, write_clouds
 from kdnb.projects.kitti_pseudo_lidar import (
@@ -161,7 +161,7 @@ class Experiment:
             fresh(()),
             fresh(KD),
             lambda: [collate([views[key] for key in plan.batch(step)]) for step in range(12)],
-            how_to_train(self.settings, self.settings.student_steps, self.settings.lr),
+            train_config(self.settings, self.settings.student_steps, self.settings.lr),
             lambda: 0.0,
         )
 
@@ -173,7 +173,7 @@ class Experiment:
             self.write_clouds()
         if arm.of:
             of = self.train(arm.of)
-            return self._finish(name, of.model, Fitted(), self._score(of.model, "validation", arm))
+            return self._finish(name, of.model, TrainHistory(), self._score(of.model, "validation", arm))
         # every student starts from the same weights: what differs between arms is only what the arm says
         is_teacher = arm.points == "velodyne"
         model = build(settings, self.run.seed + 1000 * is_teacher)
@@ -186,7 +186,7 @@ class Experiment:
         fitted = fit(
             distiller,
             *self._batches(arm),
-            how_to_train(settings, steps, settings.lr),
+            train_config(settings, steps, settings.lr),
             collate=collate,
             name=name,
             checkpoint=self._checkpoint(name),
@@ -210,7 +210,7 @@ class Experiment:
         )
         return views, Plan(pools, tuple(self.views), self.run.seed)
 
-    def _finish(self, name: str, model: Fusion3D, fitted: Fitted, validation: float) -> Result:
+    def _finish(self, name: str, model: Fusion3D, fitted: TrainHistory, validation: float) -> Result:
         found = self.detect(model, "test", self.arm(name))
         scores = kitti_scores(self.truth["test"], found_labels(found, self.data.test), self.settings.distances)
         shown = {key: value for key, value in scores.items() if key in HEADLINES or key.startswith(f"{PRIMARY}_")}
@@ -240,10 +240,10 @@ class Experiment:
 
     def _fit_depth(self) -> Result:
         settings = self.settings
-        net, fitted, validation = build_depth(settings, self.run.seed), Fitted(), float("nan")
+        net, fitted, validation = build_depth(settings, self.run.seed), TrainHistory(), float("nan")
         if settings.depth == "tiny":
             views = DepthViews(self.data.train, settings.depth_size, keep=self.data.drawn)
-            how = dataclasses.replace(how_to_train(settings, settings.depth_steps, settings.depth_lr), clip=1.0)
+            how = dataclasses.replace(train_config(settings, settings.depth_steps, settings.depth_lr), clip=1.0)
             plan = Plan([(range(len(views)), settings.depth_batch)], VIEWS, self.run.seed)
             fitted = fit(
                 Distiller(net, student_step=depth_step),
@@ -306,7 +306,7 @@ class Experiment:
             batch_sampler=[keys[i : i + size] for i in range(0, len(keys), size)],
             collate_fn=collate,
             generator=torch.Generator(),
-            **loading(self.settings.workers),
+            **dataloader_kwargs(self.settings.workers),
         )
         found = {}
         for batch in loader:

@@ -261,7 +261,7 @@ def build_terms(names: tuple[str, ...], settings: PrimerSettings, widths: tuple[
     return [term for term in terms if term.name in names]
 
 
-def teacher_step(teacher: nn.Module, batch: dict, student_seen: dict | None) -> dict:
+def teacher_step(teacher: nn.Module, batch: dict, student_outputs: dict | None) -> dict:
     """The teacher on the pixels that the student sees: {"logits", "features"}."""
     return teacher(batch["images"], batch["meta"])
 

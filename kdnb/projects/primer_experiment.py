@@ -15,7 +15,7 @@ from kdnb.distill.distiller import require_stronger_teacher
 from kdnb.engine import Plan, accelerator, fit
 from kdnb.evidence import Comparison, mean_metric
 from kdnb.metrics.cost import count_parameters, state_dict_mb
-from kdnb.projects.arms import Arms, Result, add_costs, compare_arms, how_to_train, training_seconds
+from kdnb.projects.arms import Arms, Result, add_costs, compare_arms, train_config, training_seconds
 from kdnb.projects.car_answers import answers
 from kdnb.projects.car_kfold import build
 from kdnb.projects.headless import headless, stage_command
@@ -117,7 +117,7 @@ class Experiment:
             distiller,
             views,
             self._plan(arm),
-            how_to_train(settings, steps, lr),
+            train_config(settings, steps, lr),
             collate=collate,
             name=name,
             checkpoint=file,
@@ -157,7 +157,7 @@ class Experiment:
             lambda: self._distiller(student, Arm()),
             lambda: self._distiller(student, arm),
             lambda: [collate([views[key] for key in plan.batch(step)]) for step in range(14)],
-            how_to_train(self.settings, self.settings.student_steps, self.settings.lr),
+            train_config(self.settings, self.settings.student_steps, self.settings.lr),
             lambda: 0.0,
         )
 

@@ -10,11 +10,11 @@ from collections.abc import Callable
 import torch
 
 from kdnb.distill.distiller import Distiller
-from kdnb.engine import Fit, accelerator, make_optimizer, meet, move
+from kdnb.engine import TrainConfig, accelerator, barrier, make_optimizer, move
 from kdnb.run import Run
 
 
-def training_step(distiller: Distiller, how: Fit) -> Callable:
+def training_step(distiller: Distiller, how: TrainConfig) -> Callable:
     """A function that carries out one whole step on a batch as ``fit`` does: forward, backward, clip, update, in the
     run's precision and with its optimizer."""
     acc = accelerator(how.precision, cpu=not torch.cuda.is_available())
@@ -52,7 +52,7 @@ def cost_of_distilling(
     plain: Callable[[], Distiller],
     distilling: Callable[[], Distiller],
     batches: Callable[[], list],
-    how: Fit,
+    how: TrainConfig,
     filling: Callable[[], float],
 ) -> float:
     """How many times longer than the baseline a distilled student trains for, the teacher's own passes included.
@@ -76,7 +76,7 @@ def cost_of_distilling(
         seconds = {name: value / 1000 for name, value in ms.items()}
         factor = seconds["distilling"] / seconds["plain"] + filling() / (seconds["plain"] * how.steps)
         run.save_json(file.stem, {**seconds, "factor": factor})
-    meet(acc)
+    barrier(acc)
     return json.loads(file.read_text())["factor"]
 
 

@@ -16,14 +16,14 @@ from torch.utils.data import DataLoader
 from kdnb.datasets.talk2car import HEIGHT, WIDTH, Talk2Car, to_pixels
 from kdnb.distill.cache import weights_hash
 from kdnb.distill.distiller import Distiller
-from kdnb.engine import Fitted, Plan, accelerator, fit, loading, move
+from kdnb.engine import Plan, TrainHistory, accelerator, dataloader_kwargs, fit, move
 from kdnb.errors import InputError
 from kdnb.evidence import Comparison, mean_metric
 from kdnb.metrics.cost import count_parameters, state_dict_mb
 from kdnb.metrics.grounding import evaluate_talk2car, iou_per_command, write_predictions
 from kdnb.models.grounding import Grounder, grounding_step
 from kdnb.projects.aligned import Aligned, aligned
-from kdnb.projects.arms import Arms, Result, add_costs, compare_arms, how_to_train, training_seconds
+from kdnb.projects.arms import Arms, Result, add_costs, compare_arms, train_config, training_seconds
 from kdnb.projects.headless import headless, stage_command
 from kdnb.projects.on_disk import kept_array
 from kdnb.projects.talk2car_grounding import (
@@ -41,10 +41,10 @@ from kdnb.projects.talk2car_grounding import (
     collate,
     mirrored_boxes,
     mirrored_text,
+    normalize_boxes,
     open_data,
     picture_crops,
     sentences_of,
-    shares,
     texts_of,
     whole_picture,
     words_of,
@@ -180,7 +180,11 @@ class Experiment:
         """Batches of commands as they are, on the device."""
         keys = [[(index, "plain") for index in batch] for batch in batches]
         loader = DataLoader(
-            data, batch_sampler=keys, collate_fn=collate, generator=torch.Generator(), **loading(self.settings.workers)
+            data,
+            batch_sampler=keys,
+            collate_fn=collate,
+            generator=torch.Generator(),
+            **dataloader_kwargs(self.settings.workers),
         )
         return (move(batch, self.acc.device) for batch in loader)
 
@@ -238,7 +242,7 @@ class Experiment:
             Distiller(model, student_step=step),
             self.inputs("train", arm),
             Plan([(items, min(batch, len(items)))], VIEWS, self.run.seed),
-            how_to_train(settings, steps, lr),
+            train_config(settings, steps, lr),
             collate=collate,
             name=name,
             checkpoint=self._checkpoint(name),
@@ -277,7 +281,7 @@ class Experiment:
             for command, row in zip(self.parts[split].commands, torch.cat([corner, size], 1).tolist(), strict=True)
         }
 
-    def _finish(self, name: str, model: Grounder, fitted: Fitted) -> Result:
+    def _finish(self, name: str, model: Grounder, fitted: TrainHistory) -> Result:
         predictions = self.predictions("test", self.boxes(model, self.inputs("test", ARMS[name])))
         scores = evaluate_talk2car(self.data.test.commands, predictions)
         # the text tower is the teacher's and the same for all: it is part of an answer's time, not of an arm's size
@@ -327,7 +331,7 @@ class Experiment:
         model, most = self.train(name).model.eval(), self.settings.proposals
         full = proposals[:most] * proposals.new_tensor([WIDTH / picture.shape[2], HEIGHT / picture.shape[1]] * 2)
         count, boxes = len(full), torch.tensor([0.0, 0.0, 1.0, 1.0]).repeat(most, 1)
-        boxes[:count] = shares(full)
+        boxes[:count] = normalize_boxes(full)
         seen = (
             {"pictures": whole_picture(picture, self.settings.whole_picture)}
             if self.settings.whole_picture and ARMS[name].encoder != "teacher"

@@ -204,7 +204,7 @@ def hold_out(commands: list[Command], share: float = 1 / 8) -> tuple[list[Comman
     )
 
 
-def shares(boxes: Tensor) -> Tensor:
+def normalize_boxes(boxes: Tensor) -> Tensor:
     """Boxes in 1600 x 900 → shares of the picture, 0 to 1."""
     return boxes / boxes.new_tensor([WIDTH, HEIGHT, WIDTH, HEIGHT])
 
@@ -255,9 +255,9 @@ def boxes_of(part: Talk2Car, most: int) -> dict[str, Tensor]:
     for i in range(len(part)):
         item = part[i]
         count = len(item["proposals"])
-        boxes[i, :count], there[i, :count] = shares(item["proposals"]), True
+        boxes[i, :count], there[i, :count] = normalize_boxes(item["proposals"]), True
         boxes[i, count:] = boxes.new_tensor([0.0, 0.0, 1.0, 1.0])  # any box with an area
-        truth.append(shares(item["box"]))
+        truth.append(normalize_boxes(item["box"]))
     return {"boxes": boxes, "there": there, "truth": torch.stack(truth)}
 
 

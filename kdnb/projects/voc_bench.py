@@ -12,7 +12,7 @@ from kdnb.distill.cache import TeacherCache
 from kdnb.distill.distiller import Distiller, LiveTeacher
 from kdnb.engine import Plan
 from kdnb.models.detector import detection_step
-from kdnb.projects.arms import how_to_train
+from kdnb.projects.arms import train_config
 from kdnb.projects.step_cost import ratio_table, time_steps, training_step
 from kdnb.projects.voc_defeat import DEFEAT, VocDefeatSettings, build, build_distiller, open_data, teacher_step
 from kdnb.run import load_settings, set_threads
@@ -45,7 +45,7 @@ def steps(settings, teacher, live: LiveTeacher, cache: TeacherCache) -> dict:
     def student():
         return build(settings.student, settings, 0).train()
 
-    how = how_to_train(settings, 100, settings.lr)
+    how = train_config(settings, 100, settings.lr)
     return {
         "plain step": training_step(Distiller(student(), student_step=detection_step), how),
         "teacher forward": lambda batch: live.observe(batch, None, []),

@@ -217,10 +217,10 @@ def inherit_heads(student: FasterRCNN, teacher: FasterRCNN) -> None:
 # --- distillation -----------------------------------------------------------------------------------------------
 
 
-def teacher_step(teacher: FasterRCNN, batch: dict, student_seen: dict | None) -> dict:
+def teacher_step(teacher: FasterRCNN, batch: dict, student_outputs: dict | None) -> dict:
     """The teacher's neck on exactly the pixels that the student saw, after its resize, padding and normalisation."""
-    if student_seen:
-        pixels = student_seen["pixels"]
+    if student_outputs:
+        pixels = student_outputs["pixels"]
     else:
         device = next(teacher.parameters()).device
         pixels = teacher.transform([image.to(device) for image in batch["images"]])[0].tensors
@@ -256,17 +256,17 @@ def build_terms(names: tuple[str, ...], settings: VocDefeatSettings, teacher: Fa
     def background(seen):
         return [1 - mask for mask in foreground(seen)]
 
-    def teacher_logits(teacher_seen, student_seen, chosen):
-        known = {level: m[student_seen["labelled"]] for level, m in teacher_seen["features"].items()}
-        logits, _ = roi_logits(teacher, known, student_seen["proposals"], student_seen["image_sizes"])
-        return logits[chosen(student_seen["labels"])]
+    def teacher_logits(teacher_outputs, student_outputs, chosen):
+        known = {level: m[student_outputs["labelled"]] for level, m in teacher_outputs["features"].items()}
+        logits, _ = roi_logits(teacher, known, student_outputs["proposals"], student_outputs["image_sizes"])
+        return logits[chosen(student_outputs["labels"])]
 
     def head(chosen):
         """KL on the student's own sampled proposals, split by the labels of those same proposals."""
         return {
             "loss": kd_kl,
             "student": lambda seen: seen["class_logits"][chosen(seen["labels"])],
-            "teacher": lambda seen, student_seen: teacher_logits(seen, student_seen, chosen),
+            "teacher": lambda seen, student_outputs: teacher_logits(seen, student_outputs, chosen),
         }
 
     terms = [

@@ -13,16 +13,16 @@ from torchvision.models.detection import FasterRCNN
 
 from kdnb.datasets.detection import VIEWS, DetectionViews, collate
 from kdnb.datasets.voc import VOC_CLASSES, write_detections
-from kdnb.distill.cache import TeacherCache, spent
+from kdnb.distill.cache import TeacherCache, compute_seconds
 from kdnb.distill.distiller import LiveTeacher, require_stronger_teacher
-from kdnb.engine import Fitted, Plan, accelerator, fit
+from kdnb.engine import Plan, TrainHistory, accelerator, fit
 from kdnb.errors import InputError
 from kdnb.evidence import Comparison
 from kdnb.metrics.cost import count_parameters, state_dict_mb
 from kdnb.metrics.detection import detection_scores
 from kdnb.metrics.voc import bootstrap_map, evaluate_voc, match_table
 from kdnb.models.detector import predict
-from kdnb.projects.arms import Arms, Result, add_costs, compare_arms, how_to_train, training_seconds
+from kdnb.projects.arms import Arms, Result, add_costs, compare_arms, train_config, training_seconds
 from kdnb.projects.headless import headless, stage_command
 from kdnb.projects.step_cost import cost_of_distilling
 from kdnb.projects.voc_defeat import (
@@ -121,7 +121,7 @@ class Experiment:
             lambda: self._fresh_distiller((), teacher, cache),
             lambda: self._fresh_distiller(DEFEAT, teacher, cache),
             lambda: [collate([views[key] for key in plan.batch(step)]) for step in range(12)],
-            how_to_train(self.settings, self.settings.student_steps, self.settings.lr),
+            train_config(self.settings, self.settings.student_steps, self.settings.lr),
             lambda: self.cache_cpu_seconds() if cache else 0.0,
         )
 
@@ -145,7 +145,7 @@ class Experiment:
         steps = settings.teacher_steps if is_teacher else round(settings.student_steps * arm.longer)
         distiller = build_distiller(model, teacher, arm.terms, settings, cache)
         torch.manual_seed(self.run.seed)
-        how = how_to_train(settings, steps, settings.lr)
+        how = train_config(settings, steps, settings.lr)
         fitted = fit(
             distiller,
             *self._batches(arm),
@@ -171,7 +171,7 @@ class Experiment:
     def _validation_score(self, model: FasterRCNN) -> float:
         return evaluate_voc(self.validation_truth, self.detect(model, self.data.validation), "area")["mAP"]
 
-    def _finish(self, name: str, model: FasterRCNN, fitted: Fitted, extra_cpu_seconds: float) -> Result:
+    def _finish(self, name: str, model: FasterRCNN, fitted: TrainHistory, extra_cpu_seconds: float) -> Result:
         detections = self.detect(model, self.data.test)
         numbers = {
             **detection_scores(self.truth, detections),
@@ -213,13 +213,13 @@ class Experiment:
             )
             file = self.cache.folder / "cpu_seconds.json"
             if self.acc.is_main_process and not file.exists():
-                clock = spent(self.acc.device)
+                clock = compute_seconds(self.acc.device)
                 data = DetectionViews(self.data.train)
                 keys = [(i, view) for view in VIEWS for i in range(len(data))]
                 batches = [keys[i : i + 16] for i in range(0, len(keys), 16)]
                 loader = DataLoader(data, batch_sampler=batches, collate_fn=collate, generator=torch.Generator())
                 self.cache.fill(loader)
-                atomic_write(file, json.dumps(spent(self.acc.device) - clock))
+                atomic_write(file, json.dumps(compute_seconds(self.acc.device) - clock))
             self.acc.wait_for_everyone()
         return self.cache
 

@@ -62,7 +62,7 @@ def loss_parts(log: pd.DataFrame, names: list[str], over: int = 10) -> Figure:
     """Parts of the loss along training, each the mean of the last ``over`` steps.
 
     Args:
-        log: one row a step, one column for each part, as ``Fitted.history`` has them.
+        log: one row a step, one column for each part, as ``TrainHistory.history`` has them.
         names: of at most four parts: more could not be told apart.
     """
     figure, axes = new_figure(7, 3.2)

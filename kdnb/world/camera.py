@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kdnb.world import shade
-from kdnb.world.raycast import cast, meet
+from kdnb.world.raycast import barrier, cast
 from kdnb.world.scene import Scene
 
 NEAR = 0.05
@@ -189,7 +189,7 @@ def silhouettes(scene: Scene, instances: list[int], camera: Camera, columns=None
     def rays_of(r, c):
         return origin, (rays[0][r, 0], rays[1][0, c], rays[2][r, 0])
 
-    for r, c, _, solid in meet(own, camera.windows(own.corners, columns, rows), rays_of):
+    for r, c, _, solid in barrier(own, camera.windows(own.corners, columns, rows), rays_of):
         masks[layer[own.instance[solid]], r, c] = True
     return masks
 

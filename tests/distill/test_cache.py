@@ -9,7 +9,7 @@ from kdnb.errors import InputError
 VIEWS = ("plain", "flip")
 
 
-def step(model, batch, student_seen):
+def step(model, batch, student_outputs):
     return {"features": {"0": model(batch["x"]), "pool": batch["x"].mean(1, keepdim=True)}}
 
 

@@ -24,7 +24,7 @@ class Small(nn.Module):
         return {"loss": nn.functional.cross_entropy(logits, batch["y"]), "logits": logits}
 
 
-def teacher_step(model, batch, student_seen):
+def teacher_step(model, batch, student_outputs):
     return {"logits": model.head(model.body(batch["x"]))}
 
 
