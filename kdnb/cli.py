@@ -413,8 +413,8 @@ def publish(number, run_folder, results, repo):
         for problem in check_shape(read_notebook(path), path.stem[:2]):
             click.echo(f"  but: {problem}")
     if repo:
-        course.name_repository(repo, notebooks_folder().parent / "pyproject.toml")
-    for path in course.dress_all():
+        course.set_repository(repo, notebooks_folder().parent / "pyproject.toml")
+    for path in course.refresh_notebooks():
         click.echo(f"set-up, badges and links renewed: {path}")
 
 

@@ -47,7 +47,7 @@ def repository(pyproject):
     return found[1] if found else ""
 
 
-def name_repository(name, pyproject):
+def set_repository(name, pyproject):
     """Write ``owner/name`` on GitHub into pyproject.toml; raises InputError for anything else than such a name."""
     if not re.fullmatch(r"[A-Za-z0-9-]+/[\w.-]+", name):
         raise InputError(f"{name!r} is no repository on GitHub, expected owner/name")
@@ -59,7 +59,7 @@ def name_repository(name, pyproject):
 # --- the shared cells --------------------------------------------------------------------------------------------
 
 
-def dress_all():
+def refresh_notebooks():
     """Write the shared cells of all committed notebooks anew; returns the paths of those that changed."""
     changed = []
     for path in find_notebooks():

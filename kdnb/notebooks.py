@@ -22,7 +22,7 @@ CHECKED = ("PROFILE", "SEED", "DATA", "ENCODER_DATA", "RESULTS", "ABLATIONS")
 
 
 @dataclass(frozen=True)
-class Executed:
+class Execution:
     """What became of one execution. ``run_folder`` is None when the notebook made none; ``error`` None when it ran."""
 
     name: str
@@ -154,7 +154,7 @@ def own_kernel():
 
 
 def execute(path, parameters, results, timeout=None):
-    """Execute one notebook with these parameters, with a progress bar; returns an ``Executed``, also when it fails.
+    """Execute one notebook with these parameters, with a progress bar; returns an ``Execution``, also when it fails.
 
     The notebook itself makes its run folder in ``results``; the executed copy ends there as ``notebook.ipynb``, or
     as ``results/failed_<name>_<profile>_s<seed>.ipynb``. ``timeout``: seconds one cell may take, None for no limit.
@@ -197,7 +197,7 @@ def execute(path, parameters, results, timeout=None):
     else:
         target = run_folder / "notebook.ipynb" if run_folder else results / f"executed_{label}.ipynb"
     os.replace(executing, target)
-    return Executed(path.stem, profile, seed, seconds, target, run_folder, error)
+    return Execution(path.stem, profile, seed, seconds, target, run_folder, error)
 
 
 def _make_folder(folder):

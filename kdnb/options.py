@@ -62,10 +62,10 @@ def load_settings(model, project, profile, /, **overrides):
     if not isinstance(blocks, dict) or not isinstance(blocks.get(profile), dict):
         raise InputError(f"{name} has no block {profile!r}; expected the blocks {', '.join(PROFILES)}")
     values = _merge(_merge(blocks.get("common") or {}, blocks[profile]), overrides)
-    return validated(model, values, f"{name} [{profile}]")
+    return validate_settings(model, values, f"{name} [{profile}]")
 
 
-def validated(model, values, where):
+def validate_settings(model, values, where):
     """A dict as ``model``; raises InputError, which says ``where`` the values are from."""
     try:
         return model.model_validate(values)

@@ -107,7 +107,7 @@ def _run_folders(folders):
         yield from inside if inside and not (folder / "metrics.json").exists() else [folder]
 
 
-def groups(folders):
+def group_runs(folders):
     """Runs that may be merged: {(project, profile, data): [one per seed]}; of two runs of a seed the newer counts."""
     found = {}
     for run in sorted(map(read_run, _run_folders(folders)), key=lambda run: run.folder.name):
@@ -125,7 +125,7 @@ def report(folders, out):
     ``folders``: run folders, or folders that hold them. Projects, profiles and data sets stay apart; where there are
     several, one table over all of them comes first.
     """
-    found = groups(folders)
+    found = group_runs(folders)
     sections = []
     if len(found) > 1:
         sections.append(("All projects", course_notes(found), [("Scores, verdicts and costs", *course_table(found))]))
@@ -199,7 +199,7 @@ def _html_table(caption, header, rows):
 def summary_table(executions):
     """The table at the end of ``kdnb run``: what came out, whether distillation paid, how long it took, and where.
 
-    ``executions``: ``kdnb.notebooks.Executed`` objects. Returns text with aligned columns.
+    ``executions``: ``kdnb.notebooks.Execution`` objects. Returns text with aligned columns.
     """
     header = ["notebook", "seed", "metric", "teacher", "baseline", "distilled", "verdict", "time", "executed notebook"]
     rows = []

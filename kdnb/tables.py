@@ -136,7 +136,7 @@ def run_notes(runs):
 def course_table(found):
     """(header, rows) of strings: a column for each project, a row for each score, verdict and cost.
 
-    ``found``: as ``kdnb.report.groups`` gives it. Of several seeds scores are means, lowest to highest in brackets.
+    ``found``: as ``kdnb.report.group_runs`` gives it. Of several seeds scores are means, lowest to highest in brackets.
     Costs are the teacher's → the student's.
     """
     columns = [_column(*key, runs) for key, runs in found.items()]

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from kdnb.cli import main
 from kdnb.errors import InputError
 from kdnb.evidence import mean_metric, paired_bootstrap
-from kdnb.notebooks import Executed
+from kdnb.notebooks import Execution
 from kdnb.report import read_run, report, summary_table
 from kdnb.run import Run
 from kdnb.tables import gap_closed, times_as_much
@@ -267,9 +267,9 @@ def test_what_was_written_is_read_back(tmp_path):
 def test_summary_lines(tmp_path):
     folder = make_run(tmp_path, 0, 10)
     executions = [
-        Executed("03_toy", "lite", 0, 61.7, folder / "notebook.ipynb", folder),
-        Executed("07_board", "lite", 0, 2.2, tmp_path / "executed.ipynb"),
-        Executed("09_bad", "lite", 0, 1.0, tmp_path / "failed.ipynb", folder, "ValueError: x"),
+        Execution("03_toy", "lite", 0, 61.7, folder / "notebook.ipynb", folder),
+        Execution("07_board", "lite", 0, 2.2, tmp_path / "executed.ipynb"),
+        Execution("09_bad", "lite", 0, 1.0, tmp_path / "failed.ipynb", folder, "ValueError: x"),
     ]
     rows = [line.split() for line in summary_table(executions).splitlines()[2:]]
     assert rows[0][:8] == ["03_toy", "0", "mAP50", "90.00", "60.00", "70.00", "BEATS", "62"]

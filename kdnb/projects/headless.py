@@ -13,7 +13,7 @@ from accelerate.utils import broadcast_object_list
 
 from kdnb.engine import accelerator
 from kdnb.errors import InputError
-from kdnb.options import validated
+from kdnb.options import validate_settings
 from kdnb.run import PROFILES, Run, check_parameters, load_settings, set_threads
 
 
@@ -63,7 +63,7 @@ def headless(
             check_parameters(PROFILE=profile, SEED=seed, DATA=data, RESULTS=out)
             set_threads()
             run = shared_run(project, file, model, profile, seed, data, out, folder, changes)
-            settings = validated(model, run.settings, run.folder / "config.yaml")
+            settings = validate_settings(model, run.settings, run.folder / "config.yaml")
             acc = accelerator(settings.precision, cpu=not torch.cuda.is_available())
             check_shares(settings, acc.num_processes)
             with acc.main_process_first():  # one process draws the data, the others find it

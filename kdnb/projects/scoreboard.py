@@ -23,7 +23,7 @@ from kdnb.projects.talk2car_experiment import Experiment as Talk2Car
 from kdnb.projects.talk2car_experiment import Talk2CarGroundingSettings
 from kdnb.projects.voc_experiment import Experiment as Voc
 from kdnb.projects.voc_experiment import VocDefeatSettings
-from kdnb.report import Metrics, first_problem, groups
+from kdnb.report import Metrics, first_problem, group_runs
 from kdnb.run import Run, load_settings
 from kdnb.tables import TEACHES
 
@@ -56,18 +56,18 @@ def find_runs(results: str | Path, profile: str) -> tuple[dict[tuple, list[Metri
     runs of a seed the newest. Seeds are merged.
 
     Returns:
-        {(project, profile, data): [one per seed]} in the order of MODULES, as ``kdnb.report.groups``; [fault, ...].
+        {(project, profile, data): [one per seed]} in the order of MODULES, as ``kdnb.report.group_runs``; [fault, ...].
     """
     folders, faults = [], []
     for path in sorted(Path(results).glob("result_*/metrics.json")):
         try:
-            groups([path.parent])
+            group_runs([path.parent])
         except InputError as fault:
             faults.append(str(fault))
         else:
             folders.append(path.parent)
     found = {}
-    for key, runs in groups(folders).items():
+    for key, runs in group_runs(folders).items():
         rank = (key[1] == profile, max(run.folder.name for run in runs))
         found.setdefault(key[0], []).append((rank, key, runs))
     best = {project: max(found[project], key=lambda one: one[0]) for project in MODULES if project in found}

@@ -1,6 +1,6 @@
 """Figures over all projects: every gain with its interval, and scores against latency; each project in its own unit.
 
-``found`` is {(project, profile, data): [one run per seed]}, as ``kdnb.report.groups`` gives it.
+``found`` is {(project, profile, data): [one run per seed]}, as ``kdnb.report.group_runs`` gives it.
 """
 
 from __future__ import annotations
