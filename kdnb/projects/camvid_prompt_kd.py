@@ -23,7 +23,7 @@ from kdnb.errors import InputError
 from kdnb.models.prompts import KINDS
 from kdnb.models.segmenter import TimmSegmenter, UNet, segmentation_step
 from kdnb.run import Settings
-from kdnb.world.export_camvid import drawn_camvid
+from kdnb.world.export_camvid import rendered_camvid
 
 PROJECT = "05_camvid_prompt_kd"
 PRIMARY = "mIoU"
@@ -47,9 +47,9 @@ class CamVidPromptKdSettings(Settings):
     size: tuple[int, int] = (160, 120)  # width, height that every network gets frames in
     few_labels: int = 8
     views: list[str] = ["plain", "flip"]  # of training frames; see ``SegmentationViews``
-    lights: int = 0  # that each view is shown in beside its own
+    num_color_jitters: int = 0  # of each view, beside the view itself
     # text
-    prompts: str | None = None  # a YAML file; None for settings/prompts_camvid.yaml
+    prompts: str | None = None  # a YAML file; None for models/prompts_camvid.yaml
     text: Literal["hashed", "aligned", "clip"] = "hashed"  # hashed words, 01's text tower, one of open_clip's
     text_width: int = 64  # of hashed words
     clip_model: str = "ViT-B-32"  # one of open_clip's, for text or teacher "clip"
@@ -192,7 +192,7 @@ def open_data(settings: CamVidPromptKdSettings, data: str | Path | None = None, 
     place = (
         Path(data)
         if data is not None
-        else drawn_camvid(
+        else rendered_camvid(
             root, train=settings.train_frames, val=settings.val_frames, test=settings.test_frames, size=settings.size
         )
     )

@@ -24,7 +24,7 @@ from kdnb.distill.distiller import Distiller
 from kdnb.errors import InputError
 from kdnb.models.classifier import CarClassifier, classifier_step
 from kdnb.run import Settings
-from kdnb.world.export_cars import drawn_cars
+from kdnb.world.export_cars import rendered_cars
 
 PROJECT = "06_car_5fold_kd"
 PRIMARY = "log_loss"
@@ -193,7 +193,7 @@ def open_data(settings: CarKfoldSettings, data: str | Path | None = None, root: 
     place = (
         Path(data)
         if data is not None
-        else drawn_cars(root, train_per_class=settings.train_per_class, test=settings.test_images)
+        else rendered_cars(root, train_per_class=settings.train_per_class, test=settings.test_images)
     )
     cars = open_cars(place)
     train, held = list(cars.train), []

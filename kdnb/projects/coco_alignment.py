@@ -27,7 +27,7 @@ from kdnb.metrics.retrieval import hits_at, retrieval_scores, zero_shot
 from kdnb.models.alignment import Student, alignment_step
 from kdnb.models.clip import build_tokenizer, encode_texts, full_teacher, lite_teacher, teacher_step
 from kdnb.run import Run, Settings
-from kdnb.world.export_coco import drawn_coco
+from kdnb.world.export_coco import rendered_coco
 from kdnb.world.phrases import coloured, with_article
 
 PROJECT = "01_coco_alignment"
@@ -177,7 +177,7 @@ def open_data(settings: CocoAlignmentSettings, data: str | Path | None = None, r
     """
     drawn = data is None
     folder = (
-        drawn_coco(root, train=settings.train_images, val=settings.test_images, size=settings.size)
+        rendered_coco(root, train=settings.train_images, val=settings.test_images, size=settings.size)
         if drawn
         else Path(data)
     )

@@ -24,7 +24,7 @@ from kdnb.models.depth_net import TinyDepth
 from kdnb.models.fusion3d import FULL_GRID, LITE_GRID, Fusion3D, full_fusion3d, fusion_step, lite_fusion3d
 from kdnb.models.voxels import Grid
 from kdnb.run import Settings
-from kdnb.world.export_kitti import drawn_kitti
+from kdnb.world.export_kitti import rendered_kitti
 
 PROJECT = "04_kitti_pseudo_lidar"
 PRIMARY = "AP3D_R40_50"  # cars, moderate, in 3D at an overlap of 0.5 (the loose one), mean over 40 recalls
@@ -197,7 +197,7 @@ def open_data(settings: KittiPseudoLidarSettings, data: str | Path | None = None
     place = (
         Path(data)
         if data is not None
-        else drawn_kitti(
+        else rendered_kitti(
             root,
             train=settings.train_frames,
             val=settings.val_frames,

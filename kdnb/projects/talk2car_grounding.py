@@ -26,7 +26,7 @@ from kdnb.models.clip import encode_text_tokens, encode_texts, normalised_for
 from kdnb.models.grounding import Grounder, ProjectionHead, TransformerHead
 from kdnb.projects.aligned import Aligned
 from kdnb.run import Settings
-from kdnb.world.export_talk2car import drawn_talk2car
+from kdnb.world.export_talk2car import rendered_talk2car
 
 PROJECT = "02_talk2car_grounding"
 PRIMARY = "AP50"
@@ -146,7 +146,7 @@ def open_data(settings: Talk2CarGroundingSettings, data: str | Path | None = Non
     drawn = data is None
     folder = data
     if drawn:
-        folder = drawn_talk2car(
+        folder = rendered_talk2car(
             root,
             train=settings.train_images,
             val=settings.validation_images,
@@ -250,15 +250,15 @@ def grid_proposals(image: Tensor, across: int = 5, down: int = 3) -> Tensor:
 
 
 def boxes_of(part: Talk2Car, most: int) -> dict[str, Tensor]:
-    """ "boxes" (N, P, 4) as shares, "there" (N, P), "truth" (N, 4), for all commands of a split."""
-    boxes, there, truth = torch.zeros(len(part), most, 4), torch.zeros(len(part), most, dtype=torch.bool), []
+    """ "boxes" (N, P, 4) as shares, "proposal_mask" (N, P), "truth" (N, 4), for all commands of a split."""
+    boxes, proposal_mask, truth = torch.zeros(len(part), most, 4), torch.zeros(len(part), most, dtype=torch.bool), []
     for i in range(len(part)):
         item = part[i]
         count = len(item["proposals"])
-        boxes[i, :count], there[i, :count] = normalize_boxes(item["proposals"]), True
+        boxes[i, :count], proposal_mask[i, :count] = normalize_boxes(item["proposals"]), True
         boxes[i, count:] = boxes.new_tensor([0.0, 0.0, 1.0, 1.0])  # any box with an area
         truth.append(normalize_boxes(item["box"]))
-    return {"boxes": boxes, "there": there, "truth": torch.stack(truth)}
+    return {"boxes": boxes, "proposal_mask": proposal_mask, "truth": torch.stack(truth)}
 
 
 def texts_of(commands: list[str], aligned: Aligned) -> dict[str, Tensor]:

@@ -29,7 +29,7 @@ from kdnb.models.detector import (
     roi_logits,
 )
 from kdnb.run import Settings
-from kdnb.world.export_voc import drawn_voc
+from kdnb.world.export_voc import rendered_voc
 
 PROJECT = "03_voc_defeat"
 PRIMARY = "mAP50"
@@ -161,7 +161,7 @@ def open_data(settings: VocDefeatSettings, data: str | Path | None = None, root:
     """
     devkit, train_sets = data, settings.train_sets
     if data is None:
-        devkit = drawn_voc(root, train=settings.train_images, test=settings.test_images, size=settings.size)
+        devkit = rendered_voc(root, train=settings.train_images, test=settings.test_images, size=settings.size)
         train_sets = [("2007", "trainval")]
     every = VOC(devkit, tuple(train_sets), keep_in_memory=data is None)
     test = VOC(devkit, (settings.test_set,), keep_in_memory=data is None)

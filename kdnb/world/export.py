@@ -62,7 +62,7 @@ def _is_free(path: Path) -> bool:
     return not path.exists() or (path.is_dir() and not any(path.iterdir()))
 
 
-def drawn(root, prefix: str, export: Callable, known: dict, settings: dict, inside: str = "") -> Path:
+def rendered(root, prefix: str, export: Callable, known: dict, settings: dict, inside: str = "") -> Path:
     """The folder ``root/<prefix>_<hash of the settings>/<inside>``, made by ``export(place, **settings)`` if missing.
 
     Of two processes that draw the same set at once, the slower one uses what the other has moved into place.
@@ -74,7 +74,7 @@ def drawn(root, prefix: str, export: Callable, known: dict, settings: dict, insi
     Raises:
         InputError: a setting that is not known, and as ``export`` does.
     """
-    name = export.__name__.replace("export", "drawn")
+    name = export.__name__.replace("export", "rendered")
     unknown = sorted(set(settings) - set(known) - {"workers"})
     if unknown:
         raise InputError(f"{name}: unknown setting {unknown[0]}, expected one of {', '.join(known)}, workers")

@@ -9,7 +9,7 @@ from kdnb.errors import InputError
 from kdnb.world.camera import View, render
 from kdnb.world.camvid_classes import COLOURS, SEGNET_GROUPS, class_id
 from kdnb.world.drive import make_drive
-from kdnb.world.export import built_beside, draw_all, drawn
+from kdnb.world.export import built_beside, draw_all, rendered
 from kdnb.world.scene import SPLITS, Scene
 from kdnb.world.solids import SEMANTICS
 
@@ -138,7 +138,7 @@ def _fill(root: Path, frames: dict, size, seed, layout, workers):
         (root / "label_colors.txt").write_text("".join(lines))
 
 
-def drawn_camvid(root, **settings) -> Path:
+def rendered_camvid(root, **settings) -> Path:
     """The folder for these settings of export_camvid, drawn only when ``root`` does not hold it yet.
 
     Of two processes that draw the same set at once, the slower one uses what the other has moved into place.
@@ -146,4 +146,4 @@ def drawn_camvid(root, **settings) -> Path:
     Raises InputError as export_camvid does, and for an unknown setting.
     """
     known = {"train": 500, "val": 60, "test": 100, "size": (160, 120), "seed": 0, "layout": "segnet"}
-    return drawn(root, "camvid", export_camvid, known, settings)
+    return rendered(root, "camvid", export_camvid, known, settings)

@@ -12,7 +12,7 @@ from kdnb.errors import InputError
 from kdnb.world.camera import render
 from kdnb.world.car_models import MODELS
 from kdnb.world.close_up import cut_out, make_close_up
-from kdnb.world.export import built_beside, draw_all, drawn
+from kdnb.world.export import built_beside, draw_all, rendered
 
 QUALITY = 90  # of the JPEGs
 
@@ -87,7 +87,7 @@ def _write_csv(path, lines):
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def drawn_cars(root, **settings) -> Path:
+def rendered_cars(root, **settings) -> Path:
     """The folder for these settings of export_cars, drawn only when ``root`` does not hold it yet.
 
     Of two processes that draw the same set at once, the slower one uses what the other has moved into place.
@@ -95,4 +95,4 @@ def drawn_cars(root, **settings) -> Path:
     Raises InputError as export_cars does, and for an unknown setting.
     """
     known = {"train_per_class": 50, "test": 1000, "size": (128, 96), "seed": 0}
-    return drawn(root, "cars", export_cars, known, settings)
+    return rendered(root, "cars", export_cars, known, settings)

@@ -10,7 +10,7 @@ from PIL import Image
 from kdnb.errors import InputError
 from kdnb.world.camera import View, render, silhouettes
 from kdnb.world.captions import Seen, captions
-from kdnb.world.export import built_beside, draw_all, drawn
+from kdnb.world.export import built_beside, draw_all, rendered
 from kdnb.world.phrases import colour_of, size_word
 from kdnb.world.scene import Scene, make_scene
 
@@ -249,10 +249,10 @@ def export_coco(
     return Path(out)
 
 
-def drawn_coco(root, **settings) -> Path:
+def rendered_coco(root, **settings) -> Path:
     """The COCO root for these settings of export_coco, drawn only when ``root`` does not hold it yet.
 
     Raises InputError as export_coco does, and for an unknown setting.
     """
     known = {"train": 600, "val": 200, "size": (192, 144), "seed": 0}
-    return drawn(root, "coco", export_coco, known, settings)
+    return rendered(root, "coco", export_coco, known, settings)

@@ -9,7 +9,7 @@ from kdnb.errors import InputError
 from kdnb.world.annotate import Annotation, annotate
 from kdnb.world.camera import Camera, render
 from kdnb.world.drive import make_drive
-from kdnb.world.export import built_beside, draw_all, drawn
+from kdnb.world.export import built_beside, draw_all, rendered
 from kdnb.world.lidar import Lidar, scan
 from kdnb.world.scene import SPLITS
 
@@ -184,7 +184,7 @@ def _fill(root: Path, frames: dict, size, beams, sector, seed, workers):
         (root / "ImageSets" / f"{split}.txt").write_text("".join(f"{name}\n" for name in listed))
 
 
-def drawn_kitti(root, **settings) -> Path:
+def rendered_kitti(root, **settings) -> Path:
     """The folder for these settings of export_kitti, drawn only when ``root`` does not hold it yet.
 
     Of two processes that draw the same set at once, the slower one uses what the other has moved into place.
@@ -192,4 +192,4 @@ def drawn_kitti(root, **settings) -> Path:
     Raises InputError as export_kitti does, and for an unknown setting.
     """
     known = {"train": 300, "val": 40, "test": 60, "size": (828, 250), "beams": 32, "sector": 45, "seed": 0}
-    return drawn(root, "kitti", export_kitti, known, settings)
+    return rendered(root, "kitti", export_kitti, known, settings)

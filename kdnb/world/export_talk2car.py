@@ -11,7 +11,7 @@ from kdnb.errors import InputError
 from kdnb.world.annotate import annotate
 from kdnb.world.camera import Camera, render
 from kdnb.world.commands import Meant, commands
-from kdnb.world.export import built_beside, draw_all, drawn
+from kdnb.world.export import built_beside, draw_all, rendered
 from kdnb.world.proposals import NAMES, propose
 from kdnb.world.referring import referents
 from kdnb.world.scene import SPLITS, Thing, make_scene
@@ -82,7 +82,7 @@ def export_talk2car(
     return Path(out)
 
 
-def drawn_talk2car(root, **settings) -> Path:
+def rendered_talk2car(root, **settings) -> Path:
     """The folder for these settings of export_talk2car, drawn only when ``root`` does not hold it yet.
 
     Of two processes that draw the same set at once, the slower one uses what the other has moved into place.
@@ -90,7 +90,7 @@ def drawn_talk2car(root, **settings) -> Path:
     Raises InputError as export_talk2car does, and for an unknown setting.
     """
     known = {"train": 480, "val": 80, "test": 140, "size": (320, 180), "proposals": 16, "seed": 0}
-    return drawn(root, "talk2car", export_talk2car, known, settings)
+    return rendered(root, "talk2car", export_talk2car, known, settings)
 
 
 def picture(seed: int, split: str, index: int, size: tuple[int, int]):

@@ -8,7 +8,7 @@ from PIL import Image
 from kdnb.errors import InputError
 from kdnb.world.annotate import Annotation, annotate
 from kdnb.world.camera import render
-from kdnb.world.export import built_beside, draw_all, drawn
+from kdnb.world.export import built_beside, draw_all, rendered
 from kdnb.world.scene import make_scene
 
 VOC_CLASSES = (
@@ -185,7 +185,7 @@ def _fill(folder: Path, train: int, test: int, size, seed: int, workers: int | N
     _write_lists(folder / "ImageSets" / "Main", sets, content)
 
 
-def drawn_voc(root, **settings) -> Path:
+def rendered_voc(root, **settings) -> Path:
     """The VOCdevkit for these settings of export_voc, drawn only when ``root`` does not hold it yet.
 
     Of two processes that draw the same set at once, the slower one uses what the other has moved into place.
@@ -193,4 +193,4 @@ def drawn_voc(root, **settings) -> Path:
     Raises InputError as export_voc does, and for an unknown setting.
     """
     known = {"train": 800, "test": 150, "size": (160, 128), "seed": 0}
-    return drawn(root, "voc", export_voc, known, settings, inside="VOCdevkit")
+    return rendered(root, "voc", export_voc, known, settings, inside="VOCdevkit")

@@ -13,7 +13,7 @@ from kdnb.projects import aligned as kept_networks
 from kdnb.projects import coco_alignment as project
 from kdnb.projects.aligned import OFFERED, aligned, folder_of, kept, offer
 from kdnb.run import Run, load_settings
-from kdnb.world.export_coco import drawn_coco
+from kdnb.world.export_coco import rendered_coco
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def settings():
 
 @pytest.fixture(scope="module")
 def photographs(drawn, settings):
-    return drawn_coco(drawn, train=settings.train_images, val=settings.test_images, size=settings.size)
+    return rendered_coco(drawn, train=settings.train_images, val=settings.test_images, size=settings.size)
 
 
 def test_data_is_known_by_what_it_holds(tmp_path, settings, photographs):

@@ -179,9 +179,9 @@ def test_town_only_adds():
 
 
 def test_drawn_once_and_faults_in_one_line(tmp_path, monkeypatch):
-    root = camvid.drawn_camvid(tmp_path, **SMALL)
+    root = camvid.rendered_camvid(tmp_path, **SMALL)
     monkeypatch.setattr(camvid, "draw_all", None)  # nothing is drawn again
-    assert camvid.drawn_camvid(tmp_path, **{**SMALL, "workers": 2}) == root and root.name.startswith("camvid_")
+    assert camvid.rendered_camvid(tmp_path, **{**SMALL, "workers": 2}) == root and root.name.startswith("camvid_")
     for settings, message in (
         ({"layout": "cityscapes"}, "layout is 'cityscapes', expected one of segnet, colour"),
         ({"val": 0}, "val=0"),
@@ -189,7 +189,7 @@ def test_drawn_once_and_faults_in_one_line(tmp_path, monkeypatch):
         ({"colours": 3}, "unknown setting colours"),
     ):
         with pytest.raises(InputError, match=message) as error:
-            camvid.drawn_camvid(tmp_path, **{**SMALL, **settings})
+            camvid.rendered_camvid(tmp_path, **{**SMALL, **settings})
         assert "\n" not in str(error.value)
     with pytest.raises(InputError, match="already exists"):
         camvid.export_camvid(root, **SMALL)

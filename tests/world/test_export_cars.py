@@ -12,7 +12,7 @@ from kdnb.world import export_cars as export
 from kdnb.world.camera import render
 from kdnb.world.car_models import MODELS, SOLD, TYPICAL, model_car
 from kdnb.world.close_up import cut_out, make_close_up
-from kdnb.world.export_cars import drawn_cars, export_cars, labels_of_test
+from kdnb.world.export_cars import rendered_cars, export_cars, labels_of_test
 from kdnb.world.vehicles import BODIES, TRIMS
 
 SMALL = {"train_per_class": 5, "test": 10, "size": (48, 36), "workers": 1}
@@ -96,11 +96,11 @@ def test_paint_and_trim_follow_the_models_shares():
 def test_a_drawn_set_is_drawn_once(monkeypatch, tmp_path):
     monkeypatch.setattr(export, "MODELS", MODELS[:2])
     settings = {**SMALL, "test": 1}
-    place = drawn_cars(tmp_path, **settings)
+    place = rendered_cars(tmp_path, **settings)
     stamp = (place / "solution.csv").stat().st_mtime_ns
-    assert drawn_cars(tmp_path, **settings) == place and (place / "solution.csv").stat().st_mtime_ns == stamp
+    assert rendered_cars(tmp_path, **settings) == place and (place / "solution.csv").stat().st_mtime_ns == stamp
     with pytest.raises(InputError, match="unknown setting folds"):
-        drawn_cars(tmp_path, folds=5)
+        rendered_cars(tmp_path, folds=5)
 
 
 @pytest.mark.parametrize("wrong", [{"train_per_class": 4}, {"test": 0}, {"size": (16, 96)}, {"seed": -1}])

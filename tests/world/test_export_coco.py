@@ -156,17 +156,17 @@ def test_bad_settings_and_a_full_folder_are_refused(root, tmp_path):
         coco.export_coco(root, train=1, val=1)
     with pytest.raises(InputError, match="expected at least 1 picture"):
         coco.export_coco(tmp_path / "x", train=1, val=0)
-    with pytest.raises(InputError, match="drawn_coco: unknown setting test, expected one of train, val, size"):
-        coco.drawn_coco(tmp_path, test=3)
+    with pytest.raises(InputError, match="rendered_coco: unknown setting test, expected one of train, val, size"):
+        coco.rendered_coco(tmp_path, test=3)
     assert not list(tmp_path.iterdir())
 
 
 def test_cache_is_used_and_keyed_by_settings(tmp_path):
-    first = coco.drawn_coco(tmp_path, train=1, val=1, size=[64, 48], workers=1)
+    first = coco.rendered_coco(tmp_path, train=1, val=1, size=[64, 48], workers=1)
     stamp = (first / "annotations/instances_train2017.json").stat().st_mtime_ns
-    assert coco.drawn_coco(tmp_path, train=1, val=1, size=(64, 48)) == first
+    assert coco.rendered_coco(tmp_path, train=1, val=1, size=(64, 48)) == first
     assert (first / "annotations/instances_train2017.json").stat().st_mtime_ns == stamp
-    assert coco.drawn_coco(tmp_path, train=1, val=1, size=(64, 48), seed=1, workers=1) != first
+    assert coco.rendered_coco(tmp_path, train=1, val=1, size=(64, 48), seed=1, workers=1) != first
 
 
 def test_speed():

@@ -196,7 +196,7 @@ def test_bad_settings_and_an_existing_folder_are_refused(root, tmp_path):
     with pytest.raises(InputError, match="already exists"):
         kitti.export_kitti(root, 1, 1, 1, SIZE)
     with pytest.raises(InputError, match="unknown setting frames"):
-        kitti.drawn_kitti(tmp_path, frames=3)
+        kitti.rendered_kitti(tmp_path, frames=3)
     assert not list(tmp_path.iterdir())
 
 

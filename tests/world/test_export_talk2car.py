@@ -195,16 +195,16 @@ def test_an_existing_folder_and_an_unknown_setting_are_refused(root, tmp_path):
     with pytest.raises(InputError, match="already exists"):
         t2c.export_talk2car(root, 1, 1, 1, workers=1)
     with pytest.raises(InputError, match="unknown setting pictures"):
-        t2c.drawn_talk2car(tmp_path, pictures=3)
+        t2c.rendered_talk2car(tmp_path, pictures=3)
 
 
 def test_cache_is_keyed_by_settings(tmp_path):
     few = {"train": 1, "val": 1, "test": 1, "size": (160, 90), "workers": 1}
-    first = t2c.drawn_talk2car(tmp_path, **few)
+    first = t2c.rendered_talk2car(tmp_path, **few)
     stamp = (first / "centernet_bboxes.json").stat().st_mtime_ns
-    assert t2c.drawn_talk2car(tmp_path, **few) == first
+    assert t2c.rendered_talk2car(tmp_path, **few) == first
     assert (first / "centernet_bboxes.json").stat().st_mtime_ns == stamp
-    assert t2c.drawn_talk2car(tmp_path, **{**few, "seed": 1}) != first
+    assert t2c.rendered_talk2car(tmp_path, **{**few, "seed": 1}) != first
 
 
 def test_a_failed_build_leaves_nothing(tmp_path, monkeypatch):

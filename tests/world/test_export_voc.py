@@ -91,23 +91,23 @@ def test_an_existing_devkit_and_bad_settings_are_refused(devkit, tmp_path):
     with pytest.raises(InputError, match="at least 8 images"):
         voc.export_voc(tmp_path, train=2)
     with pytest.raises(InputError, match="unknown setting tests"):
-        voc.drawn_voc(tmp_path, tests=3)
+        voc.rendered_voc(tmp_path, tests=3)
 
 
 def _draw_small(root):
-    voc.drawn_voc(root, train=8, test=2, workers=1)
+    voc.rendered_voc(root, train=8, test=2, workers=1)
 
 
 def _draw_forever(root):
-    voc.drawn_voc(root, train=4000, test=2, workers=1)
+    voc.rendered_voc(root, train=4000, test=2, workers=1)
 
 
 def test_cache_is_used_and_keyed_by_settings(tmp_path):
-    first = voc.drawn_voc(tmp_path, train=8, test=2, workers=1)
+    first = voc.rendered_voc(tmp_path, train=8, test=2, workers=1)
     stamp = (first / "VOC2007/Annotations/000001.xml").stat().st_mtime_ns
-    assert voc.drawn_voc(tmp_path, train=8, test=2) == first
+    assert voc.rendered_voc(tmp_path, train=8, test=2) == first
     assert (first / "VOC2007/Annotations/000001.xml").stat().st_mtime_ns == stamp
-    assert voc.drawn_voc(tmp_path, train=8, test=2, seed=1, workers=1) != first
+    assert voc.rendered_voc(tmp_path, train=8, test=2, seed=1, workers=1) != first
 
 
 def test_a_killed_build_leaves_nothing_that_looks_complete(tmp_path):
