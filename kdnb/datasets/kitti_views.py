@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from PIL import Image
 from torch.utils.data import Dataset
 
+from kdnb.datasets.color_jitter import color_jitter
 from kdnb.datasets.kitti import Frame, read_points
 from kdnb.datasets.kitti_augment import View, see_boxes, see_image, see_points, see_projection
 from kdnb.datasets.kitti_boxes import boxes_in_lidar, points_in_boxes
 from kdnb.datasets.kitti_calib import Calibration, shown
 from kdnb.datasets.kitti_labels import CLASSES, KittiLabel
-from kdnb.datasets.light import relit
 from kdnb.errors import InputError
 
 PLAIN = {"plain": View()}
@@ -40,11 +40,13 @@ def shrink(image: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
     return small, np.array([[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2], [0, 0, 1]])
 
 
-def crop(points: np.ndarray, calibration: Calibration, size: tuple[int, int], area: Sequence[float]) -> np.ndarray:
+def crop(
+    points: np.ndarray, calibration: Calibration, size: tuple[int, int], point_cloud_range: Sequence[float]
+) -> np.ndarray:
     """Those of the points (N, 4) which the image shows (``size``: width, height) and which lie in the detector's range,
     with a margin. Objects are labelled where the camera sees them, so a detector is to look nowhere else: the official
     "reduced" clouds."""
-    low, high = MARGIN * np.minimum(area[:2], 0), MARGIN * np.array(area[3:5])
+    low, high = MARGIN * np.minimum(point_cloud_range[:2], 0), MARGIN * np.array(point_cloud_range[3:5])
     points = points[((points[:, :2] >= low) & (points[:, :2] < high)).all(1)]
     return points[shown(*calibration.lidar_to_image(points[:, :3]), size)]
 
@@ -54,7 +56,7 @@ class PreparedFrames:
 
     Args:
         frames: with LiDAR clouds.
-        area: the detector's range, (x, y, z) of its near right lower corner, then of its far left upper one.
+        point_cloud_range: the detector's, in metres of the velodyne frame: (x, y, z) of the least, then the greatest.
         width: pixels that images are made wide; 0 leaves them as they are.
         least_points: objects that the LiDAR hit less often are not asked for.
         pseudo: frame → file of its pseudo-LiDAR.
@@ -64,13 +66,18 @@ class PreparedFrames:
     def __init__(
         self,
         frames: Sequence[Frame],
-        area: Sequence[float],
+        point_cloud_range: Sequence[float],
         width: int = 0,
         least_points: int = 3,
         pseudo: Callable[[Frame], Path] | None = None,
         keep: bool = False,
     ):
-        self.frames, self.area, self.width, self.least_points = frames, area, width, least_points
+        self.frames, self.point_cloud_range, self.width, self.least_points = (
+            frames,
+            point_cloud_range,
+            width,
+            least_points,
+        )
         self.pseudo, self.keep = pseudo, keep
         self._kept: dict = {}
 
@@ -110,9 +117,9 @@ class PreparedFrames:
         frame = self.frames[index]
         path = self.pseudo(frame) if points == "pseudo" else frame.points_path
         every = read_points(path)
-        seen = crop(every, frame.calibration, frame.image_size, self.area)
+        seen = crop(every, frame.calibration, frame.image_size, self.point_cloud_range)
         if not len(seen):
-            x, y = self.area[3], self.area[4]
+            x, y = self.point_cloud_range[3], self.point_cloud_range[4]
             raise InputError(
                 f"{path}: {len(every)} points, none of them in the image within {x:g} m ahead and {y:g} m "
                 f"to either side, expected the cloud of frame {frame.name}"
@@ -129,7 +136,7 @@ class KittiViews(Dataset):
         labelled: indices whose labels may be used; None means all.
         image: False shows a black image instead.
         teacher: give the LiDAR's points too, as "teacher_points".
-        relight: show every view in a light of its own, the same each time, but for the first: it stays as it is.
+        color_jitter: show every view in a light of its own, the same each time, but for the first: it stays as it is.
     """
 
     def __init__(
@@ -140,9 +147,9 @@ class KittiViews(Dataset):
         labelled: Iterable[int] | None = None,
         image: bool = True,
         teacher: bool = False,
-        relight: bool = False,
+        color_jitter: bool = False,
     ):
-        self.relight = relight
+        self.color_jitter = color_jitter
         self.prepared, self.points, self.views, self.image, self.teacher = prepared, points, views, image, teacher
         self.labelled = None if labelled is None else set(labelled)
 
@@ -157,8 +164,8 @@ class KittiViews(Dataset):
         labelled = self.labelled is None or index in self.labelled
         count = len(still["boxes"]) if labelled else 0
         image, light = still["image"], list(self.views).index(name)
-        if self.relight and light:
-            image = relit(image, np.random.default_rng((index, light)))
+        if self.color_jitter and light:
+            image = color_jitter(image, np.random.default_rng((index, light)))
         sample = as_sample(image, still["projection"], self.prepared.cloud(index, self.points), view)
         sample["boxes"] = torch.from_numpy(see_boxes(still["boxes"][:count], view)).float()
         sample["labels"] = torch.from_numpy(still["labels"][:count])

@@ -22,7 +22,7 @@ from kdnb.datasets.voc_files import write_text
 from kdnb.errors import InputError
 from kdnb.world.lidar import BOTTOM, TOP
 
-HIGHEST = 1.0  # metres above the sensor, as in the original: what is higher no car is made of
+MAX_HEIGHT = 1.0  # metres; drop points more than 1 m above the sensor, as the original does
 COLUMNS = 2048  # azimuth steps of a full turn, 0.176 degrees as the HDL-64E at 10 Hz
 
 
@@ -60,7 +60,7 @@ def pseudo_points(
         raise InputError(f"depth is {depth.shape}, expected {image.shape[:2]} as its image")
     v, u = np.nonzero(depth > 0)
     xyz = calibration.rect_to_lidar(calibration.image_to_rect(u, v, depth[v, u]))
-    kept = np.flatnonzero((xyz[:, 2] < HIGHEST) & (xyz[:, 0] >= 0))
+    kept = np.flatnonzero((xyz[:, 2] < MAX_HEIGHT) & (xyz[:, 0] >= 0))
     if sampling == "random":
         rng = np.random.default_rng(seed)
         kept = np.sort(rng.choice(kept, round(share * len(kept)), replace=False))

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as tv
 
 from kdnb.datasets.camvid import CamVid
-from kdnb.datasets.relit_views import RelitViews, in_lights
+from kdnb.datasets.color_jitter import ColorJitterViews, with_color_jitters
 from kdnb.datasets.segmentation import SegmentationViews, collate
 from kdnb.distill.cache import TeacherCache, compute_seconds
 from kdnb.distill.distiller import LiveTeacher, require_stronger_teacher
@@ -201,7 +201,7 @@ class Experiment:
         always hold the fewer."""
         return sorted(self.order[: few * self.settings.few_labels] if few else self.order)
 
-    def _batches(self, arm: Arm) -> tuple[RelitViews, Plan, Tensor | None]:
+    def _batches(self, arm: Arm) -> tuple[ColorJitterViews, Plan, Tensor | None]:
         """The arm's data, batches and class weights: with few labels, a distilled student fills half of each batch
         without labels."""
         settings, size = self.settings, self.settings.batch
@@ -214,8 +214,8 @@ class Experiment:
         weights = None
         if settings.class_weights if arm.weighted is None else arm.weighted:
             weights = class_weights(count_pixels(views, [(i, "plain") for i in labelled]))
-        plan = Plan(pools, in_lights(settings.views, settings.lights), self.run.seed)
-        return RelitViews(views), plan, weights
+        plan = Plan(pools, with_color_jitters(settings.views, settings.num_color_jitters), self.run.seed)
+        return ColorJitterViews(views), plan, weights
 
     def cost_of_distilling(self) -> float:
         """How many times longer than the baseline ``distilled`` trains for; see ``step_cost``."""

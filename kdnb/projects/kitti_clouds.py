@@ -11,16 +11,16 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from kdnb.datasets.color_jitter import color_jitter
 from kdnb.datasets.kitti import Frame, KittiObject
-from kdnb.datasets.light import relit
 from kdnb.datasets.pseudo_lidar import keep_recipe, write_pseudo_lidar
 from kdnb.datasets.sparse_depth import sparse_depth
 from kdnb.errors import InputError
 from kdnb.metrics.depth import evaluate_depth
 from kdnb.models.depth import DepthModel, resized
 
-LIGHTS = 8  # of each picture, beside its own
-VIEWS = tuple(f"{side}{light}" for side in ("plain", "flip") for light in ("", *range(1, LIGHTS)))
+COLOR_JITTERS = 8  # of each image: its own colours, and seven more
+VIEWS = tuple(f"{side}{light}" for side in ("plain", "flip") for light in ("", *range(1, COLOR_JITTERS)))
 POINTS = "pseudo"  # name of the clouds' folder
 
 
@@ -45,7 +45,7 @@ class DepthViews(Dataset):
             raise InputError(f"unknown view {view!r}; expected one of {VIEWS}")
         image, depth = self._kept.get(index) or self._read(index)
         if view not in ("plain", "flip"):
-            image = relit(image, np.random.default_rng((index, VIEWS.index(view))))
+            image = color_jitter(image, np.random.default_rng((index, VIEWS.index(view))))
         if view.startswith("flip"):
             image, depth = image[:, ::-1], depth.flip(-1)
         return {"image": torch.from_numpy(image.copy()).permute(2, 0, 1), "depth": depth}

@@ -206,7 +206,13 @@ class Experiment:
             if arm.terms:
                 pools = [(self.labelled, size // 2), (self.unlabelled, size - size // 2)]
         views = KittiViews(
-            self.prepared["train"], arm.points, PLAIN | self.views, labelled, arm.image, bool(arm.terms), relight=True
+            self.prepared["train"],
+            arm.points,
+            PLAIN | self.views,
+            labelled,
+            arm.image,
+            bool(arm.terms),
+            color_jitter=True,
         )
         return views, Plan(pools, tuple(self.views), self.run.seed)
 

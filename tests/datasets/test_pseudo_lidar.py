@@ -7,7 +7,7 @@ from PIL import Image
 
 from kdnb.datasets.kitti import KittiObject, read_points
 from kdnb.datasets.kitti_calib import Calibration, write_calibration
-from kdnb.datasets.pseudo_lidar import HIGHEST, grey, on_beams, pseudo_points, write_pseudo_lidar
+from kdnb.datasets.pseudo_lidar import MAX_HEIGHT, grey, on_beams, pseudo_points, write_pseudo_lidar
 from kdnb.datasets.sparse_depth import sparse_depth
 from kdnb.errors import InputError
 from kdnb.models.depth import DepthModel
@@ -36,7 +36,7 @@ def test_every_pixel_comes_back_where_it_was_with_its_depth():
     column, row = np.rint(uv).astype(int).T
     np.testing.assert_allclose(uv, np.rint(uv), atol=2e-3)
     np.testing.assert_allclose(z, depth[row, column], rtol=1e-5)
-    assert len(points) > 0.5 * depth.size and points[:, 2].max() < HIGHEST
+    assert len(points) > 0.5 * depth.size and points[:, 2].max() < MAX_HEIGHT
     np.testing.assert_array_equal(sparse_depth(points, calibration(), SHAPE) > 0, sparse_depth_mask(uv))
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from kdnb.datasets.camvid import CLASSES, VOID, CamVid
-from kdnb.datasets.relit_views import RelitViews, in_lights
+from kdnb.datasets.color_jitter import ColorJitterViews, with_color_jitters
 from kdnb.datasets.segmentation import SegmentationViews, collate
 from kdnb.errors import InputError
 from kdnb.metrics.camvid_read import evaluate_folders
@@ -121,8 +121,8 @@ def test_class_weights_are_enets():
 
 def test_lights_change_the_picture_alone_and_come_again(data):
     plain = SegmentationViews(data.train, (60, 80))
-    views = RelitViews(plain)
-    assert in_lights(["plain", "flip"], 1) == ("plain", "plain@1", "flip", "flip@1")
+    views = ColorJitterViews(plain)
+    assert with_color_jitters(["plain", "flip"], 1) == ("plain", "plain@1", "flip", "flip@1")
     own, lit, again, other = (views[3, name] for name in ("flip", "flip@1", "flip@1", "flip@2"))
     assert torch.equal(own["image"], plain[3, "flip"]["image"])
     assert torch.equal(lit["image"], again["image"]) and lit["view"] == "flip@1"
@@ -300,7 +300,7 @@ def test_cached_logits_train_as_the_live_teacher(tmp_path, data, drawn, experime
     live, cached = (one.train("few_labels_distilled").fitted.history for one in (experiment, other))
     for step, again in zip(live, cached, strict=True):
         assert step["kd_kl"] == pytest.approx(again["kd_kl"], rel=5e-3)  # the cache keeps float16
-    filled = len(data.train) * len(in_lights(other.settings.views, other.settings.lights))
+    filled = len(data.train) * len(with_color_jitters(other.settings.views, other.settings.num_color_jitters))
     assert len(list((other.run.folder / "cache").glob("*/*.safetensors"))) == filled
 
 

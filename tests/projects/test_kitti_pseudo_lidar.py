@@ -117,8 +117,8 @@ def test_sets_that_teach_nothing_are_refused(tmp_path, data):
 def test_every_view_shows_the_same_street(experiment):
     """The corners of a frame's boxes stay on their pixels of the mirrored image, its points in their boxes."""
     views, _ = experiment._batches(project.Arm(points="velodyne"))
-    assert views.relight
-    views.relight, index = False, experiment.known[0]
+    assert views.color_jitter
+    views.color_jitter, index = False, experiment.known[0]
     plain, width = views[index, "plain"], experiment.prepared["train"].still(index)["image"].shape[1]
     before, inside = on_image(corners(plain["boxes"].numpy()), plain), in_boxes(plain)
     for name, view in experiment.views.items():
