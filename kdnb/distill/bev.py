@@ -108,7 +108,7 @@ def bev_terms(
     if unknown:
         raise InputError(f"no term is named {unknown[0]!r}, expected {', '.join(NAMES)}")
     adapter = nn.Conv2d(*channels, 1)
-    nn.init.dirac_(adapter.weight)  # a student that starts at the teacher's weights speaks its language already
+    nn.init.dirac_(adapter.weight)  # identity init, for a student that starts at the teacher's weights
     nn.init.zeros_(adapter.bias)
 
     def weight(name):

@@ -80,7 +80,7 @@ class CarClassifier(nn.Module):
         """
         given = 0 if meta is None else meta.shape[1]
         if given != self.meta:
-            raise InputError(f"each picture comes with {given} numbers, expected {self.meta} as the network has")
+            raise InputError(f"meta has {given} columns, model expects {self.meta}")
         if self.training and len(images) < 2:
             raise InputError("a batch of one picture, expected two or more: BatchNorm would see no variance")
         pixels = normalised(images, self.mean, self.std)

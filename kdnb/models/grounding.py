@@ -67,13 +67,13 @@ class ProjectionHead(nn.Module):
         )
 
     def forward(
-        self, tokens: Tensor, boxes: Tensor, there: Tensor, text: Tensor, words: Tensor, padding: Tensor
+        self, tokens: Tensor, boxes: Tensor, proposal_mask: Tensor, text: Tensor, words: Tensor, padding: Tensor
     ) -> dict[str, Tensor]:
         """Arguments and result as ``TransformerHead.forward``; ``words`` and ``padding`` are not looked at."""
         picture = self.norm(tokens.mean(2))
         sentence = self.heard(text)[:, None].expand(-1, boxes.shape[1], -1)
         out = self.mlp(torch.cat([picture, box_features(boxes), sentence], -1))
-        return answer(out[..., 0], out[..., 1:], boxes, there, self.mode)
+        return answer(out[..., 0], out[..., 1:], boxes, proposal_mask, self.mode)
 
 
 class TransformerHead(nn.Module):
@@ -82,7 +82,7 @@ class TransformerHead(nn.Module):
     As in the original's second head, without its pooling. Sentence and words attend to each other and to the cells; of
     the last layer only the sentence is needed. A proposal's score is the scaled dot product of the sentence with it,
     plus the logarithm of the attention that it got, so that the attention has to point at what the command means; plus,
-    where pictures and text share a space, as after 01, their cosine there, with a learned weight. "regress" corrects
+    where pictures and text share a space, as after 01, their cosine in it, with a learned weight. "regress" corrects
     the proposals' boxes and answers with their mean, weighted by the scores.
 
     Args:
@@ -113,14 +113,14 @@ class TransformerHead(nn.Module):
             self.correct = nn.Sequential(nn.Linear(3 * width, width), nn.GELU(), nn.Linear(width, 4))
 
     def forward(
-        self, tokens: Tensor, boxes: Tensor, there: Tensor, text: Tensor, words: Tensor, padding: Tensor
+        self, tokens: Tensor, boxes: Tensor, proposal_mask: Tensor, text: Tensor, words: Tensor, padding: Tensor
     ) -> dict[str, Tensor]:
         """Which proposal, or which box, does each command mean?
 
         Args:
             tokens: (B, P, T, D) cells of the proposals.
             boxes: (B, P, 4).
-            there: (B, P) bool, False for filling up to P.
+            proposal_mask: (B, P) bool, False for filling up to P.
             text: (B, E) sentence vectors.
             words: (B, L, W) states of the words.
             padding: (B, L) bool, True behind the end of a sentence.
@@ -129,7 +129,7 @@ class TransformerHead(nn.Module):
             "scores" (B, P), logits; "box" (B, 4), the best proposal or the regressed box; "attention" (B, P), sums to
             1: how much the sentence looked at each proposal in the last layer.
         """
-        regions, memory, hidden = self.look(tokens, boxes, there)
+        regions, memory, hidden = self.look(tokens, boxes, proposal_mask)
         # the sentence as a whole is one more query, in front of the words; nobody reads behind the longest command
         longest = int((~padding).sum(1).max())
         query = torch.cat([self.sentence(text)[:, None], self.words(words[:, :longest])], 1)
@@ -145,14 +145,14 @@ class TransformerHead(nn.Module):
         offsets = None
         if self.correct is not None:
             offsets = self.correct(torch.cat([said * regions, regions, said.expand_as(regions)], -1))
-        return {**answer(scores, offsets, boxes, there, self.mode), "attention": looked}
+        return {**answer(scores, offsets, boxes, proposal_mask, self.mode), "attention": looked}
 
-    def look(self, tokens: Tensor, boxes: Tensor, there: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def look(self, tokens: Tensor, boxes: Tensor, proposal_mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(regions (B, P, width) that saw each other, all cells (B, P·T, width), which cells are filling (B, P·T))."""
         cells = self.cells(tokens) + self.places(box_features(boxes))[:, :, None]
-        regions = self.neighbours(cells.mean(2), src_key_padding_mask=~there)
+        regions = self.neighbours(cells.mean(2), src_key_padding_mask=~proposal_mask)
         memory = (cells + regions[:, :, None]).flatten(1, 2)
-        return regions, memory, ~there.repeat_interleave(tokens.shape[2], 1)
+        return regions, memory, ~proposal_mask.repeat_interleave(tokens.shape[2], 1)
 
 
 class DecoderLayer(nn.Module):
@@ -178,14 +178,16 @@ class DecoderLayer(nn.Module):
         return query + self.mlp(self.norms[2](query)), attention
 
 
-def answer(scores: Tensor, offsets: Tensor | None, boxes: Tensor, there: Tensor, mode: str) -> dict[str, Tensor]:
+def answer(
+    scores: Tensor, offsets: Tensor | None, boxes: Tensor, proposal_mask: Tensor, mode: str
+) -> dict[str, Tensor]:
     """ "scores" (B, P), "box" (B, 4) and "attention" (B, P) of what a head says about each proposal.
 
     Args:
         scores: (B, P).
         offsets: (B, P, 4), of each proposal's centre (in its sizes) and log size, used by "regress".
     """
-    scores = scores.masked_fill(~there, NEVER)
+    scores = scores.masked_fill(~proposal_mask, NEVER)
     weights = scores.softmax(-1)
     if mode == "rank":
         box = boxes.gather(1, scores.argmax(-1)[:, None, None].expand(-1, 1, 4))[:, 0]
@@ -206,16 +208,16 @@ def known_mode(mode: str) -> str:
 # --- losses -----------------------------------------------------------------------------------------------------
 
 
-def ranking_loss(scores: Tensor, boxes: Tensor, there: Tensor, truth: Tensor) -> Tensor:
+def ranking_loss(scores: Tensor, boxes: Tensor, proposal_mask: Tensor, truth: Tensor) -> Tensor:
     """Cross-entropy over proposals; those that overlap the truth by an IoU above 0.5 share the target by their IoU.
 
     Commands that every proposal misses are left out: no choice would be right. 0 when that is all of them.
 
     Args:
-        scores: (B, P); boxes: (B, P, 4); there: (B, P); truth: (B, 4).
+        scores: (B, P); boxes: (B, P, 4); proposal_mask: (B, P); truth: (B, 4).
     """
     overlap = overlaps(boxes, truth[:, None])
-    target = torch.where((overlap > 0.5) & there, overlap, 0.0)
+    target = torch.where((overlap > 0.5) & proposal_mask, overlap, 0.0)
     possible = target.sum(1) > 0
     if not possible.any():
         return (scores * 0).sum()
@@ -282,9 +284,9 @@ class Grounder(nn.Module):
 
     def forward(self, batch: dict) -> dict[str, Tensor]:
         """Args: batch: "tokens" (B, P, T, D), or "crops" uint8 (B, P, 3, h, w), or "pictures" uint8 (B, 3, H, W);
-        and "boxes", "there", "text", "words", "padding" as ``TransformerHead`` wants them."""
+        and "boxes", "proposal_mask", "text", "words", "padding" as ``TransformerHead`` wants them."""
         return self.head(
-            self.tokens(batch), batch["boxes"], batch["there"], batch["text"], batch["words"], batch["padding"]
+            self.tokens(batch), batch["boxes"], batch["proposal_mask"], batch["text"], batch["words"], batch["padding"]
         )
 
     def tokens(self, batch: dict) -> Tensor:
@@ -318,7 +320,7 @@ def align_cells(feature_map: Tensor, boxes: Tensor, cells: int) -> Tensor:
 def grounding_step(model: Grounder, batch: dict, l1: float = 5.0, iou: float = 2.0, overlap: str = "giou") -> dict:
     """The task of a ``Distiller``: "truth" (B, 4) in the batch; ranking loss, and ``box_loss`` in "regress"."""
     found = model(batch)
-    rank = ranking_loss(found["scores"], batch["boxes"], batch["there"], batch["truth"])
+    rank = ranking_loss(found["scores"], batch["boxes"], batch["proposal_mask"], batch["truth"])
     if model.head.mode == "rank":
         return {"loss": rank, **found}
     parts = box_loss(found["box"], batch["truth"], l1, iou, overlap)

@@ -98,14 +98,14 @@ def check_used_once(texts: Mapping[str, Sequence[str]]) -> None:
 
 
 def read_prompts(path: str | Path | None = None) -> PromptSet:
-    """The prompts of a YAML file; ``kdnb/settings/prompts_camvid.yaml`` when no path is given.
+    """The prompts of a YAML file; ``kdnb/models/prompts_camvid.yaml`` when no path is given.
 
     Raises:
         InputError: the file is missing or no YAML; a class is missing, unknown or without prompt; a number of words
             other than four, a doubled word, or in ``orthogonal_concept`` a word of another class.
     """
-    source = resources.files("kdnb") / "settings" / "prompts_camvid.yaml" if path is None else Path(path)
-    name = f"settings/{source.name}" if path is None else str(path)
+    source = resources.files("kdnb.models") / "prompts_camvid.yaml" if path is None else Path(path)
+    name = f"models/{source.name}" if path is None else str(path)
     try:
         content = yaml.safe_load(source.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:

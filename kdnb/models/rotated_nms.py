@@ -1,4 +1,4 @@
-"""Non-maximum suppression of turned boxes seen from above: of those that overlap, the best score stays."""
+"""Non-maximum suppression of rotated boxes seen from above: of those that overlap, the best score stays."""
 
 from __future__ import annotations
 

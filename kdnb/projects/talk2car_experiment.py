@@ -93,7 +93,7 @@ class Experiment:
         texts = self._texts("train_flip", [mirrored_text(c.text) for c in self.data.train.commands])
         found["train_flip"] = {
             "boxes": mirrored_boxes(train["boxes"]),
-            "there": train["there"],
+            "proposal_mask": train["proposal_mask"],
             "truth": mirrored_boxes(train["truth"]),
             **texts,
         }
@@ -338,7 +338,7 @@ class Experiment:
             else {"crops": self.crops(picture, full)}
         )
         text = {key: value[0] for key, value in texts_of([command], self.aligned).items()}
-        batch = collate([{**seen, **text, "boxes": boxes, "there": torch.arange(most) < count}])
+        batch = collate([{**seen, **text, "boxes": boxes, "proposal_mask": torch.arange(most) < count}])
         found = model(move(batch, self.acc.device))
         size = torch.tensor([picture.shape[2], picture.shape[1]] * 2)
         return {

@@ -1,6 +1,6 @@
 """KITTI's rules once more, one frame, object and detection after the other: slow, and no code of kdnb.metrics in it.
 
-Overlaps of turned boxes come from shapely.
+Overlaps of rotated boxes come from shapely.
 """
 
 import math

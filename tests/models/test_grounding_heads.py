@@ -25,7 +25,7 @@ from kdnb.projects.talk2car_grounding import whole_picture
 from kdnb.world.camera import render
 from kdnb.world.scene import make_scene
 
-INPUTS = ("tokens", "boxes", "there", "text", "words", "padding")
+INPUTS = ("tokens", "boxes", "proposal_mask", "text", "words", "padding")
 P, T, D, W, L = 8, 2, 24, 16, 6
 HEADS = [(kind, mode) for kind in ("projection", "transformer") for mode in ("rank", "regress")]
 SIDES = 5  # the vocabulary of the toy commands: five colours, then left and right
@@ -57,12 +57,12 @@ def toy_batch(n, seed):
     said = torch.where(side_said, SIDES + on_right, colour.gather(1, meant[:, None])[:, 0])
     words = 0.1 * torch.randn(n, L, W, generator=g)
     words[:, 1] += vocabulary[said]
-    there = torch.arange(P) < torch.randint(3, P + 1, (n, 1), generator=g)
+    proposal_mask = torch.arange(P) < torch.randint(3, P + 1, (n, 1), generator=g)
     tokens = colours[colour][:, :, None] + 0.3 * torch.randn(n, P, T, D, generator=g)
     batch = {
         "tokens": tokens,
         "boxes": boxes,
-        "there": there,
+        "proposal_mask": proposal_mask,
         "text": F.normalize(spoken[said], dim=-1),
         "words": words,
         "padding": torch.arange(L).expand(n, L) > 2,
@@ -132,18 +132,18 @@ def test_filling_and_padding_change_nothing(kind, mode):
     plain = asked(head, batch)
     g = torch.Generator().manual_seed(5)
     other = dict(batch)
-    gone = ~batch["there"]
+    gone = ~batch["proposal_mask"]
     assert gone.any() and batch["padding"].any()
     other["tokens"] = torch.where(gone[..., None, None], 9 * torch.randn(6, P, T, D, generator=g), batch["tokens"])
     other["boxes"] = torch.where(gone[..., None], torch.tensor([0.0, 0.0, 1.0, 1.0]), batch["boxes"])
     other["words"] = torch.where(batch["padding"][..., None], torch.full((W,), 7.0), batch["words"])
     changed = asked(head, other)
-    there = batch["there"]
-    torch.testing.assert_close(changed["scores"][there], plain["scores"][there])
+    proposal_mask = batch["proposal_mask"]
+    torch.testing.assert_close(changed["scores"][proposal_mask], plain["scores"][proposal_mask])
     torch.testing.assert_close(changed["box"], plain["box"])
     torch.testing.assert_close(changed["attention"], plain["attention"])
     torch.testing.assert_close(plain["attention"].sum(1), torch.ones(6))
-    assert (plain["attention"][gone] == 0).all() and (plain["scores"].argmax(1) < there.sum(1)).all()
+    assert (plain["attention"][gone] == 0).all() and (plain["scores"].argmax(1) < proposal_mask.sum(1)).all()
 
 
 @pytest.mark.parametrize("kind, mode", HEADS)
@@ -151,7 +151,7 @@ def test_the_order_of_proposals_does_not_matter(kind, mode):
     head = make_head(kind, mode).eval()
     batch, _ = toy_batch(4, 6)
     order = torch.randperm(P, generator=torch.Generator().manual_seed(0))
-    shuffled = {**batch, **{name: batch[name][:, order] for name in ("tokens", "boxes", "there")}}
+    shuffled = {**batch, **{name: batch[name][:, order] for name in ("tokens", "boxes", "proposal_mask")}}
     plain, turned = asked(head, batch), asked(head, shuffled)
     torch.testing.assert_close(turned["scores"], plain["scores"][:, order])
     torch.testing.assert_close(turned["box"], plain["box"])
@@ -209,14 +209,14 @@ def test_ranking_loss_shares_the_target_by_iou_and_leaves_out_what_all_miss():
     truth = torch.tensor([[0.0, 0.0, 0.4, 0.4]] * 2)
     near, half, far = [0.0, 0.0, 0.4, 0.4], [0.0, 0.0, 0.4, 0.3], [0.6, 0.6, 0.9, 0.9]  # IoU 1, 0.75, 0
     boxes = torch.tensor([[near, half, far], [far, far, far]])
-    there = torch.ones(2, 3, dtype=torch.bool)
+    proposal_mask = torch.ones(2, 3, dtype=torch.bool)
     scores = torch.tensor([[1.0, 2.0, 3.0], [50.0, -50.0, 0.0]], requires_grad=True)
     logs = scores[0].log_softmax(0)
     expected = -(logs[0] * 1.0 + logs[1] * 0.75) / 1.75
-    torch.testing.assert_close(ranking_loss(scores, boxes, there, truth), expected)
-    without = there & torch.tensor([True, False, True])  # one that is only filling is no target
+    torch.testing.assert_close(ranking_loss(scores, boxes, proposal_mask, truth), expected)
+    without = proposal_mask & torch.tensor([True, False, True])  # one that is only filling is no target
     torch.testing.assert_close(ranking_loss(scores, boxes, without, truth), -logs[0])
-    nothing = ranking_loss(scores[1:], boxes[1:], there[1:], truth[1:])
+    nothing = ranking_loss(scores[1:], boxes[1:], proposal_mask[1:], truth[1:])
     nothing.backward()
     assert nothing == 0 and (scores.grad == 0).all()
 

@@ -1,5 +1,6 @@
 import math
 import re
+from importlib import resources
 
 import numpy as np
 import pytest
@@ -19,7 +20,6 @@ from kdnb.models.prompts import (
     hashed_words,
     read_prompts,
 )
-from kdnb.options import settings_text
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,8 @@ def prompts():
 
 @pytest.fixture
 def content():
-    return yaml.safe_load(settings_text("prompts_camvid"))
+    text = resources.files("kdnb.models").joinpath("prompts_camvid.yaml").read_text(encoding="utf-8")
+    return yaml.safe_load(text)
 
 
 def refused(tmp_path, content):

@@ -58,8 +58,8 @@ def test_kept_cells_are_those_of_the_crops(experiment):
     kept = experiment.tokens("distilled")["test"]
     crops = [experiment.picture("test", i)["crops"] for i in range(len(kept))]
     live = torch.stack([model.tokens({"crops": some[None]})[0] for some in crops])
-    there = experiment.tensors["test"]["there"]
-    assert torch.allclose(kept[there], live.detach()[there], atol=1e-5)
+    mask = experiment.tensors["test"]["proposal_mask"]
+    assert torch.allclose(kept[mask], live.detach()[mask], atol=1e-5)
 
 
 def test_cells_and_words_stay_on_disk_and_crops_only_where_they_fit(tmp_path, experiment, data, drawn, monkeypatch):
