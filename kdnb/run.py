@@ -12,7 +12,6 @@ import math
 import os
 import platform
 import subprocess
-import tempfile
 import time
 from datetime import datetime, timezone
 from pathlib import Path
@@ -23,6 +22,7 @@ import yaml
 
 from kdnb import __version__
 from kdnb.errors import InputError
+from kdnb.files import atomic_write
 from kdnb.options import PROFILES, Settings, check_parameters, load_settings
 
 __all__ = [
@@ -36,37 +36,6 @@ __all__ = [
     "set_threads",
     "to_json",
 ]
-
-
-# --- files ------------------------------------------------------------------------------------------------------
-
-
-def atomic_write(path, content):
-    """Write bytes or text to ``path`` so that the file is either the old one or the complete new one.
-
-    The content goes to a temporary file in the same folder, which then takes the name of ``path``. On any error,
-    a full disk (``OSError``) for one, the old file stays, the temporary one is removed and the error is raised.
-    """
-    path = Path(path)
-    data = content.encode("utf-8") if isinstance(content, str) else content
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes private files; results are meant to be read
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    return path
-
-
-def _umask():
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def to_json(value):

@@ -1,7 +1,5 @@
 import json
-import os
 import re
-import resource
 
 import numpy as np
 import pytest
@@ -12,7 +10,7 @@ from safetensors.torch import load_file
 from kdnb import options
 from kdnb.errors import InputError
 from kdnb.evidence import mean_metric, paired_bootstrap
-from kdnb.run import Run, Settings, atomic_write, check_parameters, load_settings, provenance, set_threads, to_json
+from kdnb.run import Run, Settings, check_parameters, load_settings, provenance, set_threads, to_json
 
 TEXT = """
 common: {steps: 100, lr: 1e-2, student: {width: 16}}
@@ -257,23 +255,3 @@ def test_to_json_refuses_what_it_does_not_know():
     assert to_json({1: (np.arange(2), float("inf"), np.bool_(True))}) == {"1": [[0, 1], None, True]}
     with pytest.raises(TypeError, match="object"):
         to_json(object())
-
-
-def test_a_full_disk_keeps_the_old_file(tmp_path):
-    path = atomic_write(tmp_path / "weights.bin", b"old")
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))  # the kernel refuses the write, as a full disk does
-    try:
-        with pytest.raises(OSError):
-            atomic_write(path, b"new" * 1000)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["weights.bin"]
-
-
-def test_written_files_are_readable_by_others(tmp_path):
-    mask = os.umask(0o022)
-    try:
-        assert atomic_write(tmp_path / "a.txt", "text").stat().st_mode & 0o777 == 0o644
-    finally:
-        os.umask(mask)

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from kdnb.datasets.cars_files import Table, normal, read_table, require_once
-from kdnb.datasets.voc_files import write_text
 from kdnb.errors import InputError
+from kdnb.files import atomic_write
 
 EXPERIMENT = "experiment"  # first column of a comparison
 
@@ -40,7 +40,7 @@ def write_comparison(path, experiments: dict) -> Path:
 def _write(path, rows):
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
-    write_text(path, text.getvalue())
+    atomic_write(path, text.getvalue())
     return Path(path)
 
 

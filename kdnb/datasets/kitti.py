@@ -4,7 +4,6 @@ calibration and labels. ``kitti_check`` reads a whole root and names every fault
 import copy
 import json
 import logging
-import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +15,7 @@ from kdnb.datasets.kitti_calib import Calibration, read_calibration
 from kdnb.datasets.kitti_labels import KittiLabel, read_labels
 from kdnb.datasets.voc import read_image
 from kdnb.errors import InputError
+from kdnb.files import atomic_path
 
 HOME = "https://www.cvlibs.net/datasets/kitti/eval_object.php?obj_benchmark=3d"
 SPLITS = ("train", "val", "trainval", "test")
@@ -195,12 +195,7 @@ def read_points(path) -> np.ndarray:
     return np.frombuffer(content, "<f4").reshape(-1, 4).astype(np.float32)
 
 
-def write_points(path, points):
-    """Write points (N, 4) as a velodyne file, under a temporary name first."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(np.ascontiguousarray(points, dtype="<f4").reshape(-1, 4).tobytes())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+def write_points(path: str | Path, points: np.ndarray) -> None:
+    """Write points (N, 4) as a velodyne file, four little-endian float32 a point, atomically."""
+    with atomic_path(Path(path)) as part:
+        part.write_bytes(np.ascontiguousarray(points, dtype="<f4").reshape(-1, 4).tobytes())

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 
-from kdnb.datasets.voc_files import write_text
 from kdnb.errors import InputError
 
 # The file's key, the field, its shape.
@@ -159,11 +158,3 @@ def _matrix(where, key, texts, shape):
             f"{where}: {key} has {len(texts)} values ({' '.join(texts)[:40]}), expected {math.prod(shape)} numbers"
         )
     return np.array(values).reshape(shape)
-
-
-def write_calibration(path, calibration: Calibration):
-    """Write the official text file, 13 significant digits, under a temporary name first."""
-    lines = [
-        f"{key}: " + " ".join(f"{value:.12e}" for value in getattr(calibration, name).ravel()) for key, name, _ in KEYS
-    ]
-    write_text(path, "\n".join([*lines, "", ""]))

@@ -1,11 +1,12 @@
 """KITTI label and detection files: one object a line, 15 fields, a 16th with the score of a detection."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdnb.datasets.voc_files import write_text
 from kdnb.errors import InputError
+from kdnb.files import atomic_path
 
 TYPES = ("Car", "Van", "Truck", "Pedestrian", "Person_sitting", "Cyclist", "Tram", "Misc", "DontCare")
 FIELDS = (
@@ -113,9 +114,10 @@ def _number(where, field, text):
     return value
 
 
-def write_labels(path, labels: list[KittiLabel]):
+def write_labels(path: str | Path, labels: Iterable[KittiLabel]) -> None:
     """Write a label file, two decimals as the official ones; detections get four, and six for their scores."""
-    write_text(Path(path), "".join(_line(label) + "\n" for label in labels))
+    with atomic_path(Path(path)) as part:
+        part.write_text("".join(_line(label) + "\n" for label in labels), encoding="utf-8")
 
 
 def _line(label):

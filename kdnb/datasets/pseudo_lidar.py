@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import os
 import shutil
 import zlib
 from collections.abc import Callable
@@ -18,8 +17,8 @@ from tqdm import tqdm
 
 from kdnb.datasets.kitti import RECIPE, Frame, KittiObject, write_points
 from kdnb.datasets.kitti_calib import Calibration
-from kdnb.datasets.voc_files import write_text
 from kdnb.errors import InputError
+from kdnb.files import atomic_path, atomic_write
 from kdnb.world.lidar import BOTTOM, TOP
 
 MAX_HEIGHT = 1.0  # metres; drop points more than 1 m above the sensor, as the original does
@@ -132,7 +131,7 @@ def write_pseudo_lidar(frames: KittiObject, out, depth: Callable, points: str = 
         seed = zlib.crc32(f"{how.get('seed', 0)} {frame.name}".encode())
         write_points(cloud, pseudo_points(depth(image, frame.name), image, frame.calibration, **{**how, "seed": seed}))
     (out / "ImageSets").mkdir(exist_ok=True)
-    write_text(out / "ImageSets" / f"{frames.split}.txt", "".join(f"{name}\n" for name in frames.names))
+    atomic_write(out / "ImageSets" / f"{frames.split}.txt", "".join(f"{name}\n" for name in frames.names))
     return out
 
 
@@ -149,7 +148,7 @@ def keep_recipe(out: Path, depth: str, points: str, how: dict):
     path = out / RECIPE
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, json.dumps(recipe, indent=1, sort_keys=True) + "\n")
+        atomic_write(path, json.dumps(recipe, indent=1, sort_keys=True) + "\n")
         return
     there = json.loads(path.read_text(encoding="utf-8"))
     for key in sorted({*there, *recipe}):
@@ -175,16 +174,12 @@ def carry_files(frame: Frame, root: Path, out: Path):
             linked_or_copied(path, place, link=path == frame.image_path)
 
 
-def linked_or_copied(source: Path, place: Path, link: bool):
-    """Put a file in its place whole: a link to it where one is wanted and the system has links, else a copy."""
-    temporary = place.with_name(f".{place.name}.{os.getpid()}.tmp")
-    try:
+def linked_or_copied(source: Path, target: Path, link: bool) -> None:
+    """Make ``target`` a link to ``source`` if ``link`` is true and the system has links, else a copy; atomically."""
+    with atomic_path(target) as part:
         try:
             if not link:
                 raise OSError
-            temporary.symlink_to(source.resolve())
+            part.symlink_to(source.resolve())
         except OSError:
-            shutil.copyfile(source, temporary)
-        os.replace(temporary, place)
-    finally:
-        temporary.unlink(missing_ok=True)
+            shutil.copyfile(source, part)

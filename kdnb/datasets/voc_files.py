@@ -6,7 +6,6 @@ pixels counted from 1 and both belong to the box, so ``x2 - x1`` in edges is the
 
 import difflib
 import math
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from xml.parsers import expat
 import numpy as np
 
 from kdnb.errors import InputError
+from kdnb.files import atomic_write
 
 VOC_CLASSES = (
     "aeroplane",
@@ -257,20 +257,9 @@ def write_detections(folder, classes, detections, image_set="test"):
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for name in classes:
-        write_text(folder / f"comp4_det_{image_set}_{name}.txt", "".join(lines[name]))
+        atomic_write(folder / f"comp4_det_{image_set}_{name}.txt", "".join(lines[name]))
 
 
 def as_array(values, dtype):
     """A numpy array from a list, an array or a tensor on any device, without importing torch."""
     return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values, dtype=dtype)
-
-
-def write_text(path, text):
-    """Write a text file under a temporary name beside ``path`` and move it into place."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -7,8 +7,8 @@ import numpy as np
 from PIL import Image
 
 from kdnb.datasets.camvid_files import read_ids, read_label, require_ids
-from kdnb.datasets.voc_files import write_text
 from kdnb.errors import InputError
+from kdnb.files import atomic_write
 from kdnb.metrics.segmentation import confusion, scores_from
 from kdnb.world.camvid_classes import CLASSES
 
@@ -73,7 +73,7 @@ def camvid_main(gt, pred, json_out=None) -> dict:
             "pixel_accuracy": _null(scores["pixel_accuracy"]),
             "iou": {name: _null(value) for name, value in scores["iou"].items()},
         }
-        write_text(json_out, json.dumps(clean, indent=1) + "\n")
+        atomic_write(json_out, json.dumps(clean, indent=1) + "\n")
     return scores
 
 

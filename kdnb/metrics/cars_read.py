@@ -4,8 +4,8 @@ import json
 
 from kdnb.datasets.car_submissions import read_submission
 from kdnb.datasets.cars_files import merged, normal, read_solution, read_table, require_once, some
-from kdnb.datasets.voc_files import write_text
 from kdnb.errors import InputError
+from kdnb.files import atomic_write
 from kdnb.metrics.classification import scores
 
 
@@ -35,5 +35,5 @@ def cars_main(solution, submission, json_out=None) -> dict:
     for name, value in found.items():
         print(f"{name:<20}{value:>8}" if isinstance(value, int) else f"{name:<20}{value:8.3f}")
     if json_out:
-        write_text(json_out, json.dumps(found, indent=1) + "\n")
+        atomic_write(json_out, json.dumps(found, indent=1) + "\n")
     return found

@@ -16,8 +16,8 @@ from kdnb.datasets.talk2car_files import (
     names_side,
     read_commands,
 )
-from kdnb.datasets.voc_files import write_text
 from kdnb.errors import InputError
+from kdnb.files import atomic_write
 
 THRESHOLDS = np.arange(0.5, 1.0, 0.05)  # as officially, last bits included
 NAMES = tuple(f"AP{round(100 * t)}" for t in THRESHOLDS)
@@ -166,7 +166,7 @@ def write_predictions(path, predictions):
         _prediction(token, box)
         rows[token] = [round(float(v), 3) for v in box]
         _prediction(token, rows[token])  # rounding must not take the area of a sliver
-    write_text(path, json.dumps(rows) + "\n")
+    atomic_write(path, json.dumps(rows) + "\n")
 
 
 def talk2car_main(commands, pred, json_out=None) -> dict:
@@ -182,5 +182,5 @@ def talk2car_main(commands, pred, json_out=None) -> dict:
         print(f"{name:<12}{row['n']:>9}{cells[0]:>8}{cells[1]:>10}{cells[2]:>8}")
     print("  ".join(f"{name} {result[name]:.2f}" for name in NAMES))
     if json_out:
-        write_text(json_out, json.dumps(result, indent=1) + "\n")
+        atomic_write(json_out, json.dumps(result, indent=1) + "\n")
     return result

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from kdnb.datasets.kitti_labels import CLASSES, DIFFICULTIES
-from kdnb.datasets.voc_files import write_text
 from kdnb.errors import InputError
+from kdnb.files import atomic_write
 from kdnb.metrics.kitti_match import METRICS, OVERLAPS, build_cases
 from kdnb.metrics.kitti_read import as_objects, read_detections, read_frame_list, read_ground_truth
 
@@ -223,7 +223,7 @@ def kitti_main(gt, pred, overlap="strict", json_out=None, frames=None) -> dict:
             }
             for name, kinds in result.items()
         }
-        write_text(json_out, json.dumps(clean, indent=1) + "\n")
+        atomic_write(json_out, json.dumps(clean, indent=1) + "\n")
     return result
 
 

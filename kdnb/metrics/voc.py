@@ -15,8 +15,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kdnb.datasets.voc_files import VOC_CLASSES, as_array, write_text
+from kdnb.datasets.voc_files import VOC_CLASSES, as_array
 from kdnb.errors import InputError
+from kdnb.files import atomic_write
 from kdnb.metrics.voc_read import read_detections, read_ground_truth
 
 __all__ = [
@@ -243,7 +244,7 @@ def voc_main(devkit, split, pred, metric, json_out=None, year="2007"):
     print(f"{'mAP':<14}{result['mAP']:6.2f}   IoU > 0.5, {kind}, {len(truth)} images of VOC{year}/{split}")
     if json_out:
         clean = {"AP": {name: _null(ap) for name, ap in result["AP"].items()}, "mAP": _null(result["mAP"])}
-        write_text(json_out, json.dumps(clean, indent=1) + "\n")
+        atomic_write(json_out, json.dumps(clean, indent=1) + "\n")
     return result
 
 

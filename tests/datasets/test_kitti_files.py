@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from kitti_roots import write_calibration
 
 from kdnb.datasets.kitti_boxes import box_in_image, boxes_in_lidar, corners, labels_from_boxes, points_in_boxes
 from kdnb.datasets.kitti_calib import (
@@ -13,7 +14,6 @@ from kdnb.datasets.kitti_calib import (
     guessed_calibration,
     read_calibration,
     shown,
-    write_calibration,
 )
 from kdnb.datasets.kitti_labels import KittiLabel, read_labels, write_labels
 from kdnb.errors import InputError

@@ -3,10 +3,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from kitti_roots import write_calibration
 from PIL import Image
 
 from kdnb.datasets.kitti import KittiObject, read_points
-from kdnb.datasets.kitti_calib import Calibration, write_calibration
+from kdnb.datasets.kitti_calib import Calibration
 from kdnb.datasets.pseudo_lidar import MAX_HEIGHT, grey, on_beams, pseudo_points, write_pseudo_lidar
 from kdnb.datasets.sparse_depth import sparse_depth
 from kdnb.errors import InputError

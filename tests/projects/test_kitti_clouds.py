@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+from kitti_roots import write_calibration
 from PIL import Image
 
 from kdnb.datasets.kitti import KittiObject, write_points
-from kdnb.datasets.kitti_calib import guessed_calibration, write_calibration
+from kdnb.datasets.kitti_calib import guessed_calibration
 from kdnb.engine import accelerator
 from kdnb.models.depth import DepthModel
 from kdnb.projects.kitti_clouds import cloud_path, write_clouds
