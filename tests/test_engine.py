@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,11 +13,13 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
+from kdnb.checkpoints import TrainHistory, keep_best
 from kdnb.distill.distiller import Distiller
-from kdnb.engine import NonFiniteLoss, Plan, TrainConfig, TrainHistory, dataloader_kwargs, fit, keep_best, make_schedule
+from kdnb.engine import NonFiniteLoss, Plan, dataloader_kwargs, fit, make_loader
 from kdnb.errors import InputError
+from kdnb.optimizers import TrainConfig, make_schedule
 
-HOW = {"steps": 12, "lr": 0.05, "clip": 1.0, "schedule": "onecycle"}
+CONFIG = {"steps": 12, "lr": 0.05, "clip": 1.0, "schedule": "onecycle"}
 
 
 class Points(Dataset):
@@ -55,16 +58,9 @@ def make():
 def run(module=None, plan=None, checkpoint=None, validate=None, **changes):
     module = module or make()
     plan = plan or Plan([(range(40), 8)], ("plain", "flip"), seed=1)
-    fitted = fit(
-        module,
-        Points(),
-        plan,
-        TrainConfig(**{**HOW, **changes}),
-        collate=collate,
-        checkpoint=checkpoint,
-        validate=validate,
-    )
-    return module, fitted
+    config = TrainConfig(**{**CONFIG, **changes})
+    history = fit(module, Points(), plan, config, collate=collate, checkpoint=checkpoint, validate=validate)
+    return module, history
 
 
 def same(a, b):
@@ -88,16 +84,22 @@ def test_plan_of_two_pools_fills_each_batch_from_both():
         assert sorted(items) == [0, 1, 7, 8, 9]
 
 
+def test_a_batch_must_divide_by_the_world_size():
+    acc = SimpleNamespace(num_processes=3, process_index=0, device="cpu")
+    with pytest.raises(InputError, match="^batch size 4 is not divisible by world size 3$"):
+        make_loader(Points(), Plan([(range(40), 4)]), TrainConfig(**CONFIG), acc, collate, start=0)
+
+
 def test_training_learns_and_logs_every_step():
-    module, fitted = run(steps=60, schedule="cosine", lr=0.02)
-    assert [h["step"] for h in fitted.history] == list(range(1, 61))
-    assert set(fitted.history[0]) == {"step", "lr", "loss", "task"}
-    assert np.mean([h["loss"] for h in fitted.history[-10:]]) < np.mean([h["loss"] for h in fitted.history[:10]])
-    assert fitted.cpu_seconds > 0 and fitted.seconds > 0
+    module, result = run(steps=60, schedule="cosine", lr=0.02)
+    assert [h["step"] for h in result.history] == list(range(1, 61))
+    assert set(result.history[0]) == {"step", "lr", "loss", "task"}
+    assert np.mean([h["loss"] for h in result.history[-10:]]) < np.mean([h["loss"] for h in result.history[:10]])
+    assert result.cpu_seconds > 0 and result.seconds > 0
 
 
 def test_resume_is_bit_equal(tmp_path):
-    whole, _ = run()
+    uninterrupted, _ = run()
     checkpoint = tmp_path / "c.pt"
     stop = RuntimeError("killed")
 
@@ -106,13 +108,13 @@ def test_resume_is_bit_equal(tmp_path):
 
     with pytest.raises(RuntimeError, match="killed"):
         run(checkpoint=checkpoint, checkpoint_every=5, validate=kill, validate_every=7)
-    resumed, fitted = run(checkpoint=checkpoint, checkpoint_every=5)
-    assert same(whole, resumed)
-    assert [h["step"] for h in fitted.history] == list(range(1, 13))
+    resumed, result = run(checkpoint=checkpoint, checkpoint_every=5)
+    assert same(uninterrupted, resumed)
+    assert [h["step"] for h in result.history] == list(range(1, 13))
 
 
 def test_sigkill_and_resume_give_the_same_weights(tmp_path):
-    """A process killed at any moment leaves a whole checkpoint, and the next one ends at the same weights."""
+    """A process killed at any moment leaves a complete checkpoint, and the next one ends at the same weights."""
     script = tmp_path / "train.py"
     script.write_text(
         "import sys, time, torch\n"
@@ -135,9 +137,9 @@ def test_sigkill_and_resume_give_the_same_weights(tmp_path):
     process.wait()
     assert not (tmp_path / "done.pt").exists()
     subprocess.run([*command, "0"], check=True)
-    whole, _ = run(steps=40)
+    uninterrupted, _ = run(steps=40)
     resumed = torch.load(tmp_path / "done.pt", weights_only=True)
-    assert all(torch.equal(value, resumed[key]) for key, value in whole.state_dict().items())
+    assert all(torch.equal(value, resumed[key]) for key, value in uninterrupted.state_dict().items())
 
 
 def test_nan_stops_with_the_step_and_the_part():
@@ -164,17 +166,17 @@ def test_best_state_is_restored_and_patience_stops():
         states.append({k: v.clone() for k, v in module.state_dict().items()})
         return next(scores)
 
-    module, fitted = run(steps=60, validate=validate, validate_every=10, patience=2)
-    assert fitted.steps == 40 and fitted.best_step == 20
-    assert [score for _, score in fitted.scores] == [1.0, 5.0, 4.0, 3.0]
+    module, result = run(steps=60, validate=validate, validate_every=10, patience=2)
+    assert result.steps == 40 and result.best_step == 20
+    assert [score for _, score in result.scores] == [1.0, 5.0, 4.0, 3.0]
     assert all(torch.equal(states[1][k], v) for k, v in module.state_dict().items())
 
 
 def test_schedules_and_optimizers():
     for schedule, last in (("onecycle", 0.0), ("cosine", 0.0), ("step", 0.01)):
-        how = TrainConfig(steps=100, lr=1.0, schedule=schedule, optimizer="sgd")
+        config = TrainConfig(steps=100, lr=1.0, schedule=schedule, optimizer="sgd")
         optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], 1.0)
-        rates = make_schedule(optimizer, how)
+        rates = make_schedule(optimizer, config)
         for _ in range(99):
             optimizer.step()
             rates.step()
@@ -185,7 +187,7 @@ def test_schedules_and_optimizers():
         run(optimizer="adamx")
 
 
-def test_two_processes_see_the_same_global_batches(tmp_path):
+def test_two_processes_get_the_same_global_batches(tmp_path):
     """torchrun with two processes and gloo logs the losses of one process and ends at its weights."""
     script = tmp_path / "ddp.py"
     script.write_text(
@@ -193,10 +195,10 @@ def test_two_processes_see_the_same_global_batches(tmp_path):
         f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
         "import test_engine as t\n"
         "module = t.make(); module.student.layers[2] = torch.nn.Identity()\n"
-        "module, fitted = t.run(module)\n"
+        "module, result = t.run(module)\n"
         "if int(os.environ.get('RANK', 0)) == 0:\n"
         "    state = {k: v.tolist() for k, v in module.state_dict().items()}\n"
-        "    json.dump([[h['loss'] for h in fitted.history], state], open(sys.argv[1], 'w'))\n"
+        "    json.dump([[h['loss'] for h in result.history], state], open(sys.argv[1], 'w'))\n"
     )
     env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
@@ -221,11 +223,11 @@ def test_an_input_error_of_a_worker_is_one_line():
     assert str(caught.value) == "training/image_2/000001.png: cannot be read, expected a PNG"
 
 
-def test_a_score_that_is_no_number_never_wins_over_one_that_is():
-    """Where validation has nothing to score, the state of the end is kept, as without validation."""
+def test_a_nan_score_never_beats_a_number():
+    """Where validation has nothing to score, the last state is kept, as without validation."""
     nan, net = float("nan"), nn.Linear(1, 1, bias=False)
 
-    def kept(scores):
+    def best_step(scores):
         state, best = TrainHistory(), None
         for step, score in enumerate(scores, start=1):
             net.weight.data.fill_(step)
@@ -234,10 +236,11 @@ def test_a_score_that_is_no_number_never_wins_over_one_that_is():
         assert state.best_step == best["weight"].item()
         return state.best_step
 
-    assert kept([nan, nan, nan]) == 3 and kept([nan, 1.0, nan, 0.5]) == 2 and kept([1.0, 2.0, 2.0, nan]) == 2
+    assert best_step([nan, nan, nan]) == 3
+    assert best_step([nan, 1.0, nan, 0.5]) == 2 and best_step([1.0, 2.0, 2.0, nan]) == 2
 
 
-def test_processes_that_read_are_forked_or_there_are_none(monkeypatch):
+def test_loader_workers_are_forked_or_not_used(monkeypatch):
     assert dataloader_kwargs(0).get("num_workers", 0) == 0
     monkeypatch.setattr(sys, "platform", "linux")
     assert dataloader_kwargs(3) == {**dataloader_kwargs(0), "num_workers": 3, "multiprocessing_context": "fork"}
@@ -246,9 +249,9 @@ def test_processes_that_read_are_forked_or_there_are_none(monkeypatch):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="forks")
-def test_a_data_set_with_functions_in_it_is_read_by_other_processes():
+def test_workers_read_a_data_set_that_holds_functions():
     class Doubled(Dataset):
-        double = staticmethod(lambda value: 2 * value)  # cannot be sent to a process that starts afresh
+        double = staticmethod(lambda value: 2 * value)  # cannot be pickled
 
         def __len__(self):
             return 4
@@ -256,15 +259,15 @@ def test_a_data_set_with_functions_in_it_is_read_by_other_processes():
         def __getitem__(self, key):
             return self.double(torch.tensor([float(key[0])])), os.getpid()
 
-    seen = []
+    batches = []
 
     class Model(nn.Linear):
         def forward(self, batch, progress):
-            seen.append(batch)
+            batches.append(batch)
             return {"loss": super().forward(batch[0]).pow(2).mean()}
 
     def collate(samples):
         return torch.stack([value for value, _ in samples]), {pid for _, pid in samples}
 
     fit(Model(1, 1), Doubled(), Plan([(range(4), 4)]), TrainConfig(1, 0.1, workers=1), collate=collate)
-    assert sorted(seen[0][0].flatten().tolist()) == [0, 2, 4, 6] and os.getpid() not in seen[0][1]
+    assert sorted(batches[0][0].flatten().tolist()) == [0, 2, 4, 6] and os.getpid() not in batches[0][1]
