@@ -1,147 +1,109 @@
-"""One look for all figures, the same for an arm everywhere and one that colour-blind readers can follow.
+"""One look for all figures: an arm looks the same everywhere, also to colour-blind readers.
 
-The rule: the **colour** says what an arm is, and nothing is told by colour alone: the **marker** says which of them it
-is (shapes for what is often drawn, else the initials of the arm's name), in curves the **line** and in bars the
-**hatch** set the variants off. Squares and blue teach; circles and orange learn alone; diamonds and green are taught;
-pink is a control.
+The **colour** is the arm's role, which its experiment declares; the **marker** tells arms of one role apart, and so do
+the **line** in curves and the **hatch** in bars. Squares and blue teach; circles and orange learn alone; diamonds and
+green are taught; pink is a control. Only the arms that all projects have are known here.
 """
 
-# Okabe and Ito's palette, https://jfly.uni-koeln.de/color/
-BLUE, ORANGE, GREEN, PINK, SKY, VERMILION, YELLOW = (
-    "#0072B2",
-    "#E69F00",
-    "#009E73",
-    "#CC79A7",
-    "#56B4E9",
-    "#D55E00",
-    "#F0E442",
-)
-GREY, BLACK = "#666666", "#000000"
+from __future__ import annotations
 
-# What an arm is: the first row with a word that its name holds. In this order: "from_weak_teacher" does not teach.
-COLOURS = (
-    (BLACK, ("ground truth",)),
-    (PINK, ("random", "pkd", "full_captions", "swapped", "blanked", "without_image", "again")),
-    (VERMILION, ("baseline_matched",)),
-    (ORANGE, ("baseline", "all_labels")),
-    (
-        GREEN,
-        (
-            "distilled",
-            "from_",
-            "no_labels",
-            "features",
-            "relations",
-            "all_terms",
-            "head_term",
-            "mse",
-            "channel",
-            "sweep",
-            "similarity_only",
-            "cosine_only",
-            "l2_only",
-            "fg_only",
-            "bg_only",
-            "bev_only",
-            "logit_only",
-            "box_only",
-            "oof",
-            "transductive",
-        ),
-    ),
-    (SKY, ("ensemble",)),
-    (BLUE, ("teacher", "fold", "experiment", "body", "image_only", "depth")),
-)
-FOLDS = (("#9ECAE1", "o"), ("#6BAED6", "s"), ("#3182BD", "D"), ("#08519C", "^"), ("#041E42", "v"))  # pale to dark
-ROLES = ("teacher", "baseline", "distilled")
-PLAIN = {BLUE: "s", GREEN: "D"}  # what is not here has a circle
-# A name, or what is left of it without ROLES: its marker, or those of the students alone and taught.
-MARKERS = {
-    "few_labels": ("h", "d"),
-    "long": ("p", "*"),
-    "finetuned": ("p", "*"),
-    "projection": (">", "<"),
-    "inherited": (">", "<"),
-    "double": (">", "<"),
-    "regress": ("v", "^"),
-    "from_scratch": ("v", "^"),
-    "few_labels_unweighted": ("v", "^"),
-    "long_few_labels": ("p", "*"),
-    "matched": "^",
-    "matched_projection": "v",
-    "pkd": "v",
-    "weak": "v",
-    "from_weak": "v",
-    "best_fold": "v",
-    "oof": "P",
-    "cached": "X",
-    "kl": "P",
-    "mse": "X",
-    "no_labels": "X",
-    "all_labels": ">",
-    "swapped": "v",
-    "without_image": "X",
-    "label": "^",
-    "sentence": ">",
-    "bag_of_words": "p",
-    "orthogonal_concept": "h",
-    "image_only": "*",
-    "body": "P",
-    "depth": "P",
-    "ensemble": "P",
-    "random": "o",
-    "random_projection": ">",
-    "again": "o",
-    "image_blanked": "o",
-    "teacher_image_blanked": "s",
-    "fg_only": "P",
-    "bg_only": "X",
-    "bev_only": "P",
-    "box_only": "X",
-    "logit_only": "v",
-    "full_captions": ("o", "D"),
-    "ground truth": "X",
+from collections import Counter
+from collections.abc import Mapping
+from itertools import chain, count
+from typing import NamedTuple
+
+from kdnb.errors import InputError
+
+# Okabe and Ito's palette, https://jfly.uni-koeln.de/color/
+BLUE, ORANGE, GREEN, PINK = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
+SKY, VERMILION, YELLOW = "#56B4E9", "#D55E00", "#F0E442"
+GREY, BLACK = "#666666", "#000000"
+FOLDS = ("#9ECAE1", "#6BAED6", "#3182BD", "#08519C", "#041E42")  # pale to dark
+
+
+class Look(NamedTuple):
+    colour: str
+    marker: str
+    line: str = "-"
+    hatch: str = ""
+
+
+STANDARD = {
+    "teacher": Look(BLUE, "s"),
+    "baseline": Look(ORANGE, "o"),
+    "distilled": Look(GREEN, "D"),
+    "baseline_matched": Look(VERMILION, "^", "--"),
+    "few_labels_baseline": Look(ORANGE, "h", ":", "..."),
+    "few_labels_distilled": Look(GREEN, "d", ":", "..."),
+    "ground truth": Look(BLACK, "X"),
 }
-HATCHES = {
-    "few_labels": "...",
-    "_projection": "///",
-    "_regress": "\\\\\\",
-    "_finetuned": "xxx",
-    "no_labels": "xxx",
-    "full_captions_distilled": "///",
+ROLES = {  # role: its colours, the markers of its arms in turn, their line; students alone and taught share no marker
+    "teacher": ((BLUE,), "P*Xpv", "-"),
+    "ensemble": ((SKY,), "PX*pv", "-"),
+    "member": (FOLDS, "osD^v", "-"),
+    "alone": ((ORANGE,), "p>v8H", "--"),
+    "matched": ((VERMILION,), "v<>", "--"),
+    "distilled": ((GREEN,), "*<^PX", "--"),
+    "control": ((PINK,), "vosX>P", "--"),
 }
+HATCHES = ("", "///", "\\\\\\", "xxx", "+++", "ooo", "***", "---", "|||")
+_declared: dict[str, Look] = {}
+
+
+def declare_roles(roles: Mapping[str, str]) -> None:
+    """Give arms their looks, in place of the arms declared before; no two of them share colour and marker.
+
+    Args:
+        roles: arm → one of ``ROLES``, in the order of the arms. The looks of ``STANDARD`` do not change.
+
+    Raises InputError for another role.
+    """
+    looks, declared = dict(STANDARD), Counter()
+    for name, role in roles.items():
+        if role not in ROLES:
+            raise InputError(f"arm {name} has the role {role!r}, expected one of {', '.join(ROLES)}")
+        if name not in STANDARD:
+            looks[name] = _next_look(name, role, declared[role], looks)
+            declared[role] += 1
+    _declared.clear()
+    _declared.update(looks)
+
+
+def _next_look(name: str, role: str, place: int, looks: Mapping[str, Look]) -> Look:
+    """The look of the arm at ``place`` among the others of its role: what none of ``looks`` has yet."""
+    colours, shapes, line = ROLES[role]
+    colour, turn, short = colours[place % len(colours)], place % len(shapes), _initials(name)
+    markers = chain(shapes[turn:] + shapes[:turn], (f"${short}{number or ''}$" for number in chain([0], count(2))))
+    same = [look for look in looks.values() if look.colour == colour]
+    marker = next(marker for marker in markers if marker not in {look.marker for look in same})
+    if "few_labels" in name:
+        return Look(colour, marker, ":", "...")
+    return Look(colour, marker, line, next((hatch for hatch in HATCHES if hatch not in {s.hatch for s in same}), ""))
+
+
+def _look(name: str) -> Look:
+    few = (":", "...") if "few_labels" in name else ()
+    return STANDARD.get(name) or _declared.get(name) or Look(GREY, f"${_initials(name)}$", *few)
 
 
 def arm_colour(name: str) -> str:
-    """What an arm is; grey, when its name holds no word that says so."""
-    if name.startswith("fold_"):
-        return FOLDS[_number(name)][0]
-    return next((colour for colour, words in COLOURS if any(word in name for word in words)), GREY)
+    """The colour of an arm's role; grey for an arm that was not declared."""
+    return _look(name).colour
 
 
 def arm_marker(name: str) -> str:
-    """Which one it is: no two arms of a project share colour and marker."""
-    if name.startswith("fold_"):
-        return FOLDS[_number(name)][1] if name[-1].isdigit() else f"${name[-1]}$"  # "fold_1_A"
-    variant, colour = _variant(name), arm_colour(name)
-    if not variant:
-        return PLAIN.get(colour, "o")
-    known = MARKERS.get(name) or MARKERS.get(variant) or f"${_initials(variant)}$"
-    if isinstance(known, str):
-        return known
-    return known[colour == GREEN or "distilled" in name]
+    """For curves and points: a shape, or the initials of the name once the shapes are used up."""
+    return _look(name).marker
 
 
 def arm_line(name: str) -> str:
-    """Solid for what teaches and for the plain students, dotted for few labels, dashed for what is left."""
-    if "few_labels" in name:
-        return ":"
-    return "--" if _variant(name) and arm_colour(name) in (ORANGE, VERMILION, GREEN, PINK) else "-"
+    """Dotted for few labels, solid for teachers and the plain students, dashed for other students and controls."""
+    return _look(name).line
 
 
 def arm_hatch(name: str) -> str:
-    """Of an arm's bars."""
-    return next((hatch for word, hatch in HATCHES.items() if word in name), "")
+    """For bars."""
+    return _look(name).hatch
 
 
 def arm_label(name: str) -> str:
@@ -149,18 +111,8 @@ def arm_label(name: str) -> str:
     return name.replace("_", " ")
 
 
-def _variant(name: str) -> str:
-    """ "few_labels_x5_baseline" → "few_labels_x5"."""
-    return "_".join(word for word in name.split("_") if word not in ROLES)
-
-
-def _initials(variant: str) -> str:
-    """ "few_labels_x5" → "X5", "cosine_only" → "co": capitals are few labels, a word with a number stays whole."""
-    words = variant.replace("few_labels", "").split("_")
-    short = "".join(word if any(c.isdigit() for c in word) else word[:1] for word in words)
-    return short.upper() if "few_labels" in variant else short
-
-
-def _number(name: str) -> int:
-    """ "fold_1" → 0, the first of FOLDS."""
-    return (int("".join(filter(str.isdigit, name)) or 1) - 1) % len(FOLDS)
+def _initials(name: str) -> str:
+    """ "few_labels_x5_baseline" → "X5", "cosine_only" → "co": capitals are few labels, a word with a digit stays."""
+    words = [word for word in name.replace("few_labels", "").split("_") if word and word not in STANDARD]
+    short = "".join(word if any(c.isdigit() for c in word) else word[:1] for word in words) or name[:1]
+    return short.upper() if "few_labels" in name else short

@@ -2,9 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from kdnb.projects.coco_alignment import ARMS
 from kdnb.viz import alignment as pictures
-from kdnb.viz.style import GREEN, arm_colour, arm_hatch
+from kdnb.viz.style import GREEN
 
 SENTENCES = [f"a photo of a {colour} car" for colour in ("red", "blue", "white", "black", "green", "yellow", "grey")]
 RANKED = [(sentence, 0.9 - 0.2 * k) for k, sentence in enumerate(SENTENCES)]  # the last cosines are negative
@@ -67,11 +66,6 @@ def test_sizes_are_shown_apart():
     assert (heights(small), heights(large)) == ([40], [60])
     assert "no such objects" in texts(pictures.size_bars({"teacher": {"text_to_image_R@1_small": 40.0}}))
     pictures.size_bars({}).draw_without_rendering()
-
-
-def test_no_two_arms_of_the_notebook_look_the_same():
-    arms = ["teacher", "baseline_matched", *ARMS]
-    assert len({(arm_colour(arm), arm_hatch(arm)) for arm in arms}) == len(arms)
 
 
 def test_a_map_has_a_panel_per_arm_a_dot_per_image_and_a_word_per_text():

@@ -7,9 +7,8 @@ from matplotlib.colors import to_hex
 
 from kdnb.metrics.classification import calibration_error, confusion, reliability
 from kdnb.viz import cars as pictures
-from kdnb.viz.car_scores import arm_look
 from kdnb.viz.hangul import drawable
-from kdnb.viz.style import GREEN, ORANGE
+from kdnb.viz.style import ORANGE, declare_roles
 
 CLASSES = ["sedan_2012", "sedan_2018", "suv_2012", "suv_2018"]
 BODIES = ["sedan", "sedan", "suv", "suv"]
@@ -110,25 +109,6 @@ def test_a_curve_marks_the_state_that_was_kept(higher, kept, words):
     assert f"validation {words}" in texts(figure) and legend(figure) == ["fold 1", "state that was kept"]
 
 
-def test_arms_that_share_a_colour_differ_in_line_or_marker():
-    folds = [arm_look(f"fold_{k}") for k in range(1, 6)]
-    assert len({look["color"] for look in folds}) == len({look["marker"] for look in folds}) == 5
-    arms = [
-        "teacher",
-        "ensemble",
-        "baseline",
-        "baseline_matched",
-        "long_baseline",
-        "distilled",
-        "long_distilled",
-        "distilled_best_fold",
-        "distilled_oof",
-        "distilled_cached",
-    ]
-    assert len({tuple(arm_look(name).values()) for name in arms}) == len(arms)
-    assert arm_look("long_baseline")["color"] == ORANGE and arm_look("long_distilled")["color"] == GREEN
-
-
 def test_the_gain_is_drawn_where_both_students_have_a_score():
     scores = {
         "baseline": [(10, 50.0), (20, 60.0)],
@@ -136,6 +116,7 @@ def test_the_gain_is_drawn_where_both_students_have_a_score():
         "long_baseline": [(10, 40.0), (30, 70.0), (90, 75.0)],
         "long_distilled": [(10, 45.0), (60, 72.0), (90, 74.0)],
     }
+    declare_roles({"long_baseline": "alone", "long_distilled": "distilled"})
     pairs = [("baseline", "distilled"), ("long_baseline", "long_distilled")]
     figure = pictures.accuracy_against_steps(scores, pairs)
     above, below = figure.axes

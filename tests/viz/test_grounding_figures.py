@@ -13,7 +13,7 @@ from kdnb.viz.grounding import (
     slice_bars,
     weight_map,
 )
-from kdnb.viz.style import GREEN, arm_colour, arm_hatch
+from kdnb.viz.style import declare_roles
 
 
 @pytest.fixture(scope="module")
@@ -112,13 +112,9 @@ def test_bars_have_the_scores_and_chance_is_drawn_only_where_it_is_known():
 
 def test_the_curve_goes_through_every_threshold():
     scores = {"baseline": dict.fromkeys(NAMES, 30.0), "distilled_projection": {"AP50": 60.0, "AP55": None}}
+    declare_roles({"distilled_projection": "distilled"})
     figure = iou_curve(scores)
     first, second = figure.axes[0].lines
     assert first.get_xdata()[[0, -1]].tolist() == [0.5, 0.95] and set(first.get_ydata()) == {30.0}
     assert second.get_ydata()[0] == 60 and np.isnan(second.get_ydata()[1:]).all() and second.get_linestyle() == "--"
     assert drawn(figure)
-
-
-def test_a_variant_has_the_colour_of_its_arm():
-    assert arm_colour("distilled_projection") == arm_colour("distilled") == GREEN
-    assert arm_hatch("distilled_projection") == "///" and arm_hatch("baseline") == ""
