@@ -20,19 +20,20 @@ from kdnb.datasets.cars_files import (
 from kdnb.datasets.voc import read_image
 from kdnb.errors import InputError
 
-__all__ = ["DUPLICATES", "Cars", "CarsReport", "check_cars", "describe", "merged", "open_cars", "read_car"]
+__all__ = ["DUPLICATES", "Cars", "CarsReport", "check_cars", "describe", "merged", "read_car"]
 
 
 class Cars:
-    """The lists of a competition's folder; no image is decoded here.
+    """The lists of a competition's folder, or of its ``open.zip``, which is unpacked once, into a folder of its name
+    beside it; no image is decoded here.
 
     - ``classes``: names (NFC), in the order of sample_submission.csv; ``merged``: for each the id it counts as
     - ``train``: list of (path, class id), by class
     - ``test_ids``, ``test_paths``: as in test.csv
     - ``solution``: {ID: class id}, or None: only drawn sets have a solution.csv
 
-    Raises InputError, naming the file, for every departure from the layout, and for a class with fewer than five
-    images.
+    Raises InputError, naming the file, for every departure from the layout, for a class with fewer than five images,
+    and for an archive that is cut short or would write outside its folder.
     """
 
     def __init__(self, root):
@@ -48,14 +49,6 @@ class Cars:
         self.test_ids, self.test_paths = list(images), list(images.values())
         solution = self.root / "solution.csv"
         self.solution = read_solution(solution, self.classes, self.test_ids) if solution.is_file() else None
-
-
-def open_cars(place) -> Cars:
-    """The competition's folder, or its ``open.zip``, which is unpacked once, into a folder of its name beside it.
-
-    Raises InputError as Cars does, and for an archive that is cut short or would write outside its folder.
-    """
-    return Cars(place)
 
 
 def read_car(path) -> tuple[torch.Tensor, dict]:

@@ -135,7 +135,7 @@ class COCORegionText:
     def __len__(self) -> int:
         return len(self.regions)
 
-    def picture(self, index: int) -> np.ndarray:
+    def image(self, index: int) -> np.ndarray:
         """The whole picture of a region, uint8 (H, W, 3). Do not write into it: it may be the one kept in memory.
 
         Raises InputError when it cannot be decoded or has another size than the JSON says.

@@ -36,12 +36,12 @@ def all_views(turns=(-5.0, 0.0, 5.0), scales=(0.95, 1.0, 1.05)) -> dict[str, Vie
     return {view_name(view): view for view in views}
 
 
-def see_points(points: np.ndarray, view: View) -> np.ndarray:
+def transform_points(points: np.ndarray, view: View) -> np.ndarray:
     """float32 (N, 4) points of the view; intensities stay."""
     return np.concatenate([points[:, :3] @ view.matrix.T, points[:, 3:]], 1).astype(np.float32)
 
 
-def see_boxes(boxes: np.ndarray, view: View) -> np.ndarray:
+def transform_boxes(boxes: np.ndarray, view: View) -> np.ndarray:
     """LiDAR boxes (N, 7) of the view."""
     sign = -1.0 if view.flip else 1.0
     return np.concatenate(
@@ -49,12 +49,12 @@ def see_boxes(boxes: np.ndarray, view: View) -> np.ndarray:
     )
 
 
-def see_image(image: np.ndarray, view: View) -> np.ndarray:
+def transform_image(image: np.ndarray, view: View) -> np.ndarray:
     """The image (H, W, 3), mirrored where the view is. Turn and scale leave it as it is: the camera moves along."""
     return image[:, ::-1] if view.flip else image
 
 
-def see_projection(projection: np.ndarray, view: View, width: int) -> np.ndarray:
+def transform_projection(projection: np.ndarray, view: View, width: int) -> np.ndarray:
     """(3, 4) from the view's points to the pixels of the view's image.
 
     Args:

@@ -87,7 +87,7 @@ class Calibration:
         return self.P2 @ rect @ velo
 
 
-def shown(uv, depth, size):
+def in_image(uv, depth, size):
     """Which points an image shows: those that fall on its pixels, ``NEAREST`` and more before the camera.
 
     Every part asks here, so that a detector, a depth network and a picture see the same points.

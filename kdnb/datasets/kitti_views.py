@@ -13,9 +13,9 @@ from torch.utils.data import Dataset
 
 from kdnb.datasets.color_jitter import color_jitter
 from kdnb.datasets.kitti import Frame, read_points
-from kdnb.datasets.kitti_augment import View, see_boxes, see_image, see_points, see_projection
+from kdnb.datasets.kitti_augment import View, transform_boxes, transform_image, transform_points, transform_projection
 from kdnb.datasets.kitti_boxes import boxes_in_lidar, points_in_boxes
-from kdnb.datasets.kitti_calib import Calibration, shown
+from kdnb.datasets.kitti_calib import Calibration, in_image
 from kdnb.datasets.kitti_labels import CLASSES, KittiLabel
 from kdnb.errors import InputError
 
@@ -23,7 +23,7 @@ PLAIN = {"plain": View()}
 MARGIN = 1.1  # of the range: views that turn and shrink the street need what lies a little beyond
 
 
-def to_find(labels: Iterable[KittiLabel] | None) -> list[KittiLabel]:
+def objects_to_detect(labels: Iterable[KittiLabel] | None) -> list[KittiLabel]:
     """Those of the labels whose class is looked for."""
     return [label for label in labels or () if label.type in CLASSES]
 
@@ -48,7 +48,7 @@ def crop(
     "reduced" clouds."""
     low, high = MARGIN * np.minimum(point_cloud_range[:2], 0), MARGIN * np.array(point_cloud_range[3:5])
     points = points[((points[:, :2] >= low) & (points[:, :2] < high)).all(1)]
-    return points[shown(*calibration.lidar_to_image(points[:, :3]), size)]
+    return points[in_image(*calibration.lidar_to_image(points[:, :3]), size)]
 
 
 class PreparedFrames:
@@ -104,7 +104,7 @@ class PreparedFrames:
     def _still(self, index):
         frame = self.frames[index]
         image, scale = shrink(frame.image(), self.width)
-        objects = to_find(frame.labels)
+        objects = objects_to_detect(frame.labels)
         boxes = boxes_in_lidar(objects, frame.calibration)
         labels = np.array([CLASSES.index(label.type) for label in objects], int)
         if len(boxes):
@@ -167,34 +167,42 @@ class KittiViews(Dataset):
         if self.color_jitter and light:
             image = color_jitter(image, np.random.default_rng((index, light)))
         sample = as_sample(image, still["projection"], self.prepared.cloud(index, self.points), view)
-        sample["boxes"] = torch.from_numpy(see_boxes(still["boxes"][:count], view)).float()
+        sample["boxes"] = torch.from_numpy(transform_boxes(still["boxes"][:count], view)).float()
         sample["labels"] = torch.from_numpy(still["labels"][:count])
         if not self.image:
             sample["image"] = torch.zeros_like(sample["image"])
         if self.teacher:
-            sample["teacher_points"] = torch.from_numpy(see_points(self.prepared.cloud(index, "velodyne"), view))
-        return {**sample, "name": self.prepared.frames[index].name, "labelled": labelled}
+            sample["teacher_points"] = torch.from_numpy(transform_points(self.prepared.cloud(index, "velodyne"), view))
+        return {"id": self.prepared.frames[index].name, "view": name, **sample, "labelled": labelled}
 
 
 def as_sample(image: np.ndarray, projection: np.ndarray, points: np.ndarray, view: View = PLAIN["plain"]) -> dict:
     """Tensors of a view: "image" uint8 (3, H, W), "projection" (3, 4), "points" (N, 4)."""
     return {
-        "image": torch.from_numpy(see_image(image, view).copy()).permute(2, 0, 1),
-        "projection": torch.from_numpy(see_projection(projection, view, image.shape[1])).float(),
-        "points": torch.from_numpy(see_points(points, view)),
+        "image": torch.from_numpy(transform_image(image, view).copy()).permute(2, 0, 1),
+        "projection": torch.from_numpy(transform_projection(projection, view, image.shape[1])).float(),
+        "points": torch.from_numpy(transform_points(points, view)),
     }
 
 
 def collate(samples: list[dict]) -> dict:
-    """A batch for ``fusion_step`` of what the samples have in common. Images become 0..1 and are padded at the right
-    and below to the largest."""
+    """A batch for ``fusion_step``.
+
+    Images become float 0..1 and are padded at the right and below to the largest.
+
+    Returns:
+        lists "ids" and "views" (both absent for samples of ``as_sample``, which have none), "points",
+        "teacher_points", "boxes", "labels" and "labelled", as far as the samples have them; "images" float
+        (N, 3, H, W); "projections" (N, 3, 4).
+    """
     high, wide = (max(sample["image"].shape[k] for sample in samples) for k in (1, 2))
     images = [F.pad(s["image"], (0, wide - s["image"].shape[2], 0, high - s["image"].shape[1])) for s in samples]
-    lists = ("points", "teacher_points", "boxes", "labels", "labelled", "name")
-    batch = {key: [sample[key] for sample in samples] for key in lists if key in samples[0]}
+    same = ("points", "teacher_points", "boxes", "labels", "labelled")
+    keys = {"id": "ids", "view": "views"} | {key: key for key in same}
+    batch = {plural: [sample[key] for sample in samples] for key, plural in keys.items() if key in samples[0]}
     return {
-        "names": batch.pop("name", None),
         **batch,
+        "names": batch.get("ids"),  # until the last reader of this key is gone
         "images": torch.stack(images).float() / 255,
         "projections": torch.stack([sample["projection"] for sample in samples]),
     }

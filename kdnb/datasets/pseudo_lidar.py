@@ -64,7 +64,7 @@ def pseudo_points(
         rng = np.random.default_rng(seed)
         kept = np.sort(rng.choice(kept, round(share * len(kept)), replace=False))
     elif sampling == "beams":
-        kept = kept[on_beams(xyz[kept], beams)]
+        kept = kept[beam_indices(xyz[kept], beams)]
     glow = np.full(len(kept), 0.5) if intensity == "constant" else grey(image[v[kept], u[kept]])
     return np.concatenate([xyz[kept], glow[:, None]], 1).astype(np.float32)
 
@@ -79,7 +79,7 @@ def grey(colours: np.ndarray) -> np.ndarray:
     return colours @ np.array([0.299, 0.587, 0.114]) / 255
 
 
-def on_beams(xyz: np.ndarray, beams: int = 64, columns: int = COLUMNS) -> np.ndarray:
+def beam_indices(xyz: np.ndarray, beams: int = 64, columns: int = COLUMNS) -> np.ndarray:
     """Indices of the points (N, 3) that a spinning LiDAR would have hit: of each beam and azimuth step the nearest one
     to the beam's elevation. Beams are evenly spaced over the HDL-64E's span of elevation; who lies outside is left out.
     """
@@ -120,12 +120,12 @@ def write_pseudo_lidar(frames: KittiObject, out, depth: Callable, points: str = 
             already that were made in another way; and as the depth model and ``pseudo_points`` do.
     """
     out = Path(out)
-    keep_recipe(out, getattr(depth, "name", ""), points, how)
+    check_recipe(out, getattr(depth, "name", ""), points, how)
     for frame in tqdm(frames, f"pseudo-LiDAR of {frames.split}", unit="image", mininterval=0.5, leave=False):
         cloud = out / frames.side / points / f"{frame.name}.bin"
         if cloud.exists():
             continue
-        carry_files(frame, frames.root, out)
+        copy_annotation(frame, frames.root, out)
         cloud.parent.mkdir(parents=True, exist_ok=True)
         image = frame.image()
         seed = zlib.crc32(f"{how.get('seed', 0)} {frame.name}".encode())
@@ -135,7 +135,7 @@ def write_pseudo_lidar(frames: KittiObject, out, depth: Callable, points: str = 
     return out
 
 
-def keep_recipe(out: Path, depth: str, points: str, how: dict):
+def check_recipe(out: Path, depth: str, points: str, how: dict):
     """Note how the clouds in a folder are made, or raise InputError when those there were made in another way.
 
     What ``how`` leaves out is noted with its default: a default that changes one day makes other clouds too.
@@ -159,7 +159,7 @@ def keep_recipe(out: Path, depth: str, points: str, how: dict):
             )
 
 
-def carry_files(frame: Frame, root: Path, out: Path):
+def copy_annotation(frame: Frame, root: Path, out: Path):
     """Copy a frame's label and calibration and link its image, at the same places under ``out`` as under ``root``."""
     labels = [frame.label_path] if frame.label_path.exists() else []
     if not labels and frame.label_path.parent.name == "label_2":
@@ -171,10 +171,10 @@ def carry_files(frame: Frame, root: Path, out: Path):
         place = out / path.relative_to(root)
         place.parent.mkdir(parents=True, exist_ok=True)
         if not place.exists():
-            linked_or_copied(path, place, link=path == frame.image_path)
+            link_or_copy(path, place, link=path == frame.image_path)
 
 
-def linked_or_copied(source: Path, target: Path, link: bool) -> None:
+def link_or_copy(source: Path, target: Path, link: bool) -> None:
     """Make ``target`` a link to ``source`` if ``link`` is true and the system has links, else a copy; atomically."""
     with atomic_path(target) as part:
         try:

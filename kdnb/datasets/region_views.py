@@ -62,7 +62,7 @@ class RegionViews(torch.utils.data.Dataset):
     A sample is {"id": str, "view": str, "image": uint8 (3, crop, crop), "region": index}; ``collate`` makes a batch.
 
     Args:
-        regions: a ``COCORegionText``, or anything with ``regions`` (each with an id and a box), ``picture(index)`` and
+        regions: a ``COCORegionText``, or anything with ``regions`` (each with an id and a box), ``image(index)`` and
             ``context``.
         crop: side of the crops in pixels.
         indices: the regions to offer, by default all; ``index`` always counts in ``regions``.
@@ -86,7 +86,7 @@ class RegionViews(torch.utils.data.Dataset):
         kept = {crop: np.empty((len(self), 3, self.crop, self.crop), np.uint8) for crop in missing}
         # picture by picture, so that each is decoded once
         for index in sorted(self.indices, key=lambda i: self.data.regions[i].image_id):
-            picture, box = self.data.picture(index), self.data.regions[index].box
+            picture, box = self.data.image(index), self.data.regions[index].box
             for crop, array in kept.items():
                 array[self._row[index]] = cut(picture, window(box, crop, self.data.context), self.crop)
         self._crops.update({crop: torch.from_numpy(array) for crop, array in kept.items()})
@@ -102,7 +102,7 @@ class RegionViews(torch.utils.data.Dataset):
             image = self._crops[crop][self._row[index]]
         else:
             square = window(region.box, crop, self.data.context)
-            image = torch.from_numpy(cut(self.data.picture(index), square, self.crop).copy())
+            image = torch.from_numpy(cut(self.data.image(index), square, self.crop).copy())
         image = image.clone() if view == crop else image.flip(-1)  # a caller that writes must not write into the crops
         return {"id": region.id, "view": view, "image": image, "region": index}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from kdnb.datasets.kitti_calib import Calibration, shown
+from kdnb.datasets.kitti_calib import Calibration, in_image
 
 
 def sparse_depth(
@@ -22,7 +22,7 @@ def sparse_depth(
     """
     height, width = into or shape
     uv, z = calibration.lidar_to_image(points[:, :3])
-    seen = shown(uv, z, shape[::-1])
+    seen = in_image(uv, z, shape[::-1])
     uv, z = uv[seen], z[seen]
     # the centre of the first pixel is at 0, so its edges are at -0.5 and 0.5
     column, row = ((uv + 0.5) / shape[::-1] * (width, height)).astype(int).T

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdnb.datasets.kitti_calib import NEAREST, shown
+from kdnb.datasets.kitti_calib import NEAREST, in_image
 from kdnb.models.voxels import Voxels
 
 OUTSIDE = -2.0  # in grid_sample's coordinates, where the image spans -1..1
@@ -27,7 +27,7 @@ def project(xyz: Tensor, projections: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def sample_at_points(feature_map: Tensor, uv: Tensor, depth: Tensor, frame: Tensor, size: tuple[int, int]) -> Tensor:
-    """(P, C) features (B, C, h, w) of the image, bilinear, at pixels (P, 2); 0 for points that are not ``shown``.
+    """(P, C) features (B, C, h, w) of the image, bilinear, at pixels (P, 2); 0 for points that are not ``in_image``.
 
     Args:
         depth: (P,) of the points, in metres.
@@ -37,7 +37,7 @@ def sample_at_points(feature_map: Tensor, uv: Tensor, depth: Tensor, frame: Tens
     height, width = size
     # pixel u covers u - 0.5 .. u + 0.5, and the image's edges are at -1 and 1
     place = torch.stack([(2 * uv[:, 0] + 1) / width - 1, (2 * uv[:, 1] + 1) / height - 1], 1)
-    seen = shown(uv, depth, (width, height))
+    seen = in_image(uv, depth, (width, height))
     place = torch.where(seen[:, None], place, OUTSIDE)
     sampled = place.new_zeros(len(uv), feature_map.shape[1])
     for i in range(len(feature_map)):

@@ -18,7 +18,7 @@ from pydantic import Field
 from sklearn.model_selection import StratifiedKFold, train_test_split
 
 from kdnb.datasets.car_views import META
-from kdnb.datasets.cars import Cars, open_cars
+from kdnb.datasets.cars import Cars
 from kdnb.distill.classification import soft_label_term, temperature_at
 from kdnb.distill.distiller import Distiller
 from kdnb.errors import InputError
@@ -195,7 +195,7 @@ def open_data(settings: CarKfoldSettings, data: str | Path | None = None, root: 
         if data is not None
         else rendered_cars(root, train_per_class=settings.train_per_class, test=settings.test_images)
     )
-    cars = open_cars(place)
+    cars = Cars(place)
     train, held = list(cars.train), []
     if cars.solution is not None:
         held = [(path, cars.solution[name]) for name, path in zip(cars.test_ids, cars.test_paths, strict=True)]

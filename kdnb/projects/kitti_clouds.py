@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from kdnb.datasets.color_jitter import color_jitter
 from kdnb.datasets.kitti import Frame, KittiObject
-from kdnb.datasets.pseudo_lidar import keep_recipe, write_pseudo_lidar
+from kdnb.datasets.pseudo_lidar import check_recipe, write_pseudo_lidar
 from kdnb.datasets.sparse_depth import sparse_depth
 from kdnb.errors import InputError
 from kdnb.metrics.depth import evaluate_depth
@@ -105,7 +105,7 @@ def write_clouds(sources: Sequence[KittiObject], folder: Path, depth: Callable[[
         return
     model = depth()
     with acc.main_process_first():
-        keep_recipe(folder, model.name, POINTS, how)
+        check_recipe(folder, model.name, POINTS, how)
     for source in sources:
         share = copy.copy(source)
         share.frames = source.frames[acc.process_index :: acc.num_processes]

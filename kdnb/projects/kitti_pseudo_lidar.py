@@ -15,7 +15,7 @@ import torch
 from kdnb.datasets.kitti import Frame, KittiObject
 from kdnb.datasets.kitti_boxes import labels_from_boxes
 from kdnb.datasets.kitti_labels import CLASSES, DIFFICULTIES, KittiLabel, counts_as
-from kdnb.datasets.kitti_views import to_find
+from kdnb.datasets.kitti_views import objects_to_detect
 from kdnb.distill.bev import bev_terms, teacher_step
 from kdnb.distill.distiller import Distiller, LiveTeacher
 from kdnb.errors import InputError
@@ -239,7 +239,7 @@ def split_frames(root: Path, validation: float) -> tuple[list[KittiObject], tupl
 def frames_with_objects(frames: list[Frame]) -> list[int]:
     """Indices of frames with something to find: batches are made of these, as where nothing is there is seen in them
     too, and a batch without a box teaches nothing."""
-    return [i for i, frame in enumerate(frames) if to_find(frame.labels)]
+    return [i for i, frame in enumerate(frames) if objects_to_detect(frame.labels)]
 
 
 def ground_truth(frames: list[Frame]) -> dict[str, list[KittiLabel]]:

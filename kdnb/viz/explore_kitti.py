@@ -14,7 +14,7 @@ from kdnb.datasets.kitti import Frame
 from kdnb.datasets.kitti_boxes import boxes_in_lidar
 from kdnb.datasets.kitti_calib import Calibration, guessed_calibration
 from kdnb.datasets.kitti_labels import CLASSES
-from kdnb.datasets.kitti_views import to_find
+from kdnb.datasets.kitti_views import objects_to_detect
 from kdnb.metrics.kitti_match import OVERLAPS
 from kdnb.metrics.rotated_iou import rotated_ious
 from kdnb.viz.boxes3d import TRUTH, below, beside, draw_above, draw_depth, draw_over, fitted, legend, sure
@@ -65,7 +65,9 @@ class KittiExplorer:
     ):
         self.frames, self.found, self.ask, self.clouds = {f.name: f for f in frames}, found, ask, clouds
         self.own, self.images, self._last = list(own), {}, (None, None)
-        options = [(f"{name}: {len(to_find(frame.labels))} objects", name) for name, frame in self.frames.items()]
+        options = [
+            (f"{name}: {len(objects_to_detect(frame.labels))} objects", name) for name, frame in self.frames.items()
+        ]
         wide = {"style": {"description_width": "90px"}, "layout": widgets.Layout(width="330px")}
         self.picture = widgets.Dropdown(options=options, description="frame", **wide)
         self.threshold = widgets.FloatSlider(0.3, min=0.05, max=0.95, step=0.05, description="threshold", **wide)
@@ -133,7 +135,7 @@ class KittiExplorer:
         return self._last[1]
 
     def _read(self, frame: Frame) -> Shot:
-        objects = to_find(frame.labels)
+        objects = objects_to_detect(frame.labels)
         truth = {
             "boxes": boxes_in_lidar(objects, frame.calibration),
             "labels": np.array([CLASSES.index(label.type) for label in objects], int),

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from kdnb.datasets.kitti import Frame
 from kdnb.datasets.kitti_boxes import boxes_in_lidar
 from kdnb.datasets.kitti_labels import CLASSES
-from kdnb.datasets.kitti_views import to_find
+from kdnb.datasets.kitti_views import objects_to_detect
 from kdnb.viz.boxes3d import TRUTH, draw_over, sure
 from kdnb.viz.figures import new_figure
 from kdnb.viz.points import draw_birds_eye
@@ -22,7 +22,7 @@ from kdnb.viz.style import arm_colour, arm_label, arm_line, arm_marker
 
 def truth_of(frame: Frame) -> dict[str, np.ndarray]:
     """The objects to find of a frame: "boxes" (M, 7), velodyne frame, "scores" (M,) of 1, "labels" (M,)."""
-    objects = to_find(frame.labels)
+    objects = objects_to_detect(frame.labels)
     labels = np.array([CLASSES.index(label.type) for label in objects], int)
     return {"boxes": boxes_in_lidar(objects, frame.calibration), "scores": np.ones(len(objects)), "labels": labels}
 

@@ -10,7 +10,7 @@ from matplotlib.colors import LogNorm, TwoSlopeNorm
 from matplotlib.figure import Figure
 
 from kdnb.datasets.kitti_boxes import EDGES, corners
-from kdnb.datasets.kitti_calib import Calibration, shown
+from kdnb.datasets.kitti_calib import Calibration, in_image
 from kdnb.viz.figures import new_figure
 from kdnb.viz.style import GREY, arm_colour, arm_label
 
@@ -54,7 +54,7 @@ def draw_over_image(ax, image: np.ndarray, points: np.ndarray, calibration: Cali
     """Draw a cloud's points over the greyed image, coloured by depth; returns them for a colour bar."""
     uv, z = calibration.lidar_to_image(points[:, :3])
     height, width = image.shape[:2]
-    seen = shown(uv, z, (width, height))
+    seen = in_image(uv, z, (width, height))
     order = np.argsort(-z[seen])  # near ones last, on top
     ax.imshow(image.mean(2) * 0.6 + 90, cmap="gray", vmin=0, vmax=255)
     drawn = ax.scatter(*uv[seen][order].T, c=z[seen][order], s=1.2, lw=0, cmap=COLOURS, norm=DEPTHS, rasterized=True)

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from kdnb.cli import main
-from kdnb.datasets.cars import DUPLICATES, check_cars, describe, merged, open_cars, read_car
+from kdnb.datasets.cars import DUPLICATES, Cars, check_cars, describe, merged, read_car
 from kdnb.errors import InputError
 
 CLASSES = ["b_2010", "라브4_5세대_2019_2024", "RAV4_5세대_2019_2024"]  # in the sample's order, which is no alphabet's
@@ -45,7 +45,7 @@ def write(path, *lines):
 
 def error(root):
     with pytest.raises(InputError) as caught:
-        open_cars(root)
+        Cars(root)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -63,21 +63,21 @@ def zipped(root, archive, *more):
 
 
 def test_classes_follow_the_sample_and_korean_folders_are_found(root):
-    cars = open_cars(root)
+    cars = Cars(root)
     assert cars.classes == CLASSES and cars.merged == [0, 1, 1]
     assert [k for _, k in cars.train] == [0] * 5 + [1] * 5 + [2] * 5 and all(path.is_file() for path, _ in cars.train)
     assert unicodedata.normalize("NFC", cars.train[5][0].parent.name) == CLASSES[1]
     assert cars.test_ids == ["TEST_00000", "TEST_00001"] and cars.solution is None
     assert cars.test_paths == [root / "test/TEST_00000.jpg", root / "test/TEST_00001.jpg"]
     (root / "sample_submission.csv").unlink()
-    assert open_cars(root).classes == sorted(CLASSES)
+    assert Cars(root).classes == sorted(CLASSES)
 
 
 def test_folders_of_one_name_in_two_forms_are_one_class(root):
     other = root / "train" / CLASSES[1]
     other.mkdir()
     save(other / "more.jpg", 7)
-    cars = open_cars(root)
+    cars = Cars(root)
     assert len(cars.classes) == 3 and sum(k == 1 for _, k in cars.train) == 6
 
 
@@ -88,7 +88,7 @@ def test_the_solution_is_read_as_class_ids(root):
         f"TEST_00001,{unicodedata.normalize('NFD', CLASSES[2])}",
         f"TEST_00000,{CLASSES[0]}",
     )
-    assert open_cars(root).solution == {"TEST_00000": 0, "TEST_00001": 2}
+    assert Cars(root).solution == {"TEST_00000": 0, "TEST_00001": 2}
     write(root / "solution.csv", "ID,label", "TEST_00001,b_2011", "TEST_00000,b_2010")
     assert "solution.csv:2: label 'b_2011', expected one of the 3 classes" in error(root)
     write(root / "solution.csv", "ID,label", "TEST_00001,b_2010")
@@ -145,11 +145,11 @@ def test_a_missing_table_is_named(root):
 
 def test_the_archive_is_unpacked_once_beside_itself(root, tmp_path):
     archive = zipped(root, tmp_path / "open.zip")
-    first = open_cars(archive)
+    first = Cars(archive)
     assert first.root == tmp_path / "open" and len(first.train) == 15 and first.classes == CLASSES
     archive.write_bytes(b"gone")  # what was unpacked is used
-    assert open_cars(archive).train == first.train and open_cars(tmp_path / "open").train == first.train
-    assert open_cars(tmp_path).root == tmp_path / "open"
+    assert Cars(archive).train == first.train and Cars(tmp_path / "open").train == first.train
+    assert Cars(tmp_path).root == tmp_path / "open"
 
 
 def test_bad_archives_are_refused_and_leave_nothing(root, tmp_path):
@@ -184,7 +184,7 @@ def test_grey_images_have_three_equal_channels(tmp_path):
 
 
 def test_unreadable_images_are_named(root):
-    paths = [path for path, _ in open_cars(root).train[:2]]
+    paths = [path for path, _ in Cars(root).train[:2]]
     paths[0].write_bytes(paths[0].read_bytes()[:200])
     paths[1].write_text("text")
     for path in (*paths, root / "none.jpg"):
@@ -210,7 +210,7 @@ def test_check_counts_and_gives_status_1_for_faults(root):
 def test_the_real_sample_is_read(real_data):
     if not (real_data / "cars").is_dir():
         pytest.skip("needs the real sample in ../shared/data/cars")
-    cars = open_cars(real_data / "cars")
+    cars = Cars(real_data / "cars")
     assert (len(cars.classes), len(cars.train), len(cars.test_ids)) == (40, 1257, 401) and cars.solution is None
     image, meta = read_car(cars.test_paths[0])
     assert image.shape == (3, 40, 100) and meta["aspect"] == 2.5 and len(set(meta["colour"])) == 1

@@ -258,9 +258,9 @@ def test_pictures_are_decoded_once_when_kept(root, monkeypatch):
     RegionViews(COCORegionText(root)).precompute()
     assert len(reads) == 1
     data = COCORegionText(root, keep_in_memory=True)
-    data.picture(0)
+    data.image(0)
     shutil.rmtree(root / "train2017")
-    assert data.picture(1).shape == (HEIGHT, WIDTH, 3) and len(reads) == 2
+    assert data.image(1).shape == (HEIGHT, WIDTH, 3) and len(reads) == 2
 
 
 def test_speed(root):
@@ -393,11 +393,11 @@ def test_missing_image_is_found_before_training(root):
 def test_truncated_jpeg_and_wrong_size(root):
     data, path = COCORegionText(root), root / "train2017/000000000007.jpg"
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    message = error_of(lambda: data.picture(0))
+    message = error_of(lambda: data.image(0))
     assert "000000000007.jpg: cannot be decoded" in message and check_coco(root).faults == [message]
     assert error_of(lambda: RegionViews(data).precompute()) == message
     Image.new("RGB", (30, 20)).save(path)
-    assert "000000000007.jpg: is 30 x 20, expected 64 x 48" in error_of(lambda: data.picture(0))
+    assert "000000000007.jpg: is 30 x 20, expected 64 x 48" in error_of(lambda: data.image(0))
 
 
 def test_rounded_official_boxes_are_cut_to_the_picture(root):

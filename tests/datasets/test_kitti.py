@@ -11,7 +11,7 @@ from PIL import Image
 from kdnb.cli import main
 from kdnb.datasets.kitti import KittiObject, read_points, write_points
 from kdnb.datasets.kitti_boxes import boxes_in_lidar, points_in_boxes
-from kdnb.datasets.kitti_calib import shown
+from kdnb.datasets.kitti_calib import in_image
 from kdnb.datasets.kitti_check import check_kitti
 from kdnb.errors import InputError
 
@@ -228,7 +228,7 @@ def test_points_that_the_image_shows_in_real_boxes(frames, index, expected):
     frame = frames[index]
     points = frame.points()
     uv, depth = frame.calibration.lidar_to_image(points[:, :3])
-    seen = shown(uv, depth, frame.image_size)
+    seen = in_image(uv, depth, frame.image_size)
     labels = [label for label in frame.labels if label.type != "DontCare"]
     inside = points_in_boxes(points[seen], boxes_in_lidar(labels, frame.calibration))
     np.testing.assert_allclose(inside.sum(0), expected, rtol=0.01, atol=2)

@@ -1,7 +1,14 @@
 import numpy as np
 import pytest
 
-from kdnb.datasets.kitti_augment import View, all_views, see_boxes, see_image, see_points, see_projection
+from kdnb.datasets.kitti_augment import (
+    View,
+    all_views,
+    transform_boxes,
+    transform_image,
+    transform_points,
+    transform_projection,
+)
 from kdnb.datasets.kitti_boxes import corners, points_in_boxes
 
 PROJECTION = np.array([[100.0, -150, 3, 5], [32, 1, -150, 2], [1, 0.01, 0, 0.1]])
@@ -11,7 +18,7 @@ BOXES = np.array([[12.0, 3, -0.9, 4.2, 1.7, 1.5, 0.4], [20, -5, -0.8, 0.7, 0.6, 
 @pytest.mark.parametrize("view", all_views().values())
 def test_a_view_shows_the_same_street(view):
     points = np.random.default_rng(0).uniform([5, -8, -2, 0], [30, 8, 0, 1], (2000, 4)).astype(np.float32)
-    seen, boxes = see_points(points, view), see_boxes(BOXES, view)
+    seen, boxes = transform_points(points, view), transform_boxes(BOXES, view)
     # each point stays in its box, with room for rounding to float32
     clear = (
         points_in_boxes(points, BOXES * [1, 1, 1, 0.99, 0.99, 0.99, 1])
@@ -20,7 +27,7 @@ def test_a_view_shows_the_same_street(view):
     assert (points_in_boxes(points, BOXES) == points_in_boxes(seen, boxes))[clear].all()
     assert np.allclose(seen[:, 3], points[:, 3]) and seen.dtype == np.float32
     # each point stays on its pixel, which mirrors
-    before, after = pixels(points, PROJECTION), pixels(seen, see_projection(PROJECTION, view, 208))
+    before, after = pixels(points, PROJECTION), pixels(seen, transform_projection(PROJECTION, view, 208))
     assert np.allclose(after[:, 0], 207 - before[:, 0] if view.flip else before[:, 0], atol=1e-2)
     assert np.allclose(after[:, 1], before[:, 1], atol=1e-2)
     # the front of a box is still its front
@@ -36,7 +43,7 @@ def pixels(points, projection):
 def test_views():
     assert len(all_views()) == 18 and "flip-5deg x1.05" in all_views()
     image = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
-    assert (see_image(image, View()) == image).all()
-    assert (see_image(image, View(flip=True))[:, 0] == image[:, -1]).all()
-    assert see_points(np.zeros((0, 4), np.float32), View(True)).shape == (0, 4)
-    assert see_boxes(np.zeros((0, 7)), View(True)).shape == (0, 7)
+    assert (transform_image(image, View()) == image).all()
+    assert (transform_image(image, View(flip=True))[:, 0] == image[:, -1]).all()
+    assert transform_points(np.zeros((0, 4), np.float32), View(True)).shape == (0, 4)
+    assert transform_boxes(np.zeros((0, 7)), View(True)).shape == (0, 7)

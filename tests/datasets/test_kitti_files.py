@@ -12,8 +12,8 @@ from kdnb.datasets.kitti_calib import (
     NEAREST,
     Calibration,
     guessed_calibration,
+    in_image,
     read_calibration,
-    shown,
 )
 from kdnb.datasets.kitti_labels import KittiLabel, read_labels, write_labels
 from kdnb.errors import InputError
@@ -84,7 +84,7 @@ def test_an_image_shows_what_falls_on_its_pixels(kind):
     inside = [(-0.5, 0.0), (0.0, -0.5), (99.4, 39.4)]
     outside = [(-0.6, 5.0), (99.5, 5.0), (5.0, -0.6), (5.0, 39.5), (np.nan, np.nan)]
     uv, depth = kind([*inside, *outside, (5.0, 5.0), (5.0, 5.0)]), kind([9.0] * 8 + [NEAREST, 0.9 * NEAREST])
-    assert shown(uv, depth, (100, 40)).tolist() == [True] * 3 + [False] * 5 + [True, False]
+    assert in_image(uv, depth, (100, 40)).tolist() == [True] * 3 + [False] * 5 + [True, False]
 
 
 def test_calibration_files_come_back(tmp_path):

@@ -8,7 +8,7 @@ from PIL import Image
 
 from kdnb.datasets.kitti import KittiObject, read_points
 from kdnb.datasets.kitti_calib import Calibration
-from kdnb.datasets.pseudo_lidar import MAX_HEIGHT, grey, on_beams, pseudo_points, write_pseudo_lidar
+from kdnb.datasets.pseudo_lidar import MAX_HEIGHT, beam_indices, grey, pseudo_points, write_pseudo_lidar
 from kdnb.datasets.sparse_depth import sparse_depth
 from kdnb.errors import InputError
 from kdnb.models.depth import DepthModel
@@ -91,7 +91,7 @@ def test_beams_keep_one_point_per_cell_near_the_beam():
     rng = np.random.default_rng(0)
     elevation, azimuth = np.radians(rng.uniform(-35, 10, 40000)), np.radians(rng.uniform(-40, 40, 40000))
     xyz = np.stack([np.cos(azimuth), np.sin(azimuth), np.tan(elevation)], 1) * rng.uniform(4, 60, (40000, 1))
-    kept = on_beams(xyz, 32, 512)
+    kept = beam_indices(xyz, 32, 512)
     found = np.degrees(elevation[kept])
     step = (TOP - BOTTOM) / 31
     beam = np.rint((TOP - found) / step)
@@ -99,7 +99,7 @@ def test_beams_keep_one_point_per_cell_near_the_beam():
     cells = set(zip(beam, np.floor((azimuth[kept] / (2 * np.pi) + 0.5) * 512), strict=True))
     assert len(cells) == len(kept) and set(beam) == set(range(32))
     assert np.abs(TOP - beam * step - found).mean() < 0.15 * step  # of many in a cell the nearest: chance is a quarter
-    assert len(on_beams(np.zeros((0, 3)))) == 0
+    assert len(beam_indices(np.zeros((0, 3)))) == 0
 
 
 def test_grey_values_as_intensity():

@@ -6,7 +6,7 @@ import pytest
 from kdnb.datasets.kitti_boxes import boxes_in_lidar, points_in_boxes
 from kdnb.datasets.kitti_calib import guessed_calibration
 from kdnb.datasets.kitti_labels import read_labels
-from kdnb.datasets.kitti_views import to_find
+from kdnb.datasets.kitti_views import objects_to_detect
 from kdnb.errors import InputError
 from kdnb.metrics.rotated_iou import rotated_ious
 from kdnb.projects import street_frames as frames
@@ -54,7 +54,7 @@ def test_the_truth_is_that_of_kittis_labels(scene, frame, tmp_path):
     camera = frames.wide_camera()
     seen = annotate(scene, render(scene, camera=camera))
     (tmp_path / "000000.txt").write_text("".join(label_line(one, camera) + "\n" for one in seen))
-    theirs = upright(boxes_in_lidar(to_find(read_labels(tmp_path / "000000.txt")), frame.calibration))
+    theirs = upright(boxes_in_lidar(objects_to_detect(read_labels(tmp_path / "000000.txt")), frame.calibration))
     ours = upright(frame.truth["boxes"])
     overlap = np.array([[rotated_ious(a[None], b[None])[1][0] for b in theirs] for a in ours])
     assert len(ours) >= 5 and (overlap.max(1) > 0.9).all()

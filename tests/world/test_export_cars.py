@@ -6,7 +6,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from kdnb.cli import main
-from kdnb.datasets.cars import check_cars, open_cars
+from kdnb.datasets.cars import Cars, check_cars
 from kdnb.errors import InputError
 from kdnb.world import export_cars as export
 from kdnb.world.camera import render
@@ -24,7 +24,7 @@ def root(tmp_path_factory):
 
 
 def test_the_layout_is_the_competitions(root):
-    cars = open_cars(root)
+    cars = Cars(root)
     assert len(cars.classes) == 24 == len(MODELS) and cars.classes == sorted(model.name for model in MODELS)
     assert {"sedan_2011", "suv_2019"} < set(cars.classes) and len(cars.train) == 120
     assert (root / "test.csv").read_text().splitlines()[1] == "TEST_00000,./test/TEST_00000.jpg"
@@ -42,7 +42,7 @@ def test_test_cars_are_spread_evenly():
 
 def test_sizes_and_aspect_ratios_vary_within_the_limit(root):
     sizes = []
-    for path, _ in open_cars(root).train:
+    for path, _ in Cars(root).train:
         with Image.open(path) as image:
             sizes.append(image.size)
     sizes = np.array(sizes)
