@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from kdnb.viz.figures import new_figure
-from kdnb.viz.segmentation import labels_curve
+from kdnb.viz.segmentation_scores import labels_curve
 from kdnb.viz.style import BLUE, GREEN, GREY, ORANGE, VERMILION
 
 
@@ -56,7 +56,7 @@ def pulls(table: pd.DataFrame) -> Figure:
 
 
 def labels_worth(scores: Mapping, reference: Mapping, thing: str = "labelled objects") -> Figure:
-    """``kdnb.viz.segmentation.labels_curve`` with the words of classification."""
+    """``kdnb.viz.segmentation_scores.labels_curve`` with the words of classification."""
     figure = labels_curve(scores, reference)
     figure.axes[0].set(xlabel=f"{thing} (log scale)", ylabel="test accuracy, %")
     return figure

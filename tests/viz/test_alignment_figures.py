@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from kdnb.viz import alignment as pictures
+from kdnb.viz import embedding_map
 from kdnb.viz.style import GREEN
 
 SENTENCES = [f"a photo of a {colour} car" for colour in ("red", "blue", "white", "black", "green", "yellow", "grey")]
@@ -83,7 +84,7 @@ def test_a_map_has_a_panel_per_arm_a_dot_per_image_and_a_word_per_text():
 
 def test_labels_that_name_colours_have_them_and_no_other_label_does():
     labels = ["black", "blue", "brown", "green", "grey", "orange", "red", "silver", "white", "yellow"]
-    looks = pictures._label_looks(labels)
+    looks = embedding_map._label_looks(labels)
     assert list(looks) == labels and len(set(looks.values())) == len(labels) and looks["green"] == (GREEN, "o")
 
 
@@ -92,7 +93,7 @@ def test_words_do_not_cover_each_other_where_there_is_room():
     figure = pictures.embedding_map({"teacher": (points, list("abc"), points, ["red car", "blue car", "white car"])})
     figure.draw_without_rendering()
     boxes = [text.get_window_extent().extents for text in figure.axes[0].texts]
-    assert len(boxes) == 3 and pictures._overlap(boxes[0], boxes[1]) == 0
+    assert len(boxes) == 3 and embedding_map._overlap(boxes[0], boxes[1]) == 0
 
 
 def test_the_sweep_marks_the_best_and_what_was_not_run():

@@ -4,6 +4,7 @@ import torch
 from matplotlib.colors import to_rgb
 
 from kdnb.viz import segmentation as pictures
+from kdnb.viz.segmentation_scores import labels_worth
 from kdnb.viz.style import GREEN, ORANGE
 
 CLASSES = ["sky", "road", "car"]
@@ -131,10 +132,10 @@ def test_a_class_that_does_not_occur_has_no_marker():
 
 def test_what_labels_are_worth_is_read_off_the_line_over_their_logarithm():
     scores = {8: [40.0, 44.0], 32: [50.0], 128: [60.0]}
-    assert pictures.labels_worth(scores, 46.0) == pytest.approx(16)  # half-way from 42 to 50 is twice 8
-    assert pictures.labels_worth(scores, 60.0) == pytest.approx(128) and pictures.labels_worth(scores, 61.0) is None
-    assert pictures.labels_worth(scores, 12.0) == 8
-    assert pictures.labels_worth({8: [40.0], 16: [30.0], 32: [50.0]}, 45.0) == pytest.approx(16 * 2**0.75)
+    assert labels_worth(scores, 46.0) == pytest.approx(16)  # half-way from 42 to 50 is twice 8
+    assert labels_worth(scores, 60.0) == pytest.approx(128) and labels_worth(scores, 61.0) is None
+    assert labels_worth(scores, 12.0) == 8
+    assert labels_worth({8: [40.0], 16: [30.0], 32: [50.0]}, 45.0) == pytest.approx(16 * 2**0.75)
 
 
 @pytest.mark.parametrize(
