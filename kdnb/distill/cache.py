@@ -4,31 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from kdnb.distill.distiller import LiveTeacher
+from kdnb.distill.teacher_outputs import compute_seconds as compute_seconds
+from kdnb.distill.teacher_outputs import flatten, unflatten, weights_hash
 from kdnb.errors import InputError
 from kdnb.files import atomic_path
-
-
-def weights_hash(model: nn.Module) -> str:
-    """A hash of every parameter and buffer: two models with the same hash answer alike."""
-    digest = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def compute_seconds(device: torch.device) -> float:
-    """Seconds so far, to take the difference of: CPU seconds on a CPU; on a GPU the clock, because the CPU waits."""
-    return time.process_time() if device.type == "cpu" else time.perf_counter()
 
 
 class TeacherCache:
@@ -112,26 +99,3 @@ class TeacherCache:
         if not path.exists():
             raise InputError(f"{path.name}: {item} is not in the teacher cache; call fill() on the data first")
         return load_file(path)
-
-
-def flatten(values: dict, outputs: Iterable[str]) -> dict[str, Tensor]:
-    """{"backbone": {"0": tensor}} → {"backbone/0": tensor}, for the chosen outputs."""
-    flat = {}
-    for name in outputs:
-        if isinstance(values[name], dict):
-            flat.update({f"{name}/{level}": tensor for level, tensor in values[name].items()})
-        else:
-            flat[name] = values[name]
-    return flat
-
-
-def unflatten(flat: dict[str, Tensor]) -> dict:
-    """The inverse of ``flatten``."""
-    values: dict = {}
-    for name, tensor in flat.items():
-        output, _, level = name.partition("/")
-        if level:
-            values.setdefault(output, {})[level] = tensor
-        else:
-            values[output] = tensor
-    return values

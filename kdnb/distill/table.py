@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from kdnb.distill.cache import compute_seconds, weights_hash
 from kdnb.distill.distiller import LiveTeacher
+from kdnb.distill.teacher_outputs import compute_seconds, weights_hash
 from kdnb.errors import InputError
 from kdnb.files import atomic_path
 

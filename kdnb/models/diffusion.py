@@ -1,6 +1,6 @@
 """Dense features of a text-to-image diffusion model, as DIFF reads them (Ji et al. 2024, arXiv 2406.00777).
 
-A picture is encoded, a little noise is added, and the U-Net that would take the noise away again is run once: what it
+An image is encoded, a little noise is added, and the U-Net that would take the noise away again is run once: what it
 computes on its way up knows what stands where. It is told the prompts meanwhile. Only the decoder on top is trained.
 """
 
@@ -19,8 +19,8 @@ from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
 from kdnb.datasets.camvid import CLASSES
-from kdnb.distill.cache import weights_hash
 from kdnb.distill.taps import Taps
+from kdnb.distill.teacher_outputs import weights_hash
 from kdnb.errors import InputError
 from kdnb.files import atomic_path
 from kdnb.models.segmenter import Pyramid, pixels, resized, segmentation_step
@@ -32,7 +32,7 @@ TAPS = r"up_blocks\.\d+\.(resnets\.\d+\.conv2|attentions\.\d+\.transformer_block
 
 
 class DiffusionFeatures:
-    """Pictures → maps of the U-Net's way up, by forward hooks; the same picture always gives the same maps.
+    """Images → maps of the U-Net's way up, by forward hooks; the same image always gives the same maps.
 
     It is deliberately no ``nn.Module``, so that it stays out of the optimiser, DDP and the saved state.
 
@@ -41,11 +41,11 @@ class DiffusionFeatures:
         prompts: {class: texts}, as ``PromptSet.texts`` gives; None for the empty prompt. Every text is encoded by
             itself and the U-Net looks at all of their tokens, since together they are longer than a text may be.
         step: the time step of the noise, from 0 for none to 999 for nothing else; 100 leaves nine tenths.
-        seed: of the noise, which is the same for every picture of a size.
-        short_side: pixels that the shorter side of a picture is scaled to; None for as it is.
-        taps: paths of the U-Net's modules; None for all of DIFF's, which are 28 MB of a 512 px picture in half
+        seed: of the noise, which is the same for every image of a size.
+        short_side: pixels that the shorter side of an image is scaled to; None for as it is.
+        taps: paths of the U-Net's modules; None for all of DIFF's, which are 28 MB of a 512 px image in half
             precision.
-        folder: where maps are kept, in half precision, one file per picture; None computes them each time.
+        folder: where maps are kept, in half precision, one file per image; None computes them each time.
         mask_steps: DIFF's ``do_mask_steps``; the labels of a training batch choose each cell's prompt. This feeds the
             truth to the features, while at test time there is none: it is here to be measured.
 
@@ -81,7 +81,7 @@ class DiffusionFeatures:
         self.channels = {block: m.shape[1] for block, m in self.compute(torch.zeros(1, 3, 64, 64).byte()).items()}
 
     def key(self) -> str:
-        """A hash of all that the maps hang on but the picture."""
+        """A hash of all that the maps hang on but the image."""
         how = [
             weights_hash(self.model.unet),
             weights_hash(self.model.vae),
@@ -166,7 +166,7 @@ class DiffusionFeatures:
 
 
 def content(*tensors: Tensor) -> str:
-    """A hash of a picture, or of a picture and its labels: a flipped one has another."""
+    """A hash of an image, or of an image and its labels: a flipped one has another."""
     digest = hashlib.sha256()
     for tensor in tensors:
         digest.update(f"{tensor.dtype} {tuple(tensor.shape)} ".encode() + tensor.cpu().numpy().tobytes())

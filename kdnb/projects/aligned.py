@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from kdnb.datasets.coco_files import SPLITS, find_coco, instances_path
-from kdnb.distill.cache import weights_hash
+from kdnb.distill.teacher_outputs import weights_hash
 from kdnb.errors import InputError
 from kdnb.run import Run, atomic_write, load_settings
 from kdnb.world.export import WORLD_VERSION

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from kdnb.datasets.car_views import META, CarViews, as_numbers, collate, meta_constants, seen, shrunk, to_tensor
 from kdnb.datasets.cars import describe
-from kdnb.distill.cache import compute_seconds
 from kdnb.distill.classification import teacher_step
 from kdnb.distill.distiller import LiveTeacher, require_stronger_teacher
+from kdnb.distill.teacher_outputs import compute_seconds
 from kdnb.engine import Plan, TrainConfig, accelerator, fit
 from kdnb.errors import InputError
 from kdnb.evidence import Comparison, mean_metric

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from kdnb.datasets.talk2car import HEIGHT, WIDTH, Talk2Car, to_pixels
-from kdnb.distill.cache import weights_hash
 from kdnb.distill.distiller import Distiller
+from kdnb.distill.teacher_outputs import weights_hash
 from kdnb.engine import Plan, TrainHistory, accelerator, dataloader_kwargs, fit, move
 from kdnb.errors import InputError
 from kdnb.evidence import Comparison, mean_metric
@@ -128,7 +128,7 @@ class Experiment:
         part = self.parts[split]
         if self.settings.whole_picture and encoder != "teacher":
             picture = whole_picture(part.image(index), self.settings.whole_picture)
-            return {"pictures": picture.flip(-1) if flip else picture}
+            return {"images": picture.flip(-1) if flip else picture}
         key = (split, index)
         crops = self._crops.get(key)
         if crops is None:
@@ -333,7 +333,7 @@ class Experiment:
         count, boxes = len(full), torch.tensor([0.0, 0.0, 1.0, 1.0]).repeat(most, 1)
         boxes[:count] = normalize_boxes(full)
         seen = (
-            {"pictures": whole_picture(picture, self.settings.whole_picture)}
+            {"images": whole_picture(picture, self.settings.whole_picture)}
             if self.settings.whole_picture and ARMS[name].encoder != "teacher"
             else {"crops": self.crops(picture, full)}
         )
