@@ -11,14 +11,12 @@ import pydantic
 
 from kdnb.errors import InputError
 from kdnb.evidence import Comparison
-from kdnb.run import atomic_write
+from kdnb.files import atomic_write
 from kdnb.tables import (
-    MISSING,
     arms_table,
     comparisons_table,
     course_notes,
     course_table,
-    mean_and_range,
     run_notes,
 )
 
@@ -191,35 +189,3 @@ def _html_table(caption, header, rows):
         f'<div class="wide" role="region" tabindex="0" aria-label="{caption}"><table><caption>{caption}</caption>'
         f"<thead><tr>{head}</tr></thead>\n<tbody>\n{lines}</tbody></table></div>"
     )
-
-
-# --- the end of `kdnb run` --------------------------------------------------------------------------------------
-
-
-def summary_table(executions):
-    """The table at the end of ``kdnb run``: what came out, whether distillation paid, how long it took, and where.
-
-    ``executions``: ``kdnb.notebooks.Execution`` objects. Returns text with aligned columns.
-    """
-    header = ["notebook", "seed", "metric", "teacher", "baseline", "distilled", "verdict", "time", "executed notebook"]
-    rows = []
-    for done in executions:
-        cells = [MISSING, MISSING, MISSING, MISSING, "FAILED" if done.error else MISSING]
-        if not done.error and done.run_folder and (done.run_folder / "metrics.json").exists():
-            run = read_run(done.run_folder)
-            scores = [
-                mean_and_range([run.arms.get(a, {}).get(run.primary)]) for a in ("teacher", "baseline", "distilled")
-            ]
-            main = run.comparisons.get("distilled_vs_baseline")
-            cells = [run.primary, *scores, main.verdict if main else MISSING]
-        rows.append([done.name, str(done.seed), *cells, f"{done.seconds:.0f} s", _nearby(done.notebook)])
-    widths = [max(len(line[i]) for line in [header, *rows]) for i in range(len(header))]
-    lines = [header, ["-" * width for width in widths], *rows]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
-    )
-
-
-def _nearby(path):
-    """The path as seen from here, when it lies below."""
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

@@ -6,10 +6,11 @@ import pytest
 from click.testing import CliRunner
 
 from kdnb.cli import main
+from kdnb.cli.run import summary_table
 from kdnb.errors import InputError
 from kdnb.evidence import mean_metric, paired_bootstrap
 from kdnb.notebooks import Execution
-from kdnb.report import read_run, report, summary_table
+from kdnb.report import read_run, report
 from kdnb.run import Run
 from kdnb.tables import gap_closed, times_as_much
 

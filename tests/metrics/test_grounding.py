@@ -221,7 +221,7 @@ def test_command_line_makes_and_checks_a_set(tmp_path):
         "160x90",
     ]
     done = CliRunner().invoke(main, make)
-    assert done.exit_code == 0 and "drawn: " in done.output, done.output
+    assert done.exit_code == 0 and "rendered: " in done.output, done.output
     done = CliRunner().invoke(main, ["data", "check", "talk2car", str(tmp_path / "t2c")])
     assert done.exit_code == 0 and "no faults" in done.output
     (tmp_path / "t2c/images/img_val_0.jpg").unlink()

@@ -1,0 +1,35 @@
+"""The command line: ``kdnb run | data | eval | report | bench | publish | doctor``, one file a command.
+
+Heavy imports are inside the commands, so that ``kdnb --help`` is fast.
+"""
+
+from typing import Any
+
+import click
+
+from kdnb.cli import bench, data, doctor, publish, report, run
+from kdnb.cli import eval as evaluate
+from kdnb.errors import InputError
+
+__all__ = ["main"]
+
+
+class CommandLine(click.Group):
+    """A group whose commands end with one line and status 1 when the input is wrong."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except InputError as error:
+            click.echo(f"kdnb: {error}", err=True)
+            ctx.exit(1)
+
+
+@click.group(cls=CommandLine, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="kdnb", message="kdnb %(version)s")
+def main() -> None:
+    """Knowledge distillation for driving perception: the course's notebooks and the tools around them."""
+
+
+for module in (run, data, evaluate, report, bench, publish, doctor):
+    main.add_command(module.command)
