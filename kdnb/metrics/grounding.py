@@ -1,6 +1,6 @@
 """The official Talk2Car score (``eval.py`` of its development kit), per command and per kind of command, numpy only.
 
-A prediction is one box per command. Files, and the dicts here, hold boxes as ``[x, y, width, height]`` in a picture of
+A prediction is one box per command. Files, and the dicts here, hold boxes as ``[x, y, width, height]`` in an image of
 1600 x 900 whatever its size on disk: ``{command token: [x, y, w, h]}``, which is also what the leaderboard takes.
 """
 
@@ -112,7 +112,7 @@ def slices(commands) -> dict:
     """Masks (N,) of kinds of commands. They go by words and boxes only, so photographs have them too.
 
     colour, side: the command contains such a word. neither: it has none. small: the box covers less than 64 x 64
-    pixels. twin, and twin_colour and twin_side of it: another thing in the picture differs in this alone; only where
+    pixels. twin, and twin_colour and twin_side of it: another thing in the image differs in this alone; only where
     the commands say so.
     """
     colour = np.array([names_colour(c.text) for c in commands], dtype=bool)

@@ -1,6 +1,6 @@
-"""Networks that name a car from one picture of it, and from what a square picture of it no longer shows.
+"""Networks that name a car from one image of it, and from what a square image of it no longer shows.
 
-All take uint8 pictures (N, 3, h, w) and numbers about them (N, M), and answer {"logits": (N, C)}.
+All take uint8 images (N, 3, h, w) and numbers about them (N, M), and answer {"logits": (N, C)}.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from kdnb.models.pixels import normalised
 
 PLAIN = "plain"  # the name of the one backbone that is not timm's
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # timm.data's, of pixels in 0..1
-UNKNOWN = -1  # the label of a picture whose class may not be used
+UNKNOWN = -1  # the label of an image whose class may not be used
 
 # --- networks ---------------------------------------------------------------------------------------------------
 
@@ -33,7 +33,7 @@ class CarClassifier(nn.Module):
     Args:
         backbone: the name of a timm model, or "plain" for a ``PlainBackbone``.
         classes: C, of the logits.
-        meta: M, how many numbers come with each picture; 0 for none.
+        meta: M, how many numbers come with each image; 0 for none.
         hidden: width of the head's one hidden layer. In a small network most parameters would otherwise lie here.
         dropout: of the head.
         pretrained: timm's ImageNet weights.
@@ -75,14 +75,14 @@ class CarClassifier(nn.Module):
         """uint8 (N, 3, h, w) and float (N, M) → "logits" (N, C), "features" (N, F), pooled and without the numbers.
 
         Raises:
-            InputError: pictures that are not uint8 (N, 3, h, w); another number of numbers than the network has; a
+            InputError: images that are not uint8 (N, 3, h, w); another number of numbers than the network has; a
                 batch of one in training, of which BatchNorm can take no variance.
         """
         given = 0 if meta is None else meta.shape[1]
         if given != self.meta:
             raise InputError(f"meta has {given} columns, model expects {self.meta}")
         if self.training and len(images) < 2:
-            raise InputError("a batch of one picture, expected two or more: BatchNorm would see no variance")
+            raise InputError("a batch of one image, expected two or more: BatchNorm would see no variance")
         pixels = normalised(images, self.mean, self.std)
         features = self.backbone(pixels)
         seen = torch.cat([features, meta.to(features)], 1) if self.meta else features
@@ -90,9 +90,9 @@ class CarClassifier(nn.Module):
 
 
 class PlainBackbone(nn.Module):
-    """Seven 3x3 convolutions with BatchNorm and ReLU down to a sixteenth of the picture's size, and a mean over it.
+    """Seven 3x3 convolutions with BatchNorm and ReLU down to a sixteenth of the image's size, and a mean over it.
 
-    For small pictures and little time on a CPU, where it learns twice as fast as the mobile networks of timm: those
+    For small images and little time on a CPU, where it learns twice as fast as the mobile networks of timm: those
     save multiplications with many thin layers, and there the layers cost more than the multiplications.
 
     Args:
@@ -112,7 +112,7 @@ class PlainBackbone(nn.Module):
 
 
 def make_backbone(name: str, pretrained: bool, options: dict) -> nn.Module:
-    """Pictures → pooled features: a timm model without its classifier, or a plain one. Raises InputError."""
+    """Images → pooled features: a timm model without its classifier, or a plain one. Raises InputError."""
     if name == PLAIN and pretrained:
         raise InputError(f"backbone {PLAIN!r} has no pretrained weights, expected pretrained=False")
     try:
@@ -141,7 +141,7 @@ class Ensemble(nn.Module):
     The mean of the *logits* is a mean on another scale: there one network that is very sure outvotes all others.
 
     Args:
-        models: take the same pictures and numbers, name the same classes.
+        models: take the same images and numbers, name the same classes.
         average: "probabilities", or "logits" to see the difference.
     """
 
@@ -168,16 +168,16 @@ def mean_probabilities(logits: Tensor) -> Tensor:
 
 
 def classifier_step(model: nn.Module, batch: dict, label_smoothing: float = 0.0) -> dict:
-    """One step's task for a ``Distiller``: cross-entropy, mean over the labelled pictures.
+    """One step's task for a ``Distiller``: cross-entropy, mean over the labelled images.
 
     Args:
         model: gives "logits", as all networks here.
         batch: "images" uint8 (N, 3, h, w); "meta" float (N, M), M may be 0; "labels" int64 (N,), -1 where
-            unknown; "labelled" bool (N,); "indices" (N,), of the pictures in their data set.
+            unknown; "labelled" bool (N,); "indices" (N,), of the images in their data set.
         label_smoothing: the share of each label that is spread over all classes.
 
     Returns:
-        "loss", 0 for a batch without labelled pictures; "logits", "features"; "labels" and "labelled" of the batch.
+        "loss", 0 for a batch without labelled images; "logits", "features"; "labels" and "labelled" of the batch.
 
     Raises:
         InputError: a label that is none of the classes.
@@ -189,11 +189,11 @@ def classifier_step(model: nn.Module, batch: dict, label_smoothing: float = 0.0)
     if wrong.any():
         which = int(wrong.nonzero()[0])
         raise InputError(
-            f"picture {int(batch['indices'][which])} has label {int(labels[which])}, expected 0 to {classes - 1}"
+            f"image {int(batch['indices'][which])} has label {int(labels[which])}, expected 0 to {classes - 1}"
         )
     if labelled.any():
         known = torch.where(labelled, labels, UNKNOWN)
         loss = F.cross_entropy(seen["logits"], known, ignore_index=UNKNOWN, label_smoothing=label_smoothing)
-    else:  # the mean over no pictures would be NaN; a zero of the logits can be differentiated
+    else:  # the mean over no images would be NaN; a zero of the logits can be differentiated
         loss = 0 * seen["logits"].sum()
     return {**seen, "loss": loss, "labels": labels, "labelled": labelled}

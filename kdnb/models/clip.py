@@ -1,6 +1,6 @@
 """The teacher of image and text: an open_clip model, small from scratch or one of the originals, and what it says.
 
-Pictures come in as uint8 (N, 3, H, W) and are normalised in here, in one place; embeddings go out as unit vectors.
+Images come in as uint8 (N, 3, H, W) and are normalised in here, in one place; embeddings go out as unit vectors.
 """
 
 from __future__ import annotations

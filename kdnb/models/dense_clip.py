@@ -1,4 +1,4 @@
-"""Dense features in the space of texts from a CLIP that was only ever taught whole pictures: the idea of MaskCLIP."""
+"""Dense features in the space of texts from a CLIP that was only ever taught whole images: the idea of MaskCLIP."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from kdnb.models.segmenter import PromptSegmenter
 
 
 class DenseClip(nn.Module):
-    """The image tower of an open_clip ViT with one vector per patch instead of one per picture, and its text encoder.
+    """The image tower of an open_clip ViT with one vector per patch instead of one per image, and its text encoder.
 
     A CLIP answers with the class token, which has gathered values from all patches by attention. Without the gathering,
     the last block's value of a patch, sent through the same layers, lies in the same space and tells of that patch
     (MaskCLIP: Zhou et al. 2022, arXiv 2112.01071, section 3.2). The tower stays as it is: nothing of it is trained.
 
     Attributes:
-        channels: D, width of the space of pictures and texts.
+        channels: D, width of the space of images and texts.
         encode: the text encoder of the same model, as ``kdnb.models.prompts`` wants it. It stays on the CPU and is not
             saved with the weights.
 
     Args:
         name: of an open_clip ViT, such as "ViT-B-16".
         pretrained: its weights, as ``kdnb.models.clip.full_teacher``; None draws random ones.
-        short_side: pixels that the shorter side of a picture is scaled to before it is cut into patches; None for the
+        short_side: pixels that the shorter side of an image is scaled to before it is cut into patches; None for the
             size that the tower was trained with. More pixels give more patches, but far beyond that size worse ones.
 
     Raises:
@@ -64,7 +64,7 @@ class DenseClip(nn.Module):
         return projected.transpose(1, 2).unflatten(2, [side // self.patch for side in pixels.shape[2:]])
 
     def scaled(self, pixels: Tensor) -> Tensor:
-        """(N, 3, H, W) → the same pictures with ``short_side``, both sides rounded to whole patches."""
+        """(N, 3, H, W) → the same images with ``short_side``, both sides rounded to whole patches."""
         factor = self.short_side / min(pixels.shape[2:]) / self.patch
         size = [self.patch * max(1, round(side * factor)) for side in pixels.shape[2:]]
         return F.interpolate(pixels, size, mode="bilinear", align_corners=False, antialias=True)

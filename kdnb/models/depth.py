@@ -194,14 +194,14 @@ def folder_depth(folder) -> DepthModel:
 
 
 def read_depth_png(path) -> np.ndarray:
-    """float32 (H, W), metres, 0 for no depth, of a 16-bit picture of metres x 256 (KITTI depth development kit)."""
+    """float32 (H, W), metres, 0 for no depth, of a 16-bit image of metres x 256 (KITTI depth development kit)."""
     try:
-        with Image.open(path) as picture:
-            mode, values = picture.mode, np.asarray(picture)
+        with Image.open(path) as image:
+            mode, values = image.mode, np.asarray(image)
     except (OSError, SyntaxError, ValueError) as error:  # Pillow raises any of them for a broken file
-        raise InputError(f"{path}: not a readable picture ({error}), expected a 16-bit PNG of metres x 256") from None
+        raise InputError(f"{path}: not a readable image ({error}), expected a 16-bit PNG of metres x 256") from None
     if not mode.startswith("I"):
-        raise InputError(f"{path}: a picture of mode {mode}, expected a 16-bit PNG of metres x 256")
+        raise InputError(f"{path}: an image of mode {mode}, expected a 16-bit PNG of metres x 256")
     return values.astype(np.float32) / 256
 
 

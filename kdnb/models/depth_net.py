@@ -71,12 +71,12 @@ class TinyDepth(nn.Module):
     Two channels tell each pixel its place, once beside its colours and once more before the last layer: on a road the
     row alone gives most of the depth (van Dijk and de Croon 2019, arXiv 1905.07005), and a convolution cannot know it
     otherwise. So the network is right only for the camera that it was trained with: the same focal length and horizon
-    as shares of the picture.
+    as shares of the image.
 
-    Depth is decoded at a quarter of the picture's size and interpolated, which is where most of the time would go.
+    Depth is decoded at a quarter of the image's size and interpolated, which is where most of the time would go.
 
     Args:
-        size: (height, width) in pixels of the pictures that it is trained on.
+        size: (height, width) in pixels of the images that it is trained on.
         widths: channels at strides 2, 4, 8, 16 and 32.
     """
 

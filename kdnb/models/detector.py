@@ -19,7 +19,7 @@ from torchvision.ops import MultiScaleRoIAlign
 
 
 class SmallResNet(nn.Sequential):
-    """A residual network for small pictures, from scratch: stages at strides 4, 8, 16 and 32.
+    """A residual network for small images, from scratch: stages at strides 4, 8, 16 and 32.
 
     BatchNorm instead of torchvision's FrozenBatchNorm2d, which is right only with pretrained weights.
     """
@@ -43,20 +43,20 @@ def lite_detector(
     neck: int = 64,
     head: int = 128,
 ) -> FasterRCNN:
-    """A small Faster R-CNN on P3-P6, trained from scratch on small pictures.
+    """A small Faster R-CNN on P3-P6, trained from scratch on small images.
 
-    P2 is left out: on a CPU it would cost as much as all the rest, and few objects of a small picture need it.
+    P2 is left out: on a CPU it would cost as much as all the rest, and few objects of a small image need it.
 
     Args:
         widths, blocks: channels and residual blocks of the four backbone stages.
         num_classes: with the background, which is label 0.
-        size: (width, height) in pixels that pictures are fitted into, keeping their aspect ratio.
+        size: (width, height) in pixels that images are fitted into, keeping their aspect ratio.
         neck: channels of every pyramid level. Equal in teacher and student, so that their maps can be compared.
         head: channels of the two fully connected layers of the box head.
     """
     backbone = BackboneWithFPN(SmallResNet(widths, blocks), {"2": "0", "3": "1", "4": "2"}, list(widths[1:]), neck)
     anchors = AnchorGenerator(((14,), (28,), (56,), (104,)), ((0.5, 1.0, 2.0),) * 4)
-    # the canonical scale chooses the level that a proposal is pooled from: 224 is meant for pictures of 800 px
+    # the canonical scale chooses the level that a proposal is pooled from: 224 is meant for images of 800 px
     pool = MultiScaleRoIAlign(["0", "1", "2"], output_size=5, sampling_ratio=1, canonical_scale=48, canonical_level=4)
     return FasterRCNN(
         backbone,
@@ -81,7 +81,7 @@ def full_detector(backbone: str, num_classes: int, size: tuple[int, int], pretra
     """Faster R-CNN as the original trains it, on a torchvision backbone: "resnet101", "resnet50", "mobilenet_v3_large".
 
     Args:
-        size: (width, height); pictures are scaled to the shorter side, the longer one at most the other (VOC: 600 and
+        size: (width, height); images are scaled to the shorter side, the longer one at most the other (VOC: 600 and
             1000 pixels).
         pretrained: ImageNet weights and frozen normalisation; False starts from random weights with BatchNorm.
     """
@@ -108,12 +108,12 @@ def detection_step(model: FasterRCNN, batch: dict) -> dict:
 
     Args:
         batch: "images" list of (3, H, W) in 0..1, "targets" list of dicts with "boxes" (N, 4) xyxy in pixels and
-            "labels" (N,), "labelled" list of bool. Pictures that are not labelled pass through the backbone only:
+            "labels" (N,), "labelled" list of bool. Images that are not labelled pass through the backbone only:
             their boxes, if any, are a teacher's and serve as masks, never as labels.
 
     Returns:
         "loss" and its "parts"; "features" {level: (N, C, H_l, W_l)}; "pixels" (N, 3, H, W), the batch as the backbone
-        saw it; "boxes" list of (N, 4) in its pixels; of the labelled pictures: "proposals" list of (R, 4), the
+        saw it; "boxes" list of (N, 4) in its pixels; of the labelled images: "proposals" list of (R, 4), the
         sampled RoIs, "class_logits" (ΣR, classes), "labels" (ΣR,), "image_sizes", and "labelled", their indices.
     """
     device = next(model.parameters()).device
@@ -162,7 +162,7 @@ def roi_logits(model: FasterRCNN, features: dict, proposals: list[Tensor], image
 
 @torch.inference_mode()
 def predict(model: FasterRCNN, images: Iterable[Tensor], batch_size: int = 16) -> list[dict[str, Tensor]]:
-    """Detections per picture: "boxes" (D, 4) xyxy in the picture's own pixels, "labels" (D,), "scores" (D,), on CPU.
+    """Detections per image: "boxes" (D, 4) xyxy in the image's own pixels, "labels" (D,), "scores" (D,), on CPU.
 
     Args:
         images: (3, H, W) each, uint8 or 0..1 float; taken from the iterable a batch at a time.
@@ -179,7 +179,7 @@ def predict(model: FasterRCNN, images: Iterable[Tensor], batch_size: int = 16) -
 
 @torch.no_grad()
 def neck_maps(model: FasterRCNN, image: Tensor) -> dict[str, Tensor]:
-    """The neck's feature maps {level: (1, C, H_l, W_l)} of one picture (3, H, W), finest first, on CPU.
+    """The neck's feature maps {level: (1, C, H_l, W_l)} of one image (3, H, W), finest first, on CPU.
 
     In eval mode, so that looking does not change the model: a forward pass in training mode moves BatchNorm's means.
     """
@@ -187,8 +187,8 @@ def neck_maps(model: FasterRCNN, image: Tensor) -> dict[str, Tensor]:
     return {level: feature_map.cpu() for level, feature_map in model.backbone(pixels).items()}
 
 
-def picture_masks(model: FasterRCNN, item: dict, base: float, every_level: bool = False) -> list[Tensor]:
-    """``foreground_masks`` of one picture ("image", "boxes", "labels", "difficult") on the model's pyramid."""
+def image_masks(model: FasterRCNN, item: dict, base: float, every_level: bool = False) -> list[Tensor]:
+    """``foreground_masks`` of one image ("image", "boxes", "labels", "difficult") on the model's pyramid."""
     keep = ~item["difficult"]
     target = {"boxes": item["boxes"][keep], "labels": item["labels"][keep]}
     images, targets = model.eval().transform([as_float(item["image"])], [target])
@@ -204,7 +204,7 @@ def as_float(image: Tensor) -> Tensor:
 def pyramid_level(boxes: Tensor, base: float = 56.0, levels: int = 5) -> Tensor:
     """The one pyramid level that DeFeat gives each box (N, 4): floor(log2(√area / base)), 0 being the finest.
 
-    ``base`` is 56 pixels for pictures of 600 x 1000; scale it with the picture.
+    ``base`` is 56 pixels for images of 600 x 1000; scale it with the image.
     """
     side = ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).clamp(min=1e-6).sqrt()
     return torch.floor(torch.log2(side / base)).clamp(0, levels - 1).long()
@@ -219,7 +219,7 @@ def foreground_masks(
     would then have no width or height, when it keeps one column or row (the released code keeps a single cell).
 
     Args:
-        boxes: per picture (N, 4) xyxy in the pixels that the backbone saw.
+        boxes: per image (N, 4) xyxy in the pixels that the backbone saw.
         features: {level: (B, C, H_l, W_l)}, finest level first.
         width: of the batch that the backbone saw, in pixels; gives the strides.
         base: see ``pyramid_level``.

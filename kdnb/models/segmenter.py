@@ -1,6 +1,6 @@
 """Networks that name every pixel: a small U-Net, a timm backbone with a light decoder, and one that reads prompts.
 
-All take uint8 pictures (N, 3, H, W) and answer {"logits": (N, K, H, W), "features": (N, C, h, w)}, the map that the
+All take uint8 images (N, 3, H, W) and answer {"logits": (N, K, H, W), "features": (N, C, h, w)}, the map that the
 logits are made from. Their ``feature_map`` gives that map alone, of ``channels`` channels.
 """
 
@@ -26,9 +26,9 @@ MIDDLE = (0.5, 0.5, 0.5)  # mean and spread of pixels where nobody trained with 
 
 
 class UNet(nn.Module):
-    """A small U-Net (Ronneberger et al. 2015, arXiv 1505.04597) from scratch, for small pictures on a CPU.
+    """A small U-Net (Ronneberger et al. 2015, arXiv 1505.04597) from scratch, for small images on a CPU.
 
-    It sees and decodes at half the picture's size, and its logits are interpolated to the whole: the full-size layers
+    It sees and decodes at half the image's size, and its logits are interpolated to the whole: the full-size layers
     of the paper would take most of the time. Skip connections are added instead of stacked, for the same reason.
 
     Args:

@@ -22,7 +22,7 @@ class Diffusion:
         unet: diffusers' ``UNet2DConditionModel``.
         vae: diffusers' ``AutoencoderKL``.
         encode: texts → for each of them the states (L, W) of its tokens, without padding.
-        alphas: (T,), for each time step the share ᾱ of the picture's variance that the noise leaves.
+        alphas: (T,), for each time step the share ᾱ of the image's variance that the noise leaves.
     """
 
     unet: nn.Module

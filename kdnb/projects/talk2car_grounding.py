@@ -23,7 +23,8 @@ from kdnb.datasets.region_views import cut, window
 from kdnb.datasets.talk2car import HEIGHT, WIDTH, Command, Talk2Car, to_pixels
 from kdnb.errors import InputError
 from kdnb.models.clip import encode_text_tokens, encode_texts, normalised_for
-from kdnb.models.grounding import Grounder, ProjectionHead, TransformerHead
+from kdnb.models.grounding import Grounder
+from kdnb.models.grounding_heads import ProjectionHead, TransformerHead
 from kdnb.projects.aligned import Aligned
 from kdnb.run import Settings
 from kdnb.world.export_talk2car import rendered_talk2car
@@ -302,7 +303,7 @@ class Grounded(Dataset):
 
     Args:
         views: view → tensors (N, ...) of all commands.
-        pictures: ``pictures(index, view)`` gives {"crops": ...} or {"pictures": ...} where an encoder is trained too.
+        pictures: ``pictures(index, view)`` gives {"crops": ...} or {"images": ...} where an encoder is trained too.
     """
 
     def __init__(self, views: dict[str, dict[str, Tensor]], pictures: Callable[[int, str], dict] | None = None):

@@ -19,7 +19,7 @@ from kdnb.models.clip import build_tokenizer, encode_texts, full_teacher, lite_t
 TEXTS = ["a car", "a truck", "a person"]
 
 
-def pictures(n, size=32, seed=0):
+def random_images(n, size=32, seed=0):
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(0, 256, (n, 3, size, size), dtype=torch.uint8, generator=generator)
 
@@ -39,7 +39,7 @@ def student(seed=0, **options):
 def batch_of(texts, n=6):
     positive = F.one_hot(torch.arange(n) % len(texts), len(texts)).bool()
     return {
-        "images": pictures(n),
+        "images": random_images(n),
         "texts": texts,
         "positive": positive,
         "ids": [str(i) for i in range(n)],
@@ -58,15 +58,15 @@ def kd_terms(texts):
 @pytest.mark.parametrize("stride, side", [(32, 1), (16, 2), (8, 4)])
 def test_output_stride_sets_the_cells_of_a_crop(stride, side):
     model = Student("test_convnext2", 128, output_stride=stride)
-    assert model.feature_map(pictures(2)).shape == (2, 128, side, side)
-    assert model(pictures(2)).shape == (2, 128)
+    assert model.feature_map(random_images(2)).shape == (2, 128, side, side)
+    assert model(random_images(2)).shape == (2, 128)
 
 
 @pytest.mark.parametrize("multi_scale", [False, True])
 @pytest.mark.parametrize("stride", [16, 32])
 def test_the_embedding_is_the_mean_of_the_feature_map(multi_scale, stride):
     model = Student("test_convnext2", 128, output_stride=stride, multi_scale=multi_scale)
-    images = pictures(2, 64)
+    images = random_images(2, 64)
     cells = model.feature_map(images)
     assert torch.allclose(cells.mean((2, 3)), model(images), atol=1e-5)
     assert not torch.allclose(cells[:, :, 0, 0], cells[:, :, 1, 1], atol=1e-3)
@@ -75,15 +75,15 @@ def test_the_embedding_is_the_mean_of_the_feature_map(multi_scale, stride):
 def test_multi_scale_hears_all_three_stages():
     model = student(multi_scale=True)
     assert model.project.in_features == 64 + 96 + 128
-    assert model.feature_map(pictures(1, 96)).shape == (1, 128, 6, 6)  # the middle stage, stride 16
-    model(pictures(2)).sum().backward()
+    assert model.feature_map(random_images(1, 96)).shape == (1, 128, 6, 6)  # the middle stage, stride 16
+    model(random_images(2)).sum().backward()
     assert all(p.grad is not None for name, p in model.named_parameters() if name != "logit_scale")
 
 
 def test_the_middle_cells_see_where_things_are():
     """The cell of a feature map that changes most is the one whose pixels changed."""
     model = student(multi_scale=True).eval()
-    images = pictures(1, 96)
+    images = random_images(1, 96)
     changed = images.clone()
     changed[:, :, 16:32, 64:80] = 255  # row 1, column 4 at stride 16
     change = (model.feature_map(changed) - model.feature_map(images)).norm(dim=1)[0]
@@ -92,7 +92,7 @@ def test_the_middle_cells_see_where_things_are():
 
 def test_embeddings_are_negative_as_often_as_positive():
     """A final ReLU would leave half of the teacher's space out of reach."""
-    assert 0.2 < (student()(pictures(16)) < 0).float().mean() < 0.8
+    assert 0.2 < (student()(random_images(16)) < 0).float().mean() < 0.8
 
 
 def test_the_step_is_infonce_on_unit_vectors(teacher):
@@ -151,7 +151,7 @@ def test_the_students_file_is_plain(teacher):
     saved = copy.deepcopy(Distiller(model, teacher[0], kd_terms(teacher[1]), alignment_step).student.state_dict())
     other = student(seed=1, multi_scale=True)
     other.load_state_dict(saved)
-    assert torch.equal(other(pictures(2)), model(pictures(2)))
+    assert torch.equal(other(random_images(2)), model(random_images(2)))
     assert {name.split(".")[0] for name in saved} == {"trunk", "norms", "project", "logit_scale"}
 
 

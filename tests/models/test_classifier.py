@@ -41,7 +41,7 @@ def batch_of(n=6, meta=2, labelled=None, size=40):
 
 
 class Fixed(nn.Module):
-    """Answers with its logits, whatever the picture."""
+    """Answers with its logits, whatever the image."""
 
     def __init__(self, logits):
         super().__init__()
@@ -130,7 +130,7 @@ def test_faults_in_one_line():
         (lambda: CarClassifier("resnet18.of_nobody", 3, pretrained=True), "resnet18.of_nobody"),
         (lambda: net(batch["images"]), "meta has 0 columns, model expects 2"),
         (lambda: net(batch["images"], torch.zeros(6, 3)), "meta has 3 columns, model expects 2"),
-        (lambda: net(batch["images"][:1], batch["meta"][:1]), "a batch of one picture"),
+        (lambda: net(batch["images"][:1], batch["meta"][:1]), "a batch of one image"),
         (lambda: net(batch["images"].float(), batch["meta"]), "expected uint8"),
         (lambda: Ensemble([]), "an ensemble of no models"),
         (lambda: Ensemble([net], "mean"), "average is 'mean'"),
@@ -170,7 +170,7 @@ def test_an_ensemble_of_one_is_that_one_and_agreement_changes_nothing():
 # --- the task ---------------------------------------------------------------------------------------------------
 
 
-def test_the_loss_is_the_cross_entropy_of_the_labelled_pictures():
+def test_the_loss_is_the_cross_entropy_of_the_labelled_images():
     labelled = [True, False, True, True, False, True]
     net, batch = tiny().eval(), batch_of(labelled=labelled)
     seen = classifier_step(net, batch)
@@ -205,11 +205,11 @@ def test_a_batch_without_labels_teaches_through_the_term_alone():
 def test_a_label_beyond_the_classes_is_named_with_its_picture():
     batch = batch_of()
     batch["labels"][4] = CLASSES
-    with pytest.raises(InputError, match=f"picture 44 has label {CLASSES}, expected 0 to {CLASSES - 1}"):
+    with pytest.raises(InputError, match=f"image 44 has label {CLASSES}, expected 0 to {CLASSES - 1}"):
         classifier_step(tiny(), batch)
 
 
-def test_six_pictures_can_be_learned_by_heart():
+def test_six_images_can_be_learned_by_heart():
     torch.manual_seed(0)
     net, batch = tiny(dropout=0.0), batch_of()
     optimizer = torch.optim.AdamW(net.parameters(), 1e-2)

@@ -7,9 +7,9 @@ from kdnb.models.detector import (
     detection_step,
     foreground_masks,
     full_detector,
+    image_masks,
     lite_detector,
     neck_maps,
-    picture_masks,
     predict,
     pyramid_level,
 )
@@ -52,14 +52,14 @@ def test_the_step_gives_torchvisions_own_losses(detector):
     detector.load_state_dict(state)
 
 
-def test_unlabelled_pictures_pass_the_backbone_only(detector):
+def test_unlabelled_images_pass_the_backbone_only(detector):
     out = detection_step(detector.train(), batch_of((True, False, True)))
     assert next(iter(out["features"].values())).shape[0] == 3
     assert out["labelled"] == [0, 2] and len(out["proposals"]) == 2 and len(out["boxes"]) == 3
     assert len(out["labels"]) == len(out["class_logits"]) == sum(len(p) for p in out["proposals"])
 
 
-def test_a_picture_without_objects_trains(detector):
+def test_an_image_without_objects_trains(detector):
     batch = batch_of()
     batch["targets"] = [{"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}] * 2
     loss = detection_step(detector.train(), batch)["loss"]
@@ -67,7 +67,7 @@ def test_a_picture_without_objects_trains(detector):
     assert torch.isfinite(loss)
 
 
-def test_predict_returns_boxes_in_the_pictures_own_pixels(detector):
+def test_predict_returns_boxes_in_the_images_own_pixels(detector):
     detector.train()
     found = predict(detector, [torch.randint(0, 255, (3, 300, 400), dtype=torch.uint8)])[0]
     assert detector.training  # as it was
@@ -127,7 +127,7 @@ def test_looking_at_a_model_does_not_change_it(detector):
         "boxes": torch.tensor([[16.0, 32, 56, 72], [0, 0, 300, 180]]),
         "difficult": torch.tensor([False, True]),
     }
-    masks = picture_masks(detector.train(), item, base=14)
-    # the picture is halved to 160 x 96, the box to (8, 16, 28, 36): cells 1..2, rows 2..3 at stride 8
+    masks = image_masks(detector.train(), item, base=14)
+    # the image is halved to 160 x 96, the box to (8, 16, 28, 36): cells 1..2, rows 2..3 at stride 8
     assert masks[0][0, 0].nonzero().tolist() == [[y, x] for y in (2, 3) for x in (1, 2)]
     assert all(torch.equal(before[key], value) for key, value in detector.state_dict().items())

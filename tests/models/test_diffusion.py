@@ -84,7 +84,7 @@ def test_noise_is_added_as_by_diffusers(model):
     assert torch.allclose(features.noisy(latents), expected, atol=1e-5)
 
 
-def test_the_same_picture_gives_the_same_maps_whatever_is_beside_it(model):
+def test_the_same_image_gives_the_same_maps_whatever_is_beside_it(model):
     features, images = DiffusionFeatures(model, PROMPTS), random_images(3)
     torch.manual_seed(1)
     together = features(images)
@@ -199,7 +199,7 @@ def test_mask_steps_warn_and_feed_the_truth_while_training_only(model):
     batch, plain = batch_of(images), DiffusionFeatures(model, PROMPTS)(images)["3"]
     told = features(images, batch["labels"])["3"]
     sky = DiffusionFeatures(model, {"sky": PROMPTS["sky"]})(images)["3"]
-    # labels 0 and 2 each cover four columns of cells of the first picture; the rest and the second one have none
+    # labels 0 and 2 each cover four columns of cells of the first image; the rest and the second one have none
     assert torch.allclose(told[0, :, :, :4], sky[0, :, :, :4], atol=1e-5)
     assert torch.equal(told[0, :, :, 8:], plain[0, :, :, 8:]) and torch.equal(told[1], plain[1])
     assert not torch.allclose(told[0, :, :, 4:8], plain[0, :, :, 4:8], atol=1e-6)

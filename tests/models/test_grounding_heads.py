@@ -7,20 +7,8 @@ from torchvision.ops import box_iou
 from kdnb.datasets.voc import read_image
 from kdnb.errors import InputError
 from kdnb.models.alignment import Student
-from kdnb.models.grounding import (
-    BOX_FEATURES,
-    Grounder,
-    ProjectionHead,
-    TransformerHead,
-    align_cells,
-    box_features,
-    box_loss,
-    centre_to_edges,
-    crop_cells,
-    grounding_step,
-    overlaps,
-    ranking_loss,
-)
+from kdnb.models.grounding import Grounder, align_cells, box_loss, crop_cells, grounding_step, overlaps, ranking_loss
+from kdnb.models.grounding_heads import BOX_FEATURES, ProjectionHead, TransformerHead, box_features, centre_to_edges
 from kdnb.projects.talk2car_grounding import whole_picture
 from kdnb.world.camera import render
 from kdnb.world.scene import make_scene
@@ -259,18 +247,18 @@ class TinyEncoder(nn.Module):
         return self.norm(self.conv(images.float() / 255))
 
 
-def with_pictures(what, shape, n=4):
+def with_images(what, shape, n=4):
     batch, _ = toy_batch(n, 11)
     del batch["tokens"]
     g = torch.Generator().manual_seed(0)
     return {**batch, what: torch.randint(0, 256, shape, dtype=torch.uint8, generator=g)}
 
 
-@pytest.mark.parametrize("what, shape, cells", [("crops", (4, P, 3, 16, 16), 4), ("pictures", (4, 3, 72, 128), 9)])
-def test_pictures_and_kept_cells_give_the_same_answer(what, shape, cells):
+@pytest.mark.parametrize("what, shape, cells", [("crops", (4, P, 3, 16, 16), 4), ("images", (4, 3, 72, 128), 9)])
+def test_images_and_kept_cells_give_the_same_answer(what, shape, cells):
     torch.manual_seed(0)
     model = Grounder(TinyEncoder(), make_head("transformer", "rank"), cells=3).eval()
-    batch = with_pictures(what, shape)
+    batch = with_images(what, shape)
     tokens = model.tokens(batch)
     assert tokens.shape == (4, P, cells, D)
     torch.testing.assert_close(model({**batch, "tokens": tokens})["scores"], model(batch)["scores"])
@@ -278,13 +266,13 @@ def test_pictures_and_kept_cells_give_the_same_answer(what, shape, cells):
         torch.testing.assert_close(tokens[1], crop_cells(model.encoder, batch["crops"][1]))
 
 
-@pytest.mark.parametrize("what, shape", [("crops", (4, P, 3, 16, 16)), ("pictures", (4, 3, 72, 128))])
+@pytest.mark.parametrize("what, shape", [("crops", (4, P, 3, 16, 16)), ("images", (4, 3, 72, 128))])
 @pytest.mark.parametrize("frozen", [True, False])
 def test_only_an_encoder_that_is_not_frozen_learns(what, shape, frozen):
     torch.manual_seed(0)
     model = Grounder(TinyEncoder(), make_head("transformer", "rank"), frozen=frozen).train()
     before = model.encoder.norm.running_mean.clone()
-    grounding_step(model, with_pictures(what, shape))["loss"].backward()
+    grounding_step(model, with_images(what, shape))["loss"].backward()
     assert torch.equal(before, model.encoder.norm.running_mean) == frozen
     assert all((p.grad is None) == frozen for p in model.encoder.parameters())
     assert model.head.norm.weight.grad is not None and torch.is_grad_enabled()
@@ -300,13 +288,13 @@ def test_aligned_cells_are_those_of_the_box():
     torch.testing.assert_close(found[0, 0], expected)
 
 
-def step_of_full(picture, frozen):
-    """One step of the model of ``full`` from random weights on a uint8 picture: the names of what moved."""
+def step_of_full(image, frozen):
+    """One step of the model of ``full`` from random weights on a uint8 image: the names of what moved."""
     torch.manual_seed(0)
     encoder = Student("convnext_tiny", 512)
     model = Grounder(encoder, TransformerHead(512, 512, 512, 256, 4, "regress"), frozen).train()
-    batch = with_pictures("pictures", (1, 3, 8, 8), n=1)
-    batch |= {"pictures": picture[None], "text": torch.randn(1, 512), "words": torch.randn(1, L, 512)}
+    batch = with_images("images", (1, 3, 8, 8), n=1)
+    batch |= {"images": image[None], "text": torch.randn(1, 512), "words": torch.randn(1, L, 512)}
     optimiser = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), 1e-4)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     out = grounding_step(model, batch)
@@ -319,8 +307,8 @@ def step_of_full(picture, frozen):
 
 def test_full_model_steps_on_a_drawn_picture_of_the_official_size():
     """As the heads of ``full`` are trained; with gradients of the encoder it takes 20 s, hence the small one below."""
-    picture = torch.from_numpy(render(make_scene(0), 1600, 900, supersample=1).image.copy()).permute(2, 0, 1)
-    moved = step_of_full(picture, frozen=True)
+    image = torch.from_numpy(render(make_scene(0), 1600, 900, supersample=1).image.copy()).permute(2, 0, 1)
+    moved = step_of_full(image, frozen=True)
     assert "head.sentence.1.weight" in moved and not any(name.startswith("encoder") for name in moved)
 
 

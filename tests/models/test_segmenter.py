@@ -37,7 +37,7 @@ def striped(n=2, height=48, width=64):
 
 
 class Table(nn.Module):
-    """Answers with its parameter, whatever the picture."""
+    """Answers with its parameter, whatever the image."""
 
     def __init__(self, shape):
         super().__init__()
@@ -74,7 +74,7 @@ def test_any_size_from_32_pixels_on(make, size):
 
 
 @pytest.mark.parametrize("make", [lambda: UNet(4), lambda: TimmSegmenter(MOBILE, width=8)])
-def test_a_shifted_picture_gives_shifted_logits(make):
+def test_a_shifted_image_gives_shifted_logits(make):
     """By whole cells of the coarsest map, and far from the border."""
     torch.manual_seed(0)
     net = make().eval()
@@ -128,7 +128,7 @@ def test_backbones_that_cannot_be_had_are_refused(name):
     assert "\n" not in str(told.value)
 
 
-def test_other_pictures_are_refused():
+def test_other_images_are_refused():
     for images, message in ((random_images(1, 31, 64), "at least 32 x 32"), (torch.rand(1, 3, 48, 64), "uint8")):
         with pytest.raises(InputError, match=message):
             UNet(4)(images)
