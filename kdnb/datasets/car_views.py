@@ -1,4 +1,4 @@
-"""Cars on their way into training: square pictures, what the square no longer shows, fixed or drawn views, batches."""
+"""Cars on their way into training: square images, what the square no longer shows, fixed or drawn views, batches."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ from kdnb.errors import InputError
 
 META = {"A": [], "B": [0], "C": [1, 2, 3], "D": [0, 1, 2, 3]}  # of (aspect, red, green, blue), what each experiment has
 DRAWN = "aug"  # "aug7": the augmentation of seed 7
-FINEST, KEPT = 1.25, 2  # sides of a kept picture, as multiples of a view's: what it resolves, and what it has
+FINEST, KEPT = 1.25, 2  # sides of a kept image, as multiples of a view's: what it resolves, and what it has
 AREA, SHAPE, ANGLE, TONE = 0.35, 0.1, 8.0, 0.25  # largest changes of an augmentation; see ``augmentation``
-BEYOND = (124, 116, 104)  # where a turned view leaves the picture: ImageNet's mean colour
+BEYOND = (124, 116, 104)  # where a turned view leaves the image: ImageNet's mean colour
 
 
 class CarViews(Dataset):
     """``views[(index, view)]`` → one car as it is ("plain"), flipped left to right ("flip"), or augmented ("aug7").
 
     A sample is {"id": "<folder>/<file>", "view": str, "image": uint8 (3, h, w), "meta": float (M,), "label": int, -1 if
-    it may not be used, "labelled": bool, "index": int}. "meta" is taken from the original picture, never from the view:
+    it may not be used, "labelled": bool, "index": int}. "meta" is taken from the original image, never from the view:
     width over height and mean colour, each less its mean and over its spread, those of ``constants``. An augmentation
     is drawn from (index, its number), so the same name always gives the same pixels, in any process.
 
     Args:
-        items: (path of a picture, class id), or None or -1 in place of the class where it is not known.
-        size: (height, width) of the samples in pixels; the whole picture is squeezed into it, as the original does.
-        experiment: which numbers come with the picture: "A" none, "B" the aspect ratio, "C" the colour, "D" both.
+        items: (path of an image, class id), or None or -1 in place of the class where it is not known.
+        size: (height, width) of the samples in pixels; the whole image is squeezed into it, as the original does.
+        experiment: which numbers come with the image: "A" none, "B" the aspect ratio, "C" the colour, "D" both.
         labelled: indices whose labels may be used, None means all that are known.
-        constants: of ``meta_constants``, from training pictures; experiment "A" needs none. All folds share one, or
+        constants: of ``meta_constants``, from training images; experiment "A" needs none. All folds share one, or
             their networks could not be asked together.
         keep: keep what was read (16 bytes a pixel of ``size``) for the next epoch.
 
     Raises:
         InputError: a size that is not positive, an unknown experiment or view, an index that is not in the set,
-            missing constants; a file that is no picture, when it is read.
+            missing constants; a file that is no image, when it is read.
     """
 
     def __init__(
@@ -72,10 +72,10 @@ class CarViews(Dataset):
         self.labelled = None if labelled is None else {int(index) for index in labelled}
         outside = sorted(index for index in self.labelled or () if not 0 <= index < len(self))
         if outside:
-            raise InputError(f"labelled picture {outside[0]} is not in the set, expected 0 to {len(self) - 1}")
+            raise InputError(f"labelled image {outside[0]} is not in the set, expected 0 to {len(self) - 1}")
 
     def like(self, experiment: str, labelled: Iterable[int] | None = None, constants=None) -> CarViews:
-        """The same pictures, with what was read of them, for another experiment or with other labels."""
+        """The same images, with what was read of them, for another experiment or with other labels."""
         other = copy.copy(self)
         other._set(experiment, labelled, constants if constants is not None else self.constants)
         return other
@@ -86,9 +86,9 @@ class CarViews(Dataset):
     def __getitem__(self, key: tuple[int, str]) -> dict:
         index, view = key
         label = self.items[index][1]
-        picture, numbers = self.read(index)
+        image, numbers = self.read(index)
         known = label is not None and label >= 0 and (self.labelled is None or index in self.labelled)
-        image = to_tensor(seen(picture, self.size, index, view))
+        image = to_tensor(seen(image, self.size, index, view))
         return {
             "id": self.ids[index],
             "view": view,
@@ -100,7 +100,7 @@ class CarViews(Dataset):
         }
 
     def read(self, index: int) -> tuple[Image.Image, list[float]]:
-        """The picture as it is kept, and (aspect, red, green, blue) of the original."""
+        """The image as it is kept, and (aspect, red, green, blue) of the original."""
         if index in self._kept:
             return self._kept[index]
         image, facts = read_car(self.items[index][0])
@@ -115,17 +115,17 @@ class CarViews(Dataset):
 
 
 def as_numbers(facts: dict) -> list[float]:
-    """What ``describe`` says of an original picture, as (aspect, red, green, blue)."""
+    """What ``describe`` says of an original image, as (aspect, red, green, blue)."""
     return [facts["aspect"], *facts["colour"]]
 
 
 def meta_constants(items: Sequence[tuple[Path | str, int | None]], most: int = 2000) -> tuple[Tensor, Tensor]:
     """Mean and spread (4,) of (aspect, red, green, blue), over at most so many of the items, evenly chosen.
 
-    Labels play no part in them, so the pictures of all folds may be taken; test pictures should not.
+    Labels play no part in them, so the images of all folds may be taken; test images should not.
     """
     if not items:
-        raise InputError("no training picture to take the constants of aspect and colour from")
+        raise InputError("no training image to take the constants of aspect and colour from")
     chosen = np.linspace(0, len(items) - 1, min(most, len(items))).round().astype(int)
     numbers = torch.tensor([as_numbers(read_car(items[index][0])[1]) for index in chosen])
     spread = numbers.std(0, unbiased=False)
@@ -136,32 +136,32 @@ def meta_constants(items: Sequence[tuple[Path | str, int | None]], most: int = 2
 
 
 def shrunk(image: Tensor, size: tuple[int, int]) -> Image.Image:
-    """uint8 (3, H, W) → a picture of twice ``size`` with the detail of 1.25 times.
+    """uint8 (3, H, W) → an image of twice ``size`` with the detail of 1.25 times.
 
-    The nearest pixel of so fine a picture is off by a quarter of a view's pixel at most. To take it costs a tenth of
-    interpolating, at every step; to blur and enlarge the picture first costs once.
+    The nearest pixel of so fine an image is off by a quarter of a view's pixel at most. To take it costs a tenth of
+    interpolating, at every step; to blur and enlarge the image first costs once.
     """
-    picture = Image.fromarray(np.ascontiguousarray(image.permute(1, 2, 0).numpy()))
+    image = Image.fromarray(np.ascontiguousarray(image.permute(1, 2, 0).numpy()))
     for factor in (FINEST, KEPT):
-        picture = picture.resize((round(factor * size[1]), round(factor * size[0])), Image.Resampling.BILINEAR)
-    return picture
+        image = image.resize((round(factor * size[1]), round(factor * size[0])), Image.Resampling.BILINEAR)
+    return image
 
 
-def seen(picture: Image.Image, size: tuple[int, int], index: int, view: str) -> Image.Image:
-    """A view of a kept picture; ``index`` and the view's number draw an augmentation."""
+def seen(image: Image.Image, size: tuple[int, int], index: int, view: str) -> Image.Image:
+    """A view of a kept image; ``index`` and the view's number draw an augmentation."""
     if view in ("plain", "flip"):
-        return warped(picture, size, (1.0, 0.0, 0.0, 0.0, 1.0, 0.0), flip=view == "flip")
+        return warped(image, size, (1.0, 0.0, 0.0, 0.0, 1.0, 0.0), flip=view == "flip")
     number = view.removeprefix(DRAWN)
     if number == view or not number.isdigit():
         raise InputError(f"unknown view {view!r}, expected plain, flip or {DRAWN} with a number, such as {DRAWN}7")
     place, flip, colours = augmentation(index, int(number))
-    return warped(picture, size, place, flip).convert("RGB", colours)
+    return warped(image, size, place, flip).convert("RGB", colours)
 
 
 def augmentation(index: int, number: int) -> tuple[tuple, bool, tuple]:
     """Where a view lies, whether it is flipped, and how its colours change, drawn from (index, number).
 
-    A window of 65 to 100 % of the picture's area, its shape changed by up to 10 %, somewhere within the picture and
+    A window of 65 to 100 % of the image's area, its shape changed by up to 10 %, somewhere within the image and
     turned by up to 8 degrees; brightness, contrast and saturation changed by up to a quarter.
 
     Returns:
@@ -192,23 +192,23 @@ def colour_matrix(brightness: float, contrast: float, saturation: float) -> tupl
     return tuple(number for row in rows for number in (*row, offset))
 
 
-def warped(picture: Image.Image, size: tuple[int, int], place: tuple, flip: bool) -> Image.Image:
-    """The view of ``size`` (height, width) that ``place`` shows of the picture, see ``augmentation``."""
+def warped(image: Image.Image, size: tuple[int, int], place: tuple, flip: bool) -> Image.Image:
+    """The view of ``size`` (height, width) that ``place`` shows of the image, see ``augmentation``."""
     height, width = size
-    half_w, half_h = picture.width / 2, picture.height / 2
+    half_w, half_h = image.width / 2, image.height / 2
     a, b, c, d, e, f = place
-    # from pixels of the view to -1..1, through ``place``, to pixels of the picture
+    # from pixels of the view to -1..1, through ``place``, to pixels of the image
     across = (a * half_w * 2 / width, b * half_w * 2 / height, half_w * (1 + c - a - b))
     along = (d * half_h * 2 / width, e * half_h * 2 / height, half_h * (1 + f - d - e))
-    view = picture.transform(
+    view = image.transform(
         (width, height), Image.Transform.AFFINE, (*across, *along), Image.Resampling.NEAREST, fillcolor=BEYOND
     )
     return view.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else view
 
 
-def to_tensor(picture: Image.Image) -> Tensor:
+def to_tensor(image: Image.Image) -> Tensor:
     """uint8 (3, h, w)."""
-    return torch.from_numpy(np.asarray(picture).transpose(2, 0, 1).copy())
+    return torch.from_numpy(np.asarray(image).transpose(2, 0, 1).copy())
 
 
 # --- batches ----------------------------------------------------------------------------------------------------

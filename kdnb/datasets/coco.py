@@ -53,7 +53,7 @@ ARCHIVES = {  # path on HOST, MD5
 
 @dataclass(frozen=True)
 class Region:
-    """An object in a picture: ``id`` such as "val/1768", ``file`` the picture, ``box`` (x1, y1, x2, y2) in its pixel
+    """An object in an image: ``id`` such as "val/1768", ``file`` the image, ``box`` (x1, y1, x2, y2) in its pixel
     edges, ``category`` COCO's name, ``size`` "small" or "large", ``attributes`` what the file says beyond COCO."""
 
     id: str
@@ -84,14 +84,14 @@ class COCORegionText:
     Args:
         root: a COCO root, or the folder around one called "coco".
         split: "train" or "val".
-        min_side: in pixels of a picture scaled to a longer side of 640, as most of COCO's have: in a drawn picture
+        min_side: in pixels of an image scaled to a longer side of 640, as most of COCO's have: in a drawn image
             of 192 pixels 20 means 6. The size word follows the same scale (``kdnb.world.phrases.size_word``).
         min_visible: smallest visible share of the silhouette; a key of the drawn sets, which COCO does not have.
         context: side of the plain crop over the longer side of the box.
-        keep_in_memory: keep decoded pictures.
+        keep_in_memory: keep decoded images.
 
     Raises:
-        InputError: no COCO root, an unknown split, a picture that is not on disk, every fault of the JSON.
+        InputError: no COCO root, an unknown split, an image that is not on disk, every fault of the JSON.
     """
 
     def __init__(
@@ -107,14 +107,14 @@ class COCORegionText:
             raise InputError(f"split is {split!r}, expected one of {', '.join(SPLITS)}")
         self.root, self.split, self.context, self.keep_in_memory = find_coco(root), split, context, keep_in_memory
         content = read_instances(instances_path(self.root, split))
-        missing = missing_pictures(self.root, split, content)
+        missing = missing_images(self.root, split, content)
         if missing:
             raise InputError(missing[0])
         self.dropped = Counter(crowd=0, tiny=0, hidden=0)
         self.regions = []
         for instance in content.instances:
-            picture = content.pictures[instance.image_id]
-            why = _why_not(instance, max(picture.width, picture.height), min_side, min_visible)
+            image = content.images[instance.image_id]
+            why = _why_not(instance, max(image.width, image.height), min_side, min_visible)
             if why:
                 self.dropped[why] += 1
                 continue
@@ -122,38 +122,38 @@ class COCORegionText:
                 Region(
                     f"{split}/{instance.id}",
                     instance.image_id,
-                    image_path(self.root, split, picture.file_name),
+                    image_path(self.root, split, image.file_name),
                     instance.box,
                     instance.category,
-                    size_word(instance.area, picture.width, picture.height),
+                    size_word(instance.area, image.width, image.height),
                     instance.attributes,
                 )
             )
-        self._sizes = {number: (p.width, p.height) for number, p in content.pictures.items()}
-        self._pictures, self._captions = {}, None
+        self._sizes = {number: (p.width, p.height) for number, p in content.images.items()}
+        self._images, self._captions = {}, None
 
     def __len__(self) -> int:
         return len(self.regions)
 
     def image(self, index: int) -> np.ndarray:
-        """The whole picture of a region, uint8 (H, W, 3). Do not write into it: it may be the one kept in memory.
+        """The whole image of a region, uint8 (H, W, 3). Do not write into it: it may be the one kept in memory.
 
         Raises InputError when it cannot be decoded or has another size than the JSON says.
         """
         region = self.regions[index]
-        found = self._pictures.get(region.image_id)
+        found = self._images.get(region.image_id)
         if found is None:
             found = read_image(region.file)
             fault = _size_fault(region.file, self._sizes[region.image_id], found)
             if fault:
                 raise InputError(fault)
             if not self.keep_in_memory:
-                self._pictures.clear()  # but the last one: regions follow each other picture by picture
-            self._pictures[region.image_id] = found
+                self._images.clear()  # but the last one: regions follow each other image by image
+            self._images[region.image_id] = found
         return found
 
     def captions(self, image_id: int) -> list[str]:
-        """The sentences about a picture, usually five. Raises InputError for a faulty file or an unknown id."""
+        """The sentences about an image, usually five. Raises InputError for a faulty file or an unknown id."""
         path = captions_path(self.root, self.split)
         if self._captions is None:
             self._captions = read_captions(path)
@@ -173,15 +173,15 @@ def _why_not(instance: Instance, longer_side: int, min_side: float, min_visible:
     return "hidden" if instance.attributes.get("visible", 1.0) < min_visible else None
 
 
-def missing_pictures(root, split, content: Instances) -> list[str]:
-    """A line for each listed picture that is not on disk: better now than an hour into training."""
+def missing_images(root, split, content: Instances) -> list[str]:
+    """A line for each listed image that is not on disk: better now than an hour into training."""
     folder = image_path(root, split, "x").parent
     there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     return [
-        f"{folder / picture.file_name}: no such image, expected one for every entry of 'images' in "
+        f"{folder / image.file_name}: no such image, expected one for every entry of 'images' in "
         f"{instances_path(root, split).name}"
-        for picture in content.pictures.values()
-        if picture.file_name not in there
+        for image in content.images.values()
+        if image.file_name not in there
     ]
 
 
@@ -227,7 +227,7 @@ class COCOReport:
 
 
 def check_coco(root) -> COCOReport:
-    """Read both JSON files and every picture of each split and report counts per category and every fault.
+    """Read both JSON files and every image of each split and report counts per category and every fault.
 
     A split without an instances file is left out. Raises InputError only when ``root`` is no COCO root at all.
     """
@@ -237,28 +237,28 @@ def check_coco(root) -> COCOReport:
             continue
         content, faults = parse_instances(instances_path(report.root, split))
         sentences, more = parse_captions(captions_path(report.root, split))
-        report.faults += faults + more + missing_pictures(report.root, split, content)
-        report.faults += _picture_faults(report.root, split, content)
-        report.images[split] = len(content.pictures)
+        report.faults += faults + more + missing_images(report.root, split, content)
+        report.faults += _image_faults(report.root, split, content)
+        report.images[split] = len(content.images)
         report.captions[split] = sum(map(len, sentences.values()))
         report.crowds[split] = sum(instance.crowd for instance in content.instances)
         report.counts[split] = Counter(instance.category for instance in content.instances if not instance.crowd)
     return report
 
 
-def _picture_faults(root, split, content: Instances) -> list[str]:
-    def look(picture):
-        path = image_path(root, split, picture.file_name)
+def _image_faults(root, split, content: Instances) -> list[str]:
+    def look(image):
+        path = image_path(root, split, image.file_name)
         if not path.exists():
             return None  # named already
         try:
-            return _size_fault(path, (picture.width, picture.height), read_image(path))
+            return _size_fault(path, (image.width, image.height), read_image(path))
         except InputError as error:
             return str(error)
 
-    pictures = list(content.pictures.values())
+    images = list(content.images.values())
     with ThreadPoolExecutor() as pool:  # Pillow decodes without holding Python's lock
-        found = tqdm(pool.map(look, pictures), total=len(pictures), desc=f"check {split}", disable=None)
+        found = tqdm(pool.map(look, images), total=len(images), desc=f"check {split}", disable=None)
         return [fault for fault in found if fault]
 
 

@@ -1,6 +1,6 @@
 """The official COCO 2017 file formats, without torch: folders, instances and captions, every fault by file and key.
 
-Boxes leave this file as pixel edges ``(x1, y1, x2, y2)`` counted from 0, cut to the picture.
+Boxes leave this file as pixel edges ``(x1, y1, x2, y2)`` counted from 0, cut to the image.
 """
 
 import json
@@ -12,11 +12,11 @@ from kdnb.errors import InputError
 
 SPLITS = ("train", "val")
 LAYOUT = ("annotations/instances_{0}2017.json", "annotations/captions_{0}2017.json", "{0}2017/*.jpg")
-SLACK = 1.0  # pixels that an official box may reach beyond the picture: COCO's corners are rounded
+SLACK = 1.0  # pixels that an official box may reach beyond the image: COCO's corners are rounded
 
 
 @dataclass
-class Picture:
+class ImageEntry:
     """One entry of ``images``: file name, width and height in pixels."""
 
     file_name: str
@@ -39,9 +39,9 @@ class Instance:
 
 @dataclass
 class Instances:
-    """What an instances file holds: pictures by id, category names by id, instances in the file's order."""
+    """What an instances file holds: images by id, category names by id, instances in the file's order."""
 
-    pictures: dict[int, Picture] = field(default_factory=dict)
+    images: dict[int, ImageEntry] = field(default_factory=dict)
     categories: dict[int, str] = field(default_factory=dict)
     instances: list[Instance] = field(default_factory=list)
 
@@ -103,7 +103,7 @@ def parse_instances(path) -> tuple[Instances, list[str]]:
         number, name = _values(path, f"categories[{k}]", entry, {"id": int, "name": str}, faults)
         if None not in (number, name):
             content.categories[number] = name
-    content.pictures = _pictures(path, tables["images"], faults)
+    content.images = _images(path, tables["images"], faults)
     ids = set()
     for k, entry in enumerate(tables["annotations"]):
         before = len(faults)
@@ -117,12 +117,12 @@ def parse_instances(path) -> tuple[Instances, list[str]]:
 
 
 def parse_captions(path) -> tuple[dict[int, list[str]], list[str]]:
-    """Sentences by image id, and every fault; a picture without a sentence has an empty list."""
+    """Sentences by image id, and every fault; an image without a sentence has an empty list."""
     faults = []
     tables = _tables(path, ("images", "annotations"), faults)
     if faults:
         return {}, faults
-    content = {number: [] for number in _pictures(path, tables["images"], faults)}
+    content = {number: [] for number in _images(path, tables["images"], faults)}
     for k, entry in enumerate(tables["annotations"]):
         where = f"annotations[{k}]"
         number, text = _values(path, where, entry, {"image_id": int, "caption": str}, faults)
@@ -187,16 +187,16 @@ def _short(value) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _pictures(path, entries, faults) -> dict[int, Picture]:
-    pictures = {}
+def _images(path, entries, faults) -> dict[int, ImageEntry]:
+    images = {}
     for k, entry in enumerate(entries):
         kinds = {"id": int, "file_name": str, "width": int, "height": int}
         number, *rest = _values(path, f"images[{k}]", entry, kinds, faults)
-        if number in pictures:
+        if number in images:
             faults.append(f"{path}: images[{k}].id {number} is used before, expected one of its own")
         elif None not in (number, *rest):
-            pictures[number] = Picture(*rest)
-    return pictures
+            images[number] = ImageEntry(*rest)
+    return images
 
 
 def _instance(path, where, entry, content, faults) -> Instance | None:
@@ -211,24 +211,22 @@ def _instance(path, where, entry, content, faults) -> Instance | None:
     colour = attributes.get("colour") if isinstance(attributes, dict) else attributes
     if not isinstance(attributes, dict) or not (colour is None or (isinstance(colour, str) and colour.strip())):
         faults.append(f"{path}: {where}.attributes is {_short(attributes)}, expected an object whose colour is a word")
-    picture = content.pictures.get(image_id)
-    if picture is None:
+    image = content.images.get(image_id)
+    if image is None:
         faults.append(f"{path}: {where}.image_id is {image_id}, expected the id of an entry of 'images'")
         return None
-    box = _box(f"{path}: {where}.bbox is {_short(bbox)}", bbox, picture, faults)
+    box = _box(f"{path}: {where}.bbox is {_short(bbox)}", bbox, image, faults)
     return Instance(number, image_id, content.categories.get(category_id, ""), box, area, bool(crowd), attributes)
 
 
-def _box(what, bbox, picture, faults):
-    """Pixel edges of ``[x, y, width, height]``, cut to the picture."""
+def _box(what, bbox, image, faults):
+    """Pixel edges of ``[x, y, width, height]``, cut to the image."""
     numbers = [v for v in bbox if isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v)]
     if len(bbox) != 4 or len(numbers) != 4 or min(bbox[2:]) < 0:
         faults.append(f"{what}, expected [x, y, width, height] in pixels")
         return None
     x, y, w, h = bbox
-    if min(x, y) < -SLACK or x + w > picture.width + SLACK or y + h > picture.height + SLACK:
-        faults.append(
-            f"{what}, expected a box inside the {picture.width} x {picture.height} picture {picture.file_name}"
-        )
+    if min(x, y) < -SLACK or x + w > image.width + SLACK or y + h > image.height + SLACK:
+        faults.append(f"{what}, expected a box inside the {image.width} x {image.height} image {image.file_name}")
         return None
-    return max(x, 0.0), max(y, 0.0), min(x + w, float(picture.width)), min(y + h, float(picture.height))
+    return max(x, 0.0), max(y, 0.0), min(x + w, float(image.width)), min(y + h, float(image.height))

@@ -1,4 +1,4 @@
-"""Detection data on its way into training: views, labelled and unlabelled pictures, batches."""
+"""Detection data on its way into training: views, labelled and unlabelled images, batches."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class DetectionViews(Dataset):
             "difficult" (N,); difficult objects are left out of training, as the VOC protocol leaves them out of the
             score.
         labelled: indices whose labels may be used; None means all.
-        teacher_boxes: index → (N, 4) boxes found by a teacher in the pictures without labels; they tell foreground
+        teacher_boxes: index → (N, 4) boxes found by a teacher in the images without labels; they tell foreground
             from background there and are never used as labels.
     """
 
@@ -59,13 +59,13 @@ class DetectionViews(Dataset):
 
 
 def flip_boxes(boxes: Tensor, width: int) -> Tensor:
-    """(N, 4) xyxy boxes after the picture of ``width`` pixels was flipped left to right."""
+    """(N, 4) xyxy boxes after the image of ``width`` pixels was flipped left to right."""
     x1, y1, x2, y2 = boxes.unbind(1)
     return torch.stack([width - x2, y1, width - x1, y2], 1)
 
 
 def collate(samples: list[dict]) -> dict:
-    """A batch for ``detection_step``: lists, because pictures differ in size and in their number of boxes."""
+    """A batch for ``detection_step``: lists, because images differ in size and in their number of boxes."""
     return {
         "ids": [sample["id"] for sample in samples],
         "views": [sample["view"] for sample in samples],

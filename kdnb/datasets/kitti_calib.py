@@ -90,7 +90,7 @@ class Calibration:
 def in_image(uv, depth, size):
     """Which points an image shows: those that fall on its pixels, ``NEAREST`` and more before the camera.
 
-    Every part asks here, so that a detector, a depth network and a picture see the same points.
+    Every part asks here, so that a detector, a depth network and an image see the same points.
 
     Args:
         uv: (N, 2) in pixels, depth: (N,) in metres, as ``lidar_to_image`` gives them; arrays, or tensors.

@@ -13,7 +13,7 @@ VIEWS = ("plain", "plain_flip", "left", "left_flip", "right", "right_flip")
 CROPS = ("plain", "left", "right")
 SIDE_CONTEXT = 2.2  # side of the windows "left" and "right" over the object's longer side
 SIDE_PLACE = {"left": 0.27, "right": 0.73}  # where in them the object's centre lies: the widest just fits its half
-GREY = 128  # what lies outside the picture
+GREY = 128  # what lies outside the image
 
 
 def side_in(view: str) -> str | None:
@@ -31,7 +31,7 @@ def _crop_of(view: str) -> str:
 
 
 def window(box, crop: str, context: float) -> tuple[float, float, float, float]:
-    """The square (x1, y1, x2, y2) that a crop shows of the picture, in its pixel edges; it may reach beyond it.
+    """The square (x1, y1, x2, y2) that a crop shows of the image, in its pixel edges; it may reach beyond it.
 
     "plain" is ``context`` times the longer side of ``box``, which lies in its middle; "left" and "right" are 2.2 times
     the longer side, with the box in that half and upright in the middle.
@@ -43,14 +43,14 @@ def window(box, crop: str, context: float) -> tuple[float, float, float, float]:
     return left, top, left + side, top + side
 
 
-def cut(picture: np.ndarray, square, size: int) -> np.ndarray:
-    """A window of a picture uint8 (H, W, 3), grey where it leaves it, as uint8 (3, size, size); antialiased."""
+def cut(image: np.ndarray, square, size: int) -> np.ndarray:
+    """A window of an image uint8 (H, W, 3), grey where it leaves it, as uint8 (3, size, size); antialiased."""
     x1, y1 = int(np.floor(square[0])), int(np.floor(square[1]))
     x2, y2 = int(np.ceil(square[2])), int(np.ceil(square[3]))
     part = np.full((y2 - y1, x2 - x1, 3), GREY, np.uint8)
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     left, top, right, bottom = max(x1, 0), max(y1, 0), min(x2, width), min(y2, height)
-    part[top - y1 : bottom - y1, left - x1 : right - x1] = picture[top:bottom, left:right]
+    part[top - y1 : bottom - y1, left - x1 : right - x1] = image[top:bottom, left:right]
     inner = (square[0] - x1, square[1] - y1, square[2] - x1, square[3] - y1)
     small = Image.fromarray(part).resize((size, size), Image.Resampling.BILINEAR, box=inner)
     return np.asarray(small).transpose(2, 0, 1)
@@ -84,11 +84,11 @@ class RegionViews(torch.utils.data.Dataset):
         """Cut every region once and keep the crops (3 kB each at 32 pixels); flips need none of their own."""
         missing = [crop for crop in crops if crop not in self._crops]
         kept = {crop: np.empty((len(self), 3, self.crop, self.crop), np.uint8) for crop in missing}
-        # picture by picture, so that each is decoded once
+        # image by image, so that each is decoded once
         for index in sorted(self.indices, key=lambda i: self.data.regions[i].image_id):
-            picture, box = self.data.image(index), self.data.regions[index].box
+            image, box = self.data.image(index), self.data.regions[index].box
             for crop, array in kept.items():
-                array[self._row[index]] = cut(picture, window(box, crop, self.data.context), self.crop)
+                array[self._row[index]] = cut(image, window(box, crop, self.data.context), self.crop)
         self._crops.update({crop: torch.from_numpy(array) for crop, array in kept.items()})
         return self
 

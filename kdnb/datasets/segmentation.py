@@ -13,7 +13,7 @@ from torchvision.transforms.v2 import functional as tv
 from kdnb.errors import InputError
 from kdnb.world.camvid_classes import VOID
 
-# left and top edge of a crop, and its side, as shares of the picture's: fixed, so that a teacher's answers can be kept
+# left and top edge of a crop, and its side, as shares of the image's: fixed, so that a teacher's answers can be kept
 CROPS = {"crop0": (0.0, 0.15, 0.75), "crop1": (0.25, 0.15, 0.75), "crop2": (0.1, 0.3, 0.6), "crop3": (0.3, 0.3, 0.6)}
 VIEWS = ("plain", "flip", *CROPS)
 
@@ -72,12 +72,12 @@ class SegmentationViews(Dataset):
         return made
 
 
-def cut(picture: Tensor, view: str) -> Tensor:
-    """The part of a picture (..., H, W) that a view shows, as a tensor of its own."""
+def cut(image: Tensor, view: str) -> Tensor:
+    """The part of an image (..., H, W) that a view shows, as a tensor of its own."""
     left, top, side = CROPS.get(view, (0.0, 0.0, 1.0))
-    height, width = picture.shape[-2:]
+    height, width = image.shape[-2:]
     y, x = round(top * height), round(left * width)
-    return picture[..., y : y + round(side * height), x : x + round(side * width)].contiguous()
+    return image[..., y : y + round(side * height), x : x + round(side * width)].contiguous()
 
 
 def collate(samples: list[dict]) -> dict:

@@ -1,4 +1,4 @@
-"""Talk2Car: a picture, a command to the driver, the box of what the command is about. Photographs or drawn streets in
+"""Talk2Car: an image, a command to the driver, the box of what the command is about. Photographs or drawn streets in
 the official layout; and a checker that reads a whole root and names every fault in it."""
 
 from concurrent.futures import ThreadPoolExecutor
@@ -36,16 +36,16 @@ class Talk2Car(torch.utils.data.Dataset):
     """Commands of one split. ``t2c[i]`` is a dict of
 
     - ``token``, ``command``: its name and its text;  ``name``: the category of what it means
-    - ``image_path``: its picture; several commands may share one, ``image(i)`` decodes it
-    - ``box``: float32 (4,), x1, y1, x2, y2 in 1600 x 900 whatever the picture's size; None in a test set without boxes
+    - ``image_path``: its image; several commands may share one, ``image(i)`` decodes it
+    - ``box``: float32 (4,), x1, y1, x2, y2 in 1600 x 900 whatever the image's size; None in a test set without boxes
     - ``proposals``: float32 (P, 4) in 1600 x 900 and ``scores`` (P,), best first, where the root has a proposals file
     - ``twin``: "colour" or "side", by which alone another thing differs, at ``twin_box``; None where nobody noted it
 
     ``commands`` holds the same as a list of Command. ``top`` keeps only the best so many proposals (the official
-    baseline: 32 of 64). Boxes go to a picture's own pixels with ``to_pixels(boxes, width, height)``.
+    baseline: 32 of 64). Boxes go to an image's own pixels with ``to_pixels(boxes, width, height)``.
 
     Raises InputError, naming the file and the command, for missing files (with where to get them), for every departure
-    from the official format, a picture that is not there and one without proposals.
+    from the official format, an image that is not there and one without proposals.
     """
 
     def __init__(self, root, split, top=None):
@@ -83,7 +83,7 @@ class Talk2Car(torch.utils.data.Dataset):
         return item
 
     def image(self, index):
-        """The command's picture, uint8 (3, H, W), RGB. Raises InputError when it is cut short or no image."""
+        """The command's image, uint8 (3, H, W), RGB. Raises InputError when it is cut short or no image."""
         image = read_image(self.images / self.commands[index].image)
         return torch.from_numpy(image).permute(2, 0, 1).contiguous()
 
@@ -93,7 +93,7 @@ def _tensor(box):
 
 
 def _require_images(path, folder, commands):
-    """Raise InputError for the first command without its picture: better now than an hour into training."""
+    """Raise InputError for the first command without its image: better now than an hour into training."""
     there = {file.name for file in folder.iterdir()}
     for command in commands:
         if command.image not in there:
@@ -132,7 +132,7 @@ class Talk2CarReport:
 
 
 def check_talk2car(root) -> Talk2CarReport:
-    """Read all commands, pictures and proposals below ``root``; report counts per split and every fault.
+    """Read all commands, images and proposals below ``root``; report counts per split and every fault.
 
     Raises InputError only when there is no split at all.
     """
@@ -157,7 +157,7 @@ def _counts(commands):
     boxes = [c.box for c in commands if c.box is not None]
     return {
         "commands": len(commands),
-        "pictures": len({c.image for c in commands}),
+        "images": len({c.image for c in commands}),
         "scenes": len({c.scene for c in commands}),
         "boxes": len(boxes),
         "  smaller than 64 x 64": sum(map(is_small, boxes)),

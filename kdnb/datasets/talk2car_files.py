@@ -1,6 +1,6 @@
 """The official Talk2Car file formats, without torch: where the files lie, commands, region proposals, word lists.
 
-Every box of the data set lives in a picture of 1600 x 900 pixels, whatever the size of the file on disk. Files write
+Every box of the data set lives in an image of 1600 x 900 pixels, whatever the size of the file on disk. Files write
 ``[x, y, width, height]``; boxes leave this module as edges ``(x1, y1, x2, y2)``.
 """
 
@@ -61,8 +61,8 @@ _SIDE = re.compile(rf"\b({'|'.join(SIDE_WORDS)})\b")
 class Command:
     """One command. ``box`` and ``twin_box`` are (x1, y1, x2, y2) in 1600 x 900, None where the file has none.
 
-    ``image`` is the picture's file name, ``name`` the category of what is meant. ``twin`` says by what alone another
-    thing in the picture differs from what is meant, "colour" or "side"; None where there is no such thing or, as in the
+    ``image`` is the image's file name, ``name`` the category of what is meant. ``twin`` says by what alone another
+    thing in the image differs from what is meant, "colour" or "side"; None where there is no such thing or, as in the
     photographs, nobody noted it; ``knows_twins`` tells the two apart.
     """
 
@@ -93,7 +93,7 @@ def is_small(box) -> bool:
 
 
 def to_pixels(boxes, width, height):
-    """Boxes (..., 4) in 1600 x 900 scaled to a picture of width x height pixels; arrays and tensors alike."""
+    """Boxes (..., 4) in 1600 x 900 scaled to an image of width x height pixels; arrays and tensors alike."""
     sizes = [width, height] * 2, [WIDTH, HEIGHT] * 2
     if hasattr(boxes, "new_tensor"):
         size, full = (boxes.new_tensor(s) for s in sizes)
@@ -121,7 +121,7 @@ def find_commands(root, split) -> Path:
 
 
 def find_images(root, split, first) -> Path:
-    """The folder of a split's pictures: the one with the picture ``first`` in it, else the first that exists.
+    """The folder of a split's images: the one with the image ``first`` in it, else the first that exists.
 
     Raises InputError that says what is missing and where to get it when there is none.
     """
@@ -133,7 +133,7 @@ def find_images(root, split, first) -> Path:
     if folders:
         return folders[0]
     raise InputError(
-        f"{Path(root) / 'images'}: no such folder, expected the pictures, such as {first}; the link to "
+        f"{Path(root) / 'images'}: no such folder, expected the images, such as {first}; the link to "
         f"the archive imgs.zip is on {HOME}"
     )
 
@@ -251,7 +251,7 @@ def read_proposals(path, split) -> dict:
     """Region proposals of a split: command token -> (boxes (P, 4), scores (P,)), float32, best first, in 1600 x 900.
 
     Reads both official forms, ``{split: {command token: [{"bbox": [x, y, w, h], "class", "score"}, ...]}}`` and the
-    older ``{split: {number: {"command_token", "centernet": [the same], ...}}}``. Boxes are cut to the picture as the
+    older ``{split: {number: {"command_token", "centernet": [the same], ...}}}``. Boxes are cut to the image as the
     official baseline does; what is then thinner than a pixel is left out.
     Raises InputError with file and key for anything else.
     """

@@ -99,11 +99,11 @@ class VOC(torch.utils.data.Dataset):
 
 
 def read_image(path, kind="JPEG"):
-    """Decode a picture to a uint8 RGB array (H, W, 3); ``kind`` is what messages expect.
+    """Decode an image to a uint8 RGB array (H, W, 3); ``kind`` is what messages expect.
 
     Raises InputError when it is missing, cut short or none.
     """
-    # Some libraries switch this on globally; a picture cut short would then come back padded with grey, silently.
+    # Some libraries switch this on globally; an image cut short would then come back padded with grey, silently.
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     try:
         with Image.open(path) as image:

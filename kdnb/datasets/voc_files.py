@@ -220,7 +220,7 @@ def _read_object(path, item, size, faults):
 
 
 def _box_faults(corners, size):
-    """What is wrong with 1-based corners in a picture of ``size``; corners may be fractional (VOC2011 and later)."""
+    """What is wrong with 1-based corners in an image of ``size``; corners may be fractional (VOC2011 and later)."""
     xmin, ymin, xmax, ymax = corners
     for low, high, axis in ((xmin, xmax, "x"), (ymin, ymax, "y")):
         if high < low:  # equal corners are one pixel: both are inclusive

@@ -167,12 +167,13 @@ def test_ids_in_every_kind_of_8_bit_png(tmp_path):
     assert "pixels are I;16, expected 8-bit ids" in error_of(read_ids, tmp_path / "deep.png")
 
 
-def test_the_command_draws_what_it_is_told(monkeypatch):
+def test_the_command_renders_as_told(monkeypatch):
     calls = []
-    monkeypatch.setattr("kdnb.world.export_camvid.export_camvid", lambda *arguments: calls.append(arguments))
+    monkeypatch.setattr("kdnb.world.export_camvid.export_camvid", lambda **options: calls.append(options))
     told = ["data", "make", "camvid", "--out", "o", "--train", "9", "--size", "200x150", "--layout", "colour"]
     assert CliRunner().invoke(main, told).exit_code == 0
-    assert calls == [("o", 9, 60, 100, (200, 150), 0, "colour")]
+    counts = {"train": 9, "val": 60, "test": 100}
+    assert calls == [{"out": "o", **counts, "size": (200, 150), "seed": 0, "layout": "colour"}]
 
 
 # --- the other layouts ------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Views of cars: what is drawn, what never changes, numbers of the original picture, and unknown labels."""
+"""Views of cars: what is drawn, what never changes, numbers of the original image, and unknown labels."""
 
 import math
 import time
@@ -17,7 +17,7 @@ MIDDLE = (torch.tensor([2.0, 0.5, 0.5, 0.5]), torch.tensor([0.5, 0.1, 0.2, 0.25]
 
 @pytest.fixture(scope="module")
 def items(tmp_path_factory):
-    """Three pictures of two classes: smooth, of unlike shapes and colours; the last has no label."""
+    """Three images of two classes: smooth, of unlike shapes and colours; the last has no label."""
     root, made = tmp_path_factory.mktemp("cars"), []
     for k, (width, height, label) in enumerate(((96, 48, 0), (60, 60, 1), (120, 40, None))):
         x, y = np.meshgrid(np.linspace(0, 1, width), np.linspace(0, 1, height))
@@ -38,7 +38,7 @@ def original(items, index):
 
 @pytest.mark.parametrize("index", [0, 1, 2])
 @pytest.mark.parametrize("size", [(24, 32), (33, 33), (64, 48)])
-def test_plain_is_the_whole_picture_squeezed_into_the_size(items, index, size):
+def test_plain_is_the_whole_image_squeezed_into_the_size(items, index, size):
     image = CarViews(items, size, "A")[index, "plain"]["image"]
     assert image.shape == (3, *size) and image.dtype == torch.uint8
     small = torch.nn.functional.interpolate(
@@ -71,12 +71,12 @@ def test_augmentations_are_mild_and_use_their_whole_range():
     assert 0.62 < (wide * high).min() < 0.66 and 0.97 < (wide * high).max() <= 1
     angles = np.degrees(np.arctan2(places[:, 3], places[:, 0]))
     assert 7.5 < angles.max() <= 8 and -8 <= angles.min() < -7.5
-    # the window lies within the picture before it is turned
+    # the window lies within the image before it is turned
     assert (np.abs(places[:, 2]) <= 1 - wide + 1e-9).all() and (np.abs(places[:, 5]) <= 1 - high + 1e-9).all()
     assert 0.45 < np.mean([flip for _, flip, _ in drawn]) < 0.55
 
 
-def test_a_window_shows_the_part_of_the_picture_it_says():
+def test_a_window_shows_the_part_of_the_image_it_says():
     """A ramp in x and y tells from its pixels where they came from."""
     x, y = np.meshgrid(np.arange(200), np.arange(100))
     ramp = Image.fromarray(np.stack([x, y, 0 * x], -1).astype(np.uint8))
@@ -121,7 +121,7 @@ def test_an_augmented_view_takes_less_than_half_a_millisecond(items):
 
 
 @pytest.mark.parametrize(("experiment", "columns"), [("A", []), ("B", [0]), ("C", [1, 2, 3]), ("D", [0, 1, 2, 3])])
-def test_numbers_are_those_of_the_original_picture(items, experiment, columns):
+def test_numbers_are_those_of_the_original_image(items, experiment, columns):
     views = CarViews(items, SIZE, experiment, constants=MIDDLE)
     image = original(items, 2)
     numbers = torch.tensor([120 / 40, *(image.double().mean((1, 2)) / 255).tolist()])
@@ -131,7 +131,7 @@ def test_numbers_are_those_of_the_original_picture(items, experiment, columns):
         assert views[2, view]["meta"].dtype == torch.float32
 
 
-def test_constants_standardise_the_pictures_they_are_of(items):
+def test_constants_standardise_the_images_they_are_of(items):
     views = CarViews(items, SIZE, "D", constants=meta_constants(items))
     meta = torch.stack([views[i, "plain"]["meta"] for i in range(3)])
     assert torch.allclose(meta.mean(0), torch.zeros(4), atol=1e-5)
@@ -140,7 +140,7 @@ def test_constants_standardise_the_pictures_they_are_of(items):
     assert few[0].item() == pytest.approx((2 + 3) / 2)
 
 
-def test_where_all_pictures_have_one_shape_another_one_does_not_burst(items):
+def test_where_all_images_have_one_shape_another_one_does_not_burst(items):
     mean, spread = meta_constants(items[:1] * 3)
     meta = CarViews(items, SIZE, "B", constants=(mean, spread))[2, "plain"]["meta"]
     assert meta.item() == pytest.approx(3 - 2)
@@ -167,7 +167,7 @@ def test_a_batch_names_what_it_holds(items):
     assert collate([CarViews(items, SIZE, "A")[0, "plain"]])["meta"].shape == (1, 0)
 
 
-def test_pictures_are_read_once_also_for_another_experiment(items, monkeypatch):
+def test_images_are_read_once_also_for_another_experiment(items, monkeypatch):
     import kdnb.datasets.car_views as module
 
     read, real = [], module.read_car
@@ -188,16 +188,16 @@ def test_pictures_are_read_once_also_for_another_experiment(items, monkeypatch):
 
 def test_faults_in_one_line(items, tmp_path):
     broken = tmp_path / "TEST_00007.jpg"
-    broken.write_bytes(b"no picture")
+    broken.write_bytes(b"no image")
     faults = [
         (lambda: CarViews(items, (24, 0), "A"), r"expected \(height, width\)"),
         (lambda: CarViews(items, SIZE, "E"), "experiment is 'E', expected one of A, B, C, D"),
         (lambda: CarViews(items, SIZE, "B"), "experiment B needs the constants"),
-        (lambda: CarViews(items, SIZE, "A", labelled=[1, 3]), "labelled picture 3 is not in the set"),
+        (lambda: CarViews(items, SIZE, "A", labelled=[1, 3]), "labelled image 3 is not in the set"),
         (lambda: CarViews(items, SIZE, "A")[0, "augment"], "unknown view 'augment'"),
         (lambda: CarViews(items, SIZE, "A")[0, "3"], "unknown view '3'"),
         (lambda: CarViews([(broken, 0)], SIZE, "A")[0, "plain"], "TEST_00007.jpg"),
-        (lambda: meta_constants([]), "no training picture"),
+        (lambda: meta_constants([]), "no training image"),
     ]
     for call, message in faults:
         with pytest.raises(InputError, match=message) as caught:
@@ -206,7 +206,7 @@ def test_faults_in_one_line(items, tmp_path):
 
 
 def test_real_cars_are_grey_and_of_one_shape(real_data):
-    """Thumbnails of the real sample: three equal channels through every view that leaves the picture nowhere."""
+    """Thumbnails of the real sample: three equal channels through every view that leaves the image nowhere."""
     paths = sorted((real_data / "cars").rglob("train/*/*.jpg"))[::300]
     views = CarViews([(path, 0) for path in paths], (64, 64), "D", constants=MIDDLE)
     for index in range(len(paths)):

@@ -43,7 +43,7 @@ def entry(number, bbox, category=3, image=7, **more):
 
 
 def write_root(root):
-    """One split of two 64x48 pictures, the second without objects."""
+    """One split of two 64x48 images, the second without objects."""
     (root / "annotations").mkdir(parents=True)
     (root / "train2017").mkdir()
     images = [{"id": number, "file_name": f"{number:012d}.jpg", "width": WIDTH, "height": HEIGHT} for number in (7, 8)]
@@ -110,7 +110,7 @@ def test_dropped_counts_and_thresholds(root):
     assert [r.id for r in everything.regions] == ["train/1", "train/2", "train/4", "train/5"]
 
 
-def test_size_is_relative_to_the_picture(root):
+def test_size_is_relative_to_the_image(root):
     content = read(root, "instances")
     content["annotations"] = [entry(k, [0, 0, 6, 6], area=area) for k, area in ((1, 10.2), (2, 10.3))]
     write(root, "instances", content)
@@ -141,8 +141,8 @@ def test_counts_of_the_real_sample(real_data, split, capsys):
     for region, one in zip(ours.regions, kept, strict=True):
         x, y, w, h = one["bbox"]
         assert np.allclose(region.box, (x, y, x + w, y + h), atol=1)
-        picture = theirs.imgs[one["image_id"]]
-        if max(picture["width"], picture["height"]) == 640:
+        image = theirs.imgs[one["image_id"]]
+        if max(image["width"], image["height"]) == 640:
             assert region.size == ("small" if one["area"] < 32**2 else "large")
     texts = {c["image_id"]: [] for c in read_captions_of(folder, split)}
     for c in read_captions_of(folder, split):
@@ -207,15 +207,15 @@ def test_windows_are_square_and_show_the_object_where_they_say(box):
 
 
 def test_cut_is_exact_grey_outside_and_an_average_when_smaller():
-    picture = np.random.default_rng(0).integers(0, 255, (20, 30, 3), np.uint8)
-    inside = cut(picture, (4, 5, 12, 13), 8)
-    assert np.array_equal(inside, picture[5:13, 4:12].transpose(2, 0, 1))
-    over = cut(picture, (-4, 14, 4, 22), 8)
+    image = np.random.default_rng(0).integers(0, 255, (20, 30, 3), np.uint8)
+    inside = cut(image, (4, 5, 12, 13), 8)
+    assert np.array_equal(inside, image[5:13, 4:12].transpose(2, 0, 1))
+    over = cut(image, (-4, 14, 4, 22), 8)
     assert (over[:, :, :4] == GREY).all() and (over[:, 6:] == GREY).all()
-    assert np.array_equal(over[:, :6, 4:], picture[14:20, :4].transpose(2, 0, 1))
-    assert (cut(picture, (100, 100, 108, 108), 8) == GREY).all()
-    small = cut(picture, (0, 0, 20, 20), 2).astype(float)
-    assert np.abs(small.mean((1, 2)) - picture[:20, :20].mean((0, 1))).max() < 12  # antialiased: no single pixels
+    assert np.array_equal(over[:, :6, 4:], image[14:20, :4].transpose(2, 0, 1))
+    assert (cut(image, (100, 100, 108, 108), 8) == GREY).all()
+    small = cut(image, (0, 0, 20, 20), 2).astype(float)
+    assert np.abs(small.mean((1, 2)) - image[:20, :20].mean((0, 1))).max() < 12  # antialiased: no single pixels
 
 
 def test_views_flip_and_are_the_same_precomputed(root):
@@ -252,7 +252,7 @@ def test_batches_are_what_the_engine_and_the_teacher_cache_expect(root):
     assert batch["images"].shape == (2, 3, 8, 8) and batch["regions"].tolist() == [1, 0]
 
 
-def test_pictures_are_decoded_once_when_kept(root, monkeypatch):
+def test_images_are_decoded_once_when_kept(root, monkeypatch):
     read_image, reads = coco_module.read_image, []
     monkeypatch.setattr(coco_module, "read_image", lambda path: reads.append(path) or read_image(path))
     RegionViews(COCORegionText(root)).precompute()
@@ -315,7 +315,7 @@ def put(table, k, key, value):
 BAD_INSTANCES = [
     (
         put("annotations", 0, "bbox", [50, 6, 20, 10]),
-        "annotations[0].bbox is [50, 6, 20, 10], expected a box inside the 64 x 48 picture 000000000007.jpg",
+        "annotations[0].bbox is [50, 6, 20, 10], expected a box inside the 64 x 48 image 000000000007.jpg",
     ),
     (put("annotations", 0, "bbox", [-2, 6, 20, 10]), "annotations[0].bbox is [-2, 6, 20, 10], expected a box inside"),
     (put("annotations", 0, "bbox", [4, 6, 20, -1]), "annotations[0].bbox is [4, 6, 20, -1], expected [x, y, width"),
@@ -400,7 +400,7 @@ def test_truncated_jpeg_and_wrong_size(root):
     assert "000000000007.jpg: is 30 x 20, expected 64 x 48" in error_of(lambda: data.image(0))
 
 
-def test_rounded_official_boxes_are_cut_to_the_picture(root):
+def test_rounded_official_boxes_are_cut_to_the_image(root):
     write(root, "instances", put("annotations", 0, "bbox", [-0.4, 40, 64.9, 8.3])(read(root, "instances")))
     assert COCORegionText(root).regions[0].box == (0, 40, 64, 48)
 

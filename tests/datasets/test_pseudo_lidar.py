@@ -141,8 +141,8 @@ def root(tmp_path):
     return tmp_path / "kitti"
 
 
-def nine_metres(picture, frame):
-    return np.full(picture.shape[:2], 9.0)
+def nine_metres(image, frame):
+    return np.full(image.shape[:2], 9.0)
 
 
 def test_a_written_folder_is_a_kitti_root_with_labels_calibration_and_images(root, tmp_path):
@@ -171,11 +171,11 @@ def test_clouds_of_another_name_are_found_by_their_root_too(root, tmp_path, monk
 def test_a_killed_run_goes_on_where_it_stopped(root, tmp_path):
     frames, seen = KittiObject(root, "train", points=None), []
 
-    def dying(picture, frame):
+    def dying(image, frame):
         seen.append(frame)
         if len(seen) == 2:
             raise KeyboardInterrupt
-        return nine_metres(picture, frame)
+        return nine_metres(image, frame)
 
     with pytest.raises(KeyboardInterrupt):
         write_pseudo_lidar(frames, tmp_path / "out", dying)
@@ -242,10 +242,10 @@ def test_a_training_frame_without_labels_is_refused(root, tmp_path):
 def test_real_lidar_through_sparse_depth_and_back(real_data):
     """Points that won their pixel come back within the half pixel that rounding costs."""
     for frame in KittiObject(real_data / "kitti", "train"):
-        picture, cloud = frame.image(), frame.points()
-        depth = sparse_depth(cloud, frame.calibration, picture.shape[:2])
+        image, cloud = frame.image(), frame.points()
+        depth = sparse_depth(cloud, frame.calibration, image.shape[:2])
         assert 0.02 < (depth > 0).mean() < 0.08  # KITTI's LiDAR covers some 4 % of the image
-        points = pseudo_points(depth, picture, frame.calibration, "all")
+        points = pseudo_points(depth, image, frame.calibration, "all")
         nearest = winners(cloud, depth, frame.calibration)
         uv, z = frame.calibration.lidar_to_image(points[:, :3])
         column, row = np.rint(uv).astype(int).T

@@ -113,7 +113,7 @@ def test_layout_variants(tmp_path, rows, commands, images):
     assert t2c[0]["image_path"].is_file()
 
 
-def test_the_folder_with_the_pictures_is_taken_when_there_are_several(root):
+def test_the_folder_with_the_images_is_taken_when_there_are_several(root):
     (root / "images").rename(root / "imgs")
     (root / "images").mkdir()
     assert Talk2Car(root, "val").images == root / "imgs"
@@ -140,7 +140,7 @@ def test_the_older_form_of_proposals(tmp_path, root, rows):
     assert Talk2Car(root, "val")[1]["proposals"].shape == (2, 4)
 
 
-def test_proposals_are_cut_to_the_picture_and_slivers_left_out(tmp_path):
+def test_proposals_are_cut_to_the_image_and_slivers_left_out(tmp_path):
     found = [
         {"bbox": [-5, -5, 20, 30], "score": 0.5},
         {"bbox": [1590, 10, 50, 5], "score": 0.6},
@@ -176,7 +176,7 @@ def test_real_commands(real_data):
     assert shares == pytest.approx([0.31, 0.43, 0.15], abs=0.005)
 
 
-def test_real_data_without_pictures_says_where_they_are(real_data):
+def test_real_data_without_images_says_where_they_are(real_data):
     text = error_of(lambda: Talk2Car(real_data / "talk2car", "val"))
     assert "img_val_0.jpg" in text and "imgs.zip" in text and "talk2car.github.io" in text
     report = check_talk2car(real_data / "talk2car")
@@ -239,24 +239,24 @@ def test_a_bad_file_is_named(tmp_path, content, what):
     assert "val_commands.json" in text and what in text
 
 
-def test_a_missing_picture_is_named_with_its_command(root):
+def test_a_missing_image_is_named_with_its_command(root):
     (root / "images/img_val_1.jpg").unlink()
     text = error_of(lambda: Talk2Car(root, "val"))
     assert "images/img_val_1.jpg: no such image" in text and "val1" in text
     assert any("img_val_1.jpg" in fault for fault in check_talk2car(root).faults)
 
 
-def test_a_truncated_picture_is_named(root, monkeypatch):
+def test_a_truncated_image_is_named(root, monkeypatch):
     path = root / "images/img_val_0.jpg"
     path.write_bytes(path.read_bytes()[:-300])
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)  # some libraries do
     assert "img_val_0.jpg: cannot be decoded" in error_of(lambda: Talk2Car(root, "val").image(0))
     assert [fault for fault in check_talk2car(root).faults if "img_val_0.jpg" in fault]
-    path.write_text("not a picture")
+    path.write_text("not an image")
     assert "img_val_0.jpg: not an image" in error_of(lambda: Talk2Car(root, "val").image(0))
 
 
-def test_missing_proposals_are_named_with_picture_and_command(root, rows):
+def test_missing_proposals_are_named_with_image_and_command(root, rows):
     for some in (boxes_of(rows[:1]), {"val": boxes_of(rows)["val"] | {"val1": []}}):
         write(root / "centernet_bboxes.json", some)
         text = error_of(lambda: Talk2Car(root, "val"))

@@ -32,7 +32,7 @@ def write_xml(path, objects, size=(40, 30)):
 
 
 def write_devkit(root, images, year="2007", image_set="trainval"):
-    """A devkit of 40x30 noise pictures; ``images``: id -> list of (class, difficult, corners)."""
+    """A devkit of 40x30 noise images; ``images``: id -> list of (class, difficult, corners)."""
     base = root / "VOCdevkit" / f"VOC{year}"
     for folder in ("JPEGImages", "Annotations", "ImageSets/Main"):
         (base / folder).mkdir(parents=True, exist_ok=True)
@@ -53,7 +53,7 @@ def annotation(devkit, name="000001"):
     return devkit / "VOC2007" / "Annotations" / f"{name}.xml"
 
 
-def picture(devkit, name="000001"):
+def image_file(devkit, name="000001"):
     return devkit / "VOC2007" / "JPEGImages" / f"{name}.jpg"
 
 
@@ -93,13 +93,13 @@ def test_image_without_objects_is_legal(devkit):
 
 
 def test_image_is_rgb_also_from_a_grey_jpeg(devkit):
-    Image.fromarray(np.full((30, 40), 77, np.uint8)).save(picture(devkit))
+    Image.fromarray(np.full((30, 40), 77, np.uint8)).save(image_file(devkit))
     assert VOC(devkit)[0]["image"].shape == (3, 30, 40)
 
 
 def test_annotation_does_not_touch_the_image(devkit):
     data = VOC(devkit)
-    picture(devkit).unlink()
+    image_file(devkit).unlink()
     assert data.annotation(0)["labels"].tolist() == [7, 15]
 
 
@@ -128,7 +128,7 @@ def test_kept_in_memory_survives_the_files_and_callers_who_write(devkit):
     data = VOC(devkit, keep_in_memory=True)
     before = data[0]["image"].clone()
     data[0]["image"].zero_()
-    picture(devkit).unlink()
+    image_file(devkit).unlink()
     assert torch.equal(data[0]["image"], before)
 
 
@@ -193,7 +193,7 @@ def test_empty_list(devkit):
     assert "trainval.txt: empty" in error_of(lambda: VOC(devkit))
 
 
-@pytest.mark.parametrize(("path_of", "what"), [(picture, "image"), (annotation, "annotation")])
+@pytest.mark.parametrize(("path_of", "what"), [(image_file, "image"), (annotation, "annotation")])
 def test_missing_file_is_found_before_training_and_while_reading(devkit, path_of, what):
     data = VOC(devkit)
     path_of(devkit).unlink()
@@ -205,9 +205,9 @@ def test_missing_file_is_found_before_training_and_while_reading(devkit, path_of
 @pytest.mark.parametrize("switched_on", [False, True])
 def test_truncated_jpeg_is_never_padded(devkit, switched_on, monkeypatch):
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", switched_on)
-    whole = picture(devkit).read_bytes()
+    whole = image_file(devkit).read_bytes()
     for length in (len(whole) - 2, len(whole) - 40, len(whole) // 2, 300, 0):
-        picture(devkit).write_bytes(whole[:length])
+        image_file(devkit).write_bytes(whole[:length])
         assert "000001.jpg" in error_of(lambda: VOC(devkit)[0])
 
 
@@ -242,8 +242,8 @@ def test_faulty_annotation_names_file_and_line(devkit, old, new, line, what):
     assert any(f"000001.xml:{line}: " in fault and what in fault for fault in faults)
 
 
-def test_picture_of_another_size(devkit):
-    Image.new("RGB", (30, 40)).save(picture(devkit))
+def test_image_of_another_size(devkit):
+    Image.new("RGB", (30, 40)).save(image_file(devkit))
     assert "<size> says 40 x 30, expected 30 x 40" in error_of(lambda: VOC(devkit)[0])
 
 
@@ -257,8 +257,8 @@ def test_cut_off_and_empty_xml(devkit):
 
 def test_check_reports_every_fault_and_still_counts_the_rest(devkit):
     write_xml(annotation(devkit), [("cra", 0, (5, 6, 20, 16)), ("dog", 0, (9, 9, 2, 2)), ("cat", 1, (1, 1, 9, 9))])
-    data = picture(devkit, "000002").read_bytes()
-    picture(devkit, "000002").write_bytes(data[: len(data) // 2])
+    data = image_file(devkit, "000002").read_bytes()
+    image_file(devkit, "000002").write_bytes(data[: len(data) // 2])
     image_list(devkit).write_text("000001\n000002\n000002\n000003\n")
     report = check_voc(devkit)
     expected = ["trainval.txt:3", "'cra'", "xmax 2", "ymax 2", "000002.jpg", "000003.xml", "000003.jpg"]

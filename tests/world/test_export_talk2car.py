@@ -62,7 +62,7 @@ def test_layout_and_fields_are_the_official_ones(root, real_data):
 
 def test_the_reader_and_the_checker_find_no_fault(root):
     report = check_talk2car(root)
-    assert not report.faults and report.counts["train"]["pictures"] == 16
+    assert not report.faults and report.counts["train"]["images"] == 16
     item = Talk2Car(root, "test")[0]
     assert Image.open(item["image_path"]).size == (320, 180) and item["proposals"].shape == (16, 4)
 
