@@ -1,6 +1,7 @@
-"""CamVid, photographs or drawn streets in any of its layouts, as torch samples; and a checker that reads a whole root
-and names every fault in it."""
+"""CamVid, photographed or rendered, in any of its layouts, as torch samples; and a checker that reads a whole root and
+names every fault in it."""
 
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,9 +40,9 @@ __all__ = [
     "decode_colours",
 ]
 
-# RGB to draw the 11 classes and void with. CamVid's own colours run together for colour-blind eyes; these were searched
-# so that any two are at least 30 apart in CIELAB for normal sight, protanopia, deuteranopia and tritanopia (Machado et
-# al. 2009).
+# RGB to plot the 11 classes and void with. Colour-blind readers cannot tell some of CamVid's own colours apart; any two
+# of these are at least 30 apart in CIELAB for normal sight, protanopia, deuteranopia and tritanopia (Machado et al.
+# 2009).
 PALETTE = np.array(
     [
         (65, 203, 255),
@@ -76,7 +77,7 @@ class CamVid(torch.utils.data.Dataset):
     missing files, else when the frame is read.
     """
 
-    def __init__(self, root, split="train"):
+    def __init__(self, root: str | Path, split: str = "train"):
         self.root, self.layout = find_root(root)
         self.split = split
         self.frames, faults = list_frames(self.root, self.layout, split)
@@ -88,10 +89,10 @@ class CamVid(torch.utils.data.Dataset):
     def names(self) -> list[str]:
         return [frame.name for frame in self.frames]
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.frames)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> dict:
         image, label = read_frame(self.frames[index], self.layout)
         return {
             "image": torch.from_numpy(image).permute(2, 0, 1).contiguous(),
@@ -111,15 +112,15 @@ def read_frame(frame: Frame, layout: str) -> tuple[np.ndarray, np.ndarray]:
     return image, label
 
 
-def missing_files(frames) -> list[str]:
-    """A fault for each image and each label that is not there."""
-    there = {}
+def missing_files(frames: Iterable[Frame]) -> list[str]:
+    """A fault for each image and each label that does not exist."""
+    existing = {}
     for folder in {path.parent for frame in frames for path in (frame.image, frame.label)}:
-        there[folder] = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+        existing[folder] = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     faults = []
     for frame in frames:
         for what, path in (("image", frame.image), ("label", frame.label)):
-            if path.name not in there[path.parent]:
+            if path.name not in existing[path.parent]:
                 faults.append(f"{frame.where}frame {frame.name} has no {what}, expected {path}")
     return faults
 
@@ -129,7 +130,7 @@ def missing_files(frames) -> list[str]:
 
 @dataclass
 class CamVidReport:
-    """What :func:`check_camvid` found: ``pixels`` {split: int64 (frames, 12), pixels of each class, void last} and
+    """The result of :func:`check_camvid`: ``pixels`` {split: int64 (frames, 12), pixels per class, void last} and
     ``faults``, one line each."""
 
     root: Path
@@ -137,13 +138,13 @@ class CamVidReport:
     pixels: dict = field(default_factory=dict)
     faults: list = field(default_factory=list)
 
-    def shares(self, split) -> tuple[np.ndarray, np.ndarray]:
-        """Percent (12,) of a split's pixels that show each class, and of its frames that show it at all."""
+    def shares(self, split: str) -> tuple[np.ndarray, np.ndarray]:
+        """Percent (12,) of a split's pixels that belong to each class, and of its frames that contain it."""
         counts = self.pixels[split]
         total = max(counts.sum(), 1)
         return 100 * counts.sum(0) / total, 100 * (counts > 0).sum(0) / max(len(counts), 1)
 
-    def summary(self):
+    def summary(self) -> str:
         """A table of pixels and frames per class and split, in percent, then every fault on a line of its own."""
         lines = [
             f"{self.root} ({self.layout})",
@@ -160,13 +161,13 @@ class CamVidReport:
     __str__ = summary
 
 
-def check_camvid(root) -> CamVidReport:
+def check_camvid(root: str | Path) -> CamVidReport:
     """Read every list, image and label of a root; report pixels and frames per class and every fault.
 
     Raises InputError only when there is no such root.
     """
     report = CamVidReport(*find_root(root))
-    seen = {}
+    split_of = {}
     for split in splits_of(report.root):
         try:
             frames, faults = list_frames(report.root, report.layout, split)
@@ -176,13 +177,12 @@ def check_camvid(root) -> CamVidReport:
         missing = missing_files(frames)
         report.faults += faults + missing
         for frame in frames:
-            if frame.name in seen:
-                report.faults.append(
-                    f"{frame.where}frame {frame.name} of {split} is in {seen[frame.name]} too, expected disjoint splits"
-                )
-            seen.setdefault(frame.name, split)
+            name, first = frame.name, split_of.setdefault(frame.name, split)
+            if first != split:
+                fault = f"{frame.where}frame {name} of {split} is in {first} too, expected disjoint splits"
+                report.faults.append(fault)
         _count(report, split, [frame for frame in frames if frame.image.is_file() and frame.label.is_file()])
-    report.faults += _without_label(report.root, report.layout, seen) + _colour_faults(report.root, report.layout)
+    report.faults += _without_label(report.root, report.layout, split_of) + _colour_faults(report.root, report.layout)
     return report
 
 
@@ -201,7 +201,7 @@ def _count(report, split, frames):
 
 
 def _without_label(root, layout, listed):
-    """Images that lie there without a label and are in no list; the lists' own are reported already."""
+    """Images without a label that no list names; those of the lists are reported already."""
     pairs = {
         "segnet": [(root / split, root / f"{split}annot", "") for split in SPLITS],
         "colour": [(root / STILLS, root / LABELS, "_L")],
@@ -217,7 +217,7 @@ def _without_label(root, layout, listed):
 
 
 def _colour_faults(root, layout):
-    """Lines of label_colors.txt, where there is one, that are not CamVid's."""
+    """Lines of label_colors.txt, if the file exists, that are not CamVid's."""
     path = root / "label_colors.txt"
     if layout != "colour" or not path.is_file():
         return []

@@ -17,7 +17,7 @@ from kdnb.world.camvid_classes import CLASSES, COLOURS, SEGNET_GROUPS, VOID, cla
 
 SPLITS = ("train", "val", "test")
 STILLS, LABELS = "701_StillsRaw_full", "LabeledApproved_full"
-# Cityscapes' ids; those that its own evaluation ignores are void, and so is the rest
+# Cityscapes' ids; all others are void, as are those that its own evaluation ignores
 CITYSCAPES = {
     7: "road",
     8: "pavement",
@@ -60,7 +60,7 @@ class Frame:
 # --- layouts and lists ------------------------------------------------------------------------------------------
 
 
-def find_root(data) -> tuple[Path, str]:
+def find_root(data: str | Path) -> tuple[Path, str]:
     """The root and its layout, given the root or a folder that holds it as ``CamVid/``. Raises InputError if none."""
     for root in (Path(data), Path(data) / "CamVid"):
         if any((root / f"{split}annot").is_dir() for split in SPLITS):
@@ -77,7 +77,7 @@ def find_root(data) -> tuple[Path, str]:
 
 
 def splits_of(root: Path) -> list[str]:
-    """Splits that a root has, by a list or a folder of labels; all three where a rule makes them."""
+    """Splits that have a list or a folder of labels; all three if a rule makes them."""
     return [
         split for split in SPLITS if (root / f"{split}.txt").is_file() or (root / f"{split}annot").is_dir()
     ] or list(SPLITS)
@@ -105,7 +105,7 @@ def _listed_frames(root, path):
         raise InputError(f"{path}: no such list, expected a line 'image label' per frame") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as a list ({error})") from None
-    frames, faults, seen = [], [], {}
+    frames, faults, first_line = [], [], {}
     for number, line in enumerate(lines, start=1):
         where, words = f"{path}:{number}: ", line.split()
         if not words:
@@ -117,18 +117,18 @@ def _listed_frames(root, path):
         image, label = (root.joinpath(*part) for part in parts)
         if label.stem.removesuffix("_L") != image.stem:
             faults.append(f"{where}image {image.name} has label {label.name}, expected the same name")
-        elif image.stem in seen:
-            faults.append(f"{where}image {image.name} is listed again (first in line {seen[image.stem]})")
+        elif image.stem in first_line:
+            faults.append(f"{where}image {image.name} is listed again (first in line {first_line[image.stem]})")
         else:
             frames.append(Frame(image.stem, image, label, where))
-        seen.setdefault(image.stem, number)
+        first_line.setdefault(image.stem, number)
     if not frames and not faults:
         raise InputError(f"{path}: no frames, expected a line 'image label' per frame")
     return frames, faults
 
 
 def original_split(name: str) -> str | None:
-    """Split of a frame of the original release, as SegNet's lists have it: by drives. None for another name."""
+    """Split of a frame of the original release, by its drive as in SegNet's lists. None for another name."""
     match = re.fullmatch(r"(0001TP|0006R0|0016E5|Seq05VD)_f?(\d+)", name)
     if not match:
         return None
@@ -144,13 +144,13 @@ def _original_frames(root, split):
     frames = []
     for label in labels:
         name = label.stem.removesuffix("_L")
-        found = original_split(name)
-        if found is None:
+        own = original_split(name)
+        if own is None:
             raise InputError(
                 f"{label}: of none of CamVid's four drives, expected {root / split}.txt with a line "
                 "'image label' per frame"
             )
-        if found == split:
+        if own == split:
             frames.append(Frame(name, root / STILLS / f"{name}.png", label))
     if not frames:
         raise InputError(f"{root / LABELS}: no labels *_L.png of {split}, expected those of CamVid's drives")
@@ -177,7 +177,7 @@ def _kitti_frames(root, split):
 # --- labels -----------------------------------------------------------------------------------------------------
 
 
-def read_label(path, layout: str = "segnet") -> np.ndarray:
+def read_label(path: str | Path, layout: str = "segnet") -> np.ndarray:
     """A label as uint8 (H, W), ids 0 to 10 and ``VOID``.
 
     Raises InputError for a file that cannot be decoded, an unknown id or colour (with its pixel), and a frame whose
@@ -195,10 +195,10 @@ def read_label(path, layout: str = "segnet") -> np.ndarray:
     return ids
 
 
-def decode_colours(array: np.ndarray, path) -> np.ndarray:
+def decode_colours(array: np.ndarray, path: str | Path) -> np.ndarray:
     """Colours of CamVid's 32 classes, uint8 (H, W, 3), as ids of the 11, uint8 (H, W); ``path`` is for the message.
 
-    Exact: a colour that is none of the 32, by however little, raises InputError with the first such pixel (x, y).
+    Colours must match exactly: any other raises InputError with the first such pixel (x, y).
     """
     code = (array.astype(np.int32) << np.array([16, 8, 0])).sum(-1)
     place = np.searchsorted(_SORTED, code).clip(max=len(_SORTED) - 1)
@@ -212,7 +212,7 @@ def decode_colours(array: np.ndarray, path) -> np.ndarray:
     return _IDS[place]
 
 
-def require_ids(ids: np.ndarray, highest: int, path):
+def require_ids(ids: np.ndarray, highest: int, path: str | Path) -> None:
     """Raise InputError, with the first pixel (x, y), for an id above ``highest``."""
     if ids.max(initial=0) > highest:
         y, x = np.argwhere(ids > highest)[0].tolist()
@@ -229,11 +229,11 @@ def _from_cityscapes(ids, path):
     return table[ids]
 
 
-def read_ids(path) -> np.ndarray:
+def read_ids(path: str | Path) -> np.ndarray:
     """8-bit ids of a PNG, uint8 (H, W). Raises InputError for a file that cannot be decoded or has other pixels.
 
-    A palette of greys holds the ids itself, its rows being in any order (as tools that compress SegNet's files write
-    them); a palette with colours only paints ids that are its rows.
+    With a palette of greys, the greys are the ids (tools that compress SegNet's files write such palettes, in any
+    order); with a palette of colours, the row numbers are.
     """
     image = _decoded(path)
     if image.mode not in ("L", "P"):
@@ -248,7 +248,7 @@ def read_ids(path) -> np.ndarray:
 
 
 def _decoded(path):
-    ImageFile.LOAD_TRUNCATED_IMAGES = False  # some libraries switch it on; what is cut off would come back as id 0
+    ImageFile.LOAD_TRUNCATED_IMAGES = False  # some libraries switch it on; missing pixels would be read as id 0
     try:
         with Image.open(path) as image:
             return image.copy()

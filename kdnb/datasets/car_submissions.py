@@ -1,10 +1,12 @@
-"""Submissions of the car competition: an ID and a probability per class and row, and several of them in one file."""
+"""Submissions of the car competition: a row per ID, a probability per class; and comparisons, several in one file."""
 
 import csv
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from kdnb.datasets.cars_files import Table, normal, read_table, require_once
 from kdnb.errors import InputError
@@ -13,15 +15,15 @@ from kdnb.files import atomic_write
 EXPERIMENT = "experiment"  # first column of a comparison
 
 
-def write_submission(path, ids, classes, probabilities) -> Path:
-    """Write ``ID`` and a column per class; the file is there whole or not at all.
+def write_submission(path: str | Path, ids: Sequence[str], classes: Sequence[str], probabilities: ArrayLike) -> Path:
+    """Write ``ID`` and a column per class, atomically; returns the path.
 
-    ``probabilities`` (N, C) with N ids and C classes. Raises InputError as ``check_rows`` does; nothing is written.
+    ``probabilities`` (N, C) with N ids and C classes. Raises InputError as ``check_rows`` does and writes nothing then.
     """
     return _write(path, [["ID", *classes], *_rows(path, ids, classes, probabilities)])
 
 
-def write_comparison(path, experiments: dict) -> Path:
+def write_comparison(path: str | Path, experiments: dict[str, tuple]) -> Path:
     """Write several submissions into one file, with a column ``experiment`` before ``ID``.
 
     ``experiments``: {name: (ids, classes, probabilities)}, all with the same classes. Raises InputError as
@@ -40,8 +42,7 @@ def write_comparison(path, experiments: dict) -> Path:
 def _write(path, rows):
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
-    atomic_write(path, text.getvalue())
-    return Path(path)
+    return atomic_write(path, text.getvalue())
 
 
 def _rows(path, ids, classes, probabilities):
@@ -53,8 +54,11 @@ def _rows(path, ids, classes, probabilities):
     return [[name, *(f"{value:.9g}" for value in row)] for name, row in zip(ids, values, strict=True)]
 
 
-def check_rows(path, ids, values, lines=None):
-    """Raise InputError for the first row with NaN, an infinite or negative value, or with nothing but zeros."""
+def check_rows(path: str | Path, ids: Sequence[str], values: np.ndarray, lines: list[int] | None = None) -> None:
+    """Raise InputError for the first row of ``values`` (N, C) with NaN, an infinite or negative value, or only zeros.
+
+    ``lines``: line numbers of the rows, for the message.
+    """
     faults = (
         ("NaN or an infinite value", ~np.isfinite(values).all(1)),
         ("a negative value", (values < 0).any(1)),
@@ -68,7 +72,7 @@ def check_rows(path, ids, values, lines=None):
             raise InputError(f"{path}{where}: row {ids[rows[0]]} has {what}{more}, expected probabilities")
 
 
-def read_submission(path) -> tuple[list[str], list[str], np.ndarray]:
+def read_submission(path: str | Path) -> tuple[list[str], list[str], np.ndarray]:
     """IDs, class names (NFC) and float64 (N, C) of a submission, in the file's order.
 
     Raises InputError: no column ID, doubled IDs or columns, a value that is no number, and as ``check_rows`` does.
@@ -82,19 +86,19 @@ def read_submission(path) -> tuple[list[str], list[str], np.ndarray]:
 def _values(table: Table, ids, others):
     """Class names and numbers (N, C) of the columns but ``others``."""
     require_once(table.path, "columns", table.header)
-    places = [k for k, name in enumerate(table.header) if name not in others]
+    columns = [k for k, name in enumerate(table.header) if name not in others]
     try:
-        values = np.array([[float(row[k]) for k in places] for row in table.rows], np.float64)
+        values = np.array([[float(row[k]) for k in columns] for row in table.rows], np.float64)
     except ValueError:
-        raise _no_number(table, ids, places) from None
-    values = values.reshape(len(table.rows), len(places))
+        raise _no_number(table, ids, columns) from None
+    values = values.reshape(len(table.rows), len(columns))
     check_rows(table.path, ids, values, table.lines)
-    return [table.header[k] for k in places], values
+    return [table.header[k] for k in columns], values
 
 
-def _no_number(table, ids, places):
+def _no_number(table, ids, columns):
     for name, line, row in zip(ids, table.lines, table.rows, strict=True):
-        for k in places:
+        for k in columns:
             try:
                 float(row[k])
             except ValueError:
@@ -103,8 +107,8 @@ def _no_number(table, ids, places):
                 )
 
 
-def check_submission(path, sample):
-    """Hold a submission against ``sample_submission.csv``; rows and columns may be in any order.
+def check_submission(path: str | Path, sample: str | Path) -> None:
+    """Check a submission against ``sample_submission.csv``; rows and columns may be in any order.
 
     Raises InputError that lists missing, doubled and unknown IDs or columns, and as ``read_submission`` does.
     """
@@ -114,8 +118,8 @@ def check_submission(path, sample):
     require_once(path, "IDs", ids, wanted.column("ID"))
 
 
-def check_comparison(path, sample):
-    """Hold each experiment of a comparison against ``sample_submission.csv`` as ``check_submission`` does."""
+def check_comparison(path: str | Path, sample: str | Path) -> None:
+    """Check each experiment of a comparison against ``sample_submission.csv`` as ``check_submission`` does."""
     wanted, table = read_table(sample), read_table(path)
     require_once(path, "columns", table.header, [EXPERIMENT, *wanted.header])
     ids, experiments = table.column("ID"), [normal(name) for name in table.column(EXPERIMENT)]

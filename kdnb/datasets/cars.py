@@ -1,4 +1,4 @@
-"""Cars by model, photographs of the competition or drawn ones: what lies in its folder, and images as tensors."""
+"""Cars by model, photographed or rendered: the lists of the competition's folder, and images as tensors."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -27,16 +27,16 @@ class Cars:
     """The lists of a competition's folder, or of its ``open.zip``, which is unpacked once, into a folder of its name
     beside it; no image is decoded here.
 
-    - ``classes``: names (NFC), in the order of sample_submission.csv; ``merged``: for each the id it counts as
+    - ``classes``: names (NFC), in the order of sample_submission.csv; ``merged``: for each class the id it counts as
     - ``train``: list of (path, class id), by class
     - ``test_ids``, ``test_paths``: as in test.csv
-    - ``solution``: {ID: class id}, or None: only drawn sets have a solution.csv
+    - ``solution``: {ID: class id}, or None: only rendered sets have a solution.csv
 
     Raises InputError, naming the file, for every departure from the layout, for a class with fewer than five images,
     and for an archive that is cut short or would write outside its folder.
     """
 
-    def __init__(self, root):
+    def __init__(self, root: str | Path):
         self.root = find_root(root)
         folders = class_folders(self.root)
         self.classes = class_names(self.root, folders)
@@ -51,8 +51,8 @@ class Cars:
         self.solution = read_solution(solution, self.classes, self.test_ids) if solution.is_file() else None
 
 
-def read_car(path) -> tuple[torch.Tensor, dict]:
-    """An image as uint8 (3, H, W), RGB, and what ``describe`` says of it; a grey image gets three equal channels.
+def read_car(path: str | Path) -> tuple[torch.Tensor, dict]:
+    """An image as uint8 (3, H, W), RGB, and the dict of ``describe``; a grey image gets three equal channels.
 
     Raises InputError, naming the file, when it is missing or cannot be decoded.
     """
@@ -63,8 +63,7 @@ def read_car(path) -> tuple[torch.Tensor, dict]:
 def describe(image: torch.Tensor) -> dict:
     """``{"aspect": W / H, "colour": (r, g, b)}``, the mean colour in 0..1, of an image uint8 (3, H, W).
 
-    Give it the original image: a square resize has no aspect ratio left, and the colour of a resized copy depends on
-    how it was resized.
+    Use the original image: a square copy has lost its aspect ratio, and the mean colour depends on how it was resized.
     """
     mean = image.flatten(1).to(torch.float32).mean(1) / 255
     return {"aspect": image.shape[2] / image.shape[1], "colour": tuple(mean.tolist())}
@@ -75,7 +74,7 @@ def describe(image: torch.Tensor) -> dict:
 
 @dataclass
 class CarsReport:
-    """What :func:`check_cars` found: images per class, how many are grey, and ``faults``, one line each."""
+    """The result of :func:`check_cars`: images per class, how many are grey, and ``faults``, one line each."""
 
     root: Path
     images: dict = field(default_factory=dict)
@@ -85,7 +84,7 @@ class CarsReport:
     has_solution: bool = False
     faults: list = field(default_factory=list)
 
-    def summary(self):
+    def summary(self) -> str:
         """Counts, then every fault on a line of its own."""
         counts = list(self.images.values()) or [0]
         lines = [
@@ -98,7 +97,7 @@ class CarsReport:
         return "\n".join([*lines, *self.faults, f"{len(self.faults)} faults"])
 
 
-def check_cars(root) -> CarsReport:
+def check_cars(root: str | Path) -> CarsReport:
     """Read a whole competition, every image included. Raises InputError only when there is nothing to read."""
     root = find_root(root)
     folders = class_folders(root)

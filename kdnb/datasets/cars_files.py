@@ -1,11 +1,13 @@
 """The car competition's files, without torch: class folders, CSV tables, and classes that count as one.
 
 Layout (Dacon 236493, "HAI", used cars by model): ``train/<class>/*.jpg``, ``test/TEST_00000.jpg``, ``test.csv``
-(ID, img_path), ``sample_submission.csv`` (ID and a column per class); drawn sets add ``solution.csv`` (ID, label).
+(ID, img_path), ``sample_submission.csv`` (ID and a column per class); rendered sets add ``solution.csv`` (ID, label).
 """
 
 import csv
 import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,19 +34,19 @@ def normal(name: str) -> str:
     return unicodedata.normalize("NFC", name).strip()
 
 
-def merged(classes) -> list[int]:
+def merged(classes: Iterable[str]) -> list[int]:
     """For each class the id of the class it counts as: of a pair of DUPLICATES the smaller id, else its own."""
-    place = {normal(name): k for k, name in enumerate(classes)}
-    ids = list(range(len(place)))
+    id_of = {normal(name): k for k, name in enumerate(classes)}
+    ids = list(range(len(id_of)))
     for pair in DUPLICATES:
-        both = sorted(place[normal(name)] for name in pair if normal(name) in place)
+        both = sorted(id_of[normal(name)] for name in pair if normal(name) in id_of)
         if len(both) == 2:
             ids[both[1]] = both[0]
     return ids
 
 
-def some(names, most: int = 5) -> str:
-    """The first names of a list, and how many more there are."""
+def some(names: Iterable, most: int = 5) -> str:
+    """The first ``most`` names, and how many more there are."""
     names = [str(name) for name in names]
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
@@ -53,10 +55,10 @@ def some(names, most: int = 5) -> str:
 # --- roots ------------------------------------------------------------------------------------------------------
 
 
-def find_root(place) -> Path:
+def find_root(place: str | Path) -> Path:
     """The folder with train/, given itself, a folder that holds it as ``open/``, or the competition's ``open.zip``.
 
-    An archive is unpacked once, into a folder of its name beside it; when that is there, it is used.
+    An archive is unpacked once, into a folder of its name beside it.
 
     Raises InputError when there is none, and for an archive that is cut short or would write outside its folder.
     """
@@ -64,12 +66,16 @@ def find_root(place) -> Path:
     if place.is_file():
         place = _unpacked(place)
     inside = [path for path in place.iterdir() if path.is_dir()] if place.is_dir() else []
-    roots = [place, place / "open", *(inside if len(inside) == 1 else [])]  # an archive may hold one folder with it all
+    roots = [
+        place,
+        place / "open",
+        *(inside if len(inside) == 1 else []),
+    ]  # an archive may hold everything in one folder
     for root in roots:
         if (root / "train").is_dir():
             return root
-    found = "a folder" if place.is_dir() else "nothing"
-    raise InputError(f"{place}: found {found}, expected the competition's folder with train/ in it, or its open.zip")
+    what = "a folder" if place.is_dir() else "nothing"
+    raise InputError(f"{place}: found {what}, expected the competition's folder with train/ in it, or its open.zip")
 
 
 def _unpacked(archive: Path) -> Path:
@@ -91,7 +97,7 @@ def _unpacked(archive: Path) -> Path:
 
 @dataclass
 class Table:
-    """A CSV file: ``header`` (NFC) and ``rows``, each a list of as many texts; ``lines``: the rows' line numbers."""
+    """A CSV file: ``header`` (NFC), ``rows`` (lists of as many texts) and ``lines``, the rows' line numbers."""
 
     path: Path
     header: list[str]
@@ -102,11 +108,11 @@ class Table:
         """The texts of a column, without spaces around them. Raises InputError when there is no such column."""
         if name not in self.header:
             raise InputError(f"{self.path}:1: columns {some(self.header)}, expected a column {name!r}")
-        place = self.header.index(name)
-        return [row[place].strip() for row in self.rows]
+        column = self.header.index(name)
+        return [row[column].strip() for row in self.rows]
 
 
-def read_table(path) -> Table:
+def read_table(path: str | Path) -> Table:
     """A CSV file with a header. Raises InputError: no file, no text, no header, a line with other columns."""
     path = Path(path)
     try:
@@ -131,22 +137,18 @@ def read_table(path) -> Table:
     return Table(path, header, rows, lines)
 
 
-def require_once(path, what, names, expected=None):
-    """Raise InputError that lists names which occur twice, are missing of ``expected``, or are not expected."""
-    seen, doubled = set(), []
-    for name in names:
-        if name in seen:
-            doubled.append(name)
-        seen.add(name)
+def require_once(path: str | Path, what: str, names: Sequence[str], expected: Sequence[str] | None = None) -> None:
+    """Raise InputError that lists the names which occur twice, are missing or are not expected."""
+    given, doubled = Counter(names), [name for name, count in Counter(names).items() if count > 1]
     if doubled:
-        raise InputError(f"{path}: {what} {some(dict.fromkeys(doubled))} more than once, expected each once")
+        raise InputError(f"{path}: {what} {some(doubled)} more than once, expected each once")
     if expected is None:
         return
-    missing = [name for name in expected if name not in seen]
+    missing = [name for name in expected if name not in given]
     if missing:
         raise InputError(f"{path}: {what} {some(missing)} missing, expected {len(expected)}")
     allowed = set(expected)
-    unknown = [name for name in names if name not in allowed]
+    unknown = [name for name in given if name not in allowed]
     if unknown:
         raise InputError(f"{path}: unknown {what} {some(unknown)}, expected {len(expected)} others")
 
@@ -159,17 +161,17 @@ def class_folders(root: Path) -> dict[str, list[Path]]:
 
     Raises InputError when train/ holds no class.
     """
-    found = {}
+    classes = {}
     for folder in sorted(path for path in (root / "train").iterdir() if path.is_dir()):
         if not folder.name.startswith("."):
             images = [path for path in folder.iterdir() if path.suffix.lower() in IMAGES and path.name[0] != "."]
-            found.setdefault(normal(folder.name), []).extend(images)
-    if not found:
+            classes.setdefault(normal(folder.name), []).extend(images)
+    if not classes:
         raise InputError(f"{root / 'train'}: no folders, expected one per class")
-    return {name: sorted(found[name]) for name in sorted(found)}
+    return {name: sorted(classes[name]) for name in sorted(classes)}
 
 
-def class_names(root: Path, folders: dict) -> list[str]:
+def class_names(root: Path, folders: dict[str, list[Path]]) -> list[str]:
     """Classes in the order of sample_submission.csv, or, without one, of their names.
 
     Raises InputError when its columns are doubled or differ from the folders of train/.
@@ -185,7 +187,7 @@ def class_names(root: Path, folders: dict) -> list[str]:
     return names[1:]
 
 
-def too_small(root: Path, folders: dict) -> list[str]:
+def too_small(root: Path, folders: dict[str, list[Path]]) -> list[str]:
     """A fault for each class with fewer than FEWEST images."""
     return [
         f"{root / 'train' / name}: {len(paths)} images, expected at least {FEWEST}"
@@ -208,14 +210,14 @@ def listed_images(root: Path) -> dict[str, Path]:
     if sample.is_file():
         require_once(sample, "IDs", read_table(sample).column("ID"), ids)
     images = {name: root / path for name, path in zip(ids, paths, strict=True)}
-    there = {path.name for path in (root / "test").iterdir()} if (root / "test").is_dir() else set()
+    existing = {path.name for path in (root / "test").iterdir()} if (root / "test").is_dir() else set()
     for line, path in zip(table.lines, images.values(), strict=True):
-        if not (path.parent == root / "test" and path.name in there) and not path.is_file():
+        if not (path.parent == root / "test" and path.name in existing) and not path.is_file():
             raise InputError(f"{path}: no such image, expected one for line {line} of {table.path}")
     return images
 
 
-def read_solution(path, classes, ids=None) -> dict[str, int]:
+def read_solution(path: str | Path, classes: Sequence[str], ids: Sequence[str] | None = None) -> dict[str, int]:
     """{ID: class id} of a solution (ID, label).
 
     Raises InputError: doubled IDs, IDs that are not ``ids`` (when given), unknown classes.
@@ -223,8 +225,8 @@ def read_solution(path, classes, ids=None) -> dict[str, int]:
     table = read_table(path)
     names, labels = table.column("ID"), [normal(label) for label in table.column("label")]
     require_once(table.path, "IDs", names, ids)
-    place = {name: k for k, name in enumerate(classes)}
+    id_of = {name: k for k, name in enumerate(classes)}
     for line, label in zip(table.lines, labels, strict=True):
-        if label not in place:
-            raise InputError(f"{table.path}:{line}: label {label!r}, expected one of the {len(place)} classes")
-    return {name: place[label] for name, label in zip(names, labels, strict=True)}
+        if label not in id_of:
+            raise InputError(f"{table.path}:{line}: label {label!r}, expected one of the {len(id_of)} classes")
+    return {name: id_of[label] for name, label in zip(names, labels, strict=True)}

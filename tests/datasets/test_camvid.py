@@ -169,11 +169,11 @@ def test_ids_in_every_kind_of_8_bit_png(tmp_path):
 
 def test_the_command_renders_as_told(monkeypatch):
     calls = []
-    monkeypatch.setattr("kdnb.world.export_camvid.export_camvid", lambda **options: calls.append(options))
+    monkeypatch.setattr("kdnb.world.export_camvid.export_camvid", lambda out, **options: calls.append((out, options)))
     told = ["data", "make", "camvid", "--out", "o", "--train", "9", "--size", "200x150", "--layout", "colour"]
     assert CliRunner().invoke(main, told).exit_code == 0
-    counts = {"train": 9, "val": 60, "test": 100}
-    assert calls == [{"out": "o", **counts, "size": (200, 150), "seed": 0, "layout": "colour"}]
+    options = {"train": 9, "val": 60, "test": 100, "size": (200, 150), "seed": 0, "layout": "colour"}
+    assert calls == [("o", options)]
 
 
 # --- the other layouts ------------------------------------------------------------------------------------------
