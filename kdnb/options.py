@@ -7,6 +7,7 @@ import difflib
 import re
 from importlib import resources
 from pathlib import Path
+from typing import TypeVar
 
 import pydantic
 import yaml
@@ -15,6 +16,8 @@ from kdnb.errors import InputError
 
 PROFILES = ("smoke", "lite", "full")
 
+
+Model = TypeVar("Model", bound="Settings")
 
 # --- settings ---------------------------------------------------------------------------------------------------
 
@@ -33,39 +36,49 @@ class Settings(pydantic.BaseModel):
         return value
 
 
-def settings_text(project):
-    """The YAML text of ``kdnb/settings/<project>.yaml``, wherever the package is installed."""
-    source = resources.files("kdnb") / "settings" / f"{project}.yaml"
+def settings_text(model: type[Settings]) -> str:
+    """The text of the ``settings.yaml`` beside the module of a project's settings.
+
+    Raises:
+        InputError: there is no such file.
+    """
+    package = model.__module__.rpartition(".")[0]
+    source = resources.files(package) / "settings.yaml"
     if not source.is_file():
-        raise InputError(f"settings/{project}.yaml does not exist; expected the settings of a project")
+        raise InputError(f"{settings_file(model)} does not exist; expected the settings of a project")
     return source.read_text(encoding="utf-8")
 
 
-def load_settings(model, project, profile, /, **overrides):
-    """Read one profile of a project's settings file into ``model``, a subclass of ``Settings``.
+def settings_file(model: type[Settings]) -> str:
+    """"voc_defeat/settings.yaml", for messages."""
+    return f"{model.__module__.split('.')[-2]}/settings.yaml"
+
+
+def load_settings(model: type[Model], profile: str, /, **overrides) -> Model:
+    """One profile of a project's ``settings.yaml``, as its settings class ``model``.
 
     The file has the blocks ``smoke``, ``lite`` and ``full``; an optional block ``common`` lies beneath each of
-    them, and ``overrides`` lie above. Raises InputError on an unknown profile, an unknown key (naming the nearest
-    known one) and a value of the wrong type.
+    them, and ``overrides`` lie above.
+
+    Raises:
+        InputError: an unknown profile, an unknown key (naming the nearest known one), a value of the wrong type.
     """
     if profile not in PROFILES:
         raise InputError(f"unknown profile {profile!r}; expected one of {', '.join(PROFILES)}")
-    name = f"settings/{project}.yaml"
+    name = settings_file(model)
     try:
-        blocks = yaml.safe_load(settings_text(project)) or {}
+        blocks = yaml.safe_load(settings_text(model)) or {}
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        raise InputError(
-            f"{name}:{mark.line + 1 if mark else '?'}: not readable as YAML: "
-            f"{getattr(error, 'problem', None) or 'syntax error'}"
-        ) from None
+        line, problem = mark.line + 1 if mark else "?", getattr(error, "problem", None) or "syntax error"
+        raise InputError(f"{name}:{line}: not readable as YAML: {problem}") from None
     if not isinstance(blocks, dict) or not isinstance(blocks.get(profile), dict):
         raise InputError(f"{name} has no block {profile!r}; expected the blocks {', '.join(PROFILES)}")
     values = _merge(_merge(blocks.get("common") or {}, blocks[profile]), overrides)
     return validate_settings(model, values, f"{name} [{profile}]")
 
 
-def validate_settings(model, values, where):
+def validate_settings(model: type[Model], values: dict, where: object) -> Model:
     """A dict as ``model``; raises InputError, which says ``where`` the values are from."""
     try:
         return model.model_validate(values)

@@ -101,6 +101,23 @@ class Run:
         atomic_write(run.folder / "config.yaml", yaml.safe_dump(to_json(config), sort_keys=False))
         return run
 
+    @classmethod
+    def resume(cls, folder, project, data=None):
+        """The run in ``folder``, to go on with.
+
+        Raises:
+            InputError: no run there, one of another project, or one on other data.
+        """
+        config = Path(folder) / "config.yaml"
+        if not config.exists():
+            raise InputError(f"--run {folder}: no config.yaml there, expected the folder of an earlier run")
+        saved = yaml.safe_load(config.read_text(encoding="utf-8"))
+        if saved["project"] != project:
+            raise InputError(f"--run {folder}: is a run of {saved['project']}, expected one of {project}")
+        if _data_name(data) != saved["data"]:
+            raise InputError(f"--run {folder}: its arms were trained on {saved['data']!r}, expected the same --data")
+        return cls(folder, project, saved["profile"], saved["seed"], saved["settings"], data)
+
     def log(self, message):
         """Print a line and write it, with the time, to run.log at once."""
         self._logger.info(message)
@@ -123,11 +140,12 @@ class Run:
         """Write any value to ``<name>.json``; NaN becomes null."""
         return atomic_write(self.folder / f"{name}.json", json.dumps(to_json(value), indent=1, allow_nan=False) + "\n")
 
-    def save_metrics(self, primary, higher_is_better, arms, comparisons, device="cpu"):
+    def save_metrics(self, primary, higher_is_better, arms, comparisons, device="cpu", about=None):
         """Write metrics.json, and the bootstrap replicates of the comparisons to replicates.npz.
 
         ``arms`` maps an arm's name to its numbers (rates in percent), each with at least ``primary``;
-        ``comparisons`` maps 'b_vs_a' to a ``kdnb.evidence.Comparison``.
+        ``comparisons`` maps 'b_vs_a' to a ``kdnb.evidence.Comparison``; ``about`` is what readers of the file need to
+        know of the arms, such as their roles in figures.
         """
         lacking = [name for name, numbers in arms.items() if primary not in numbers]
         if lacking:
@@ -149,6 +167,7 @@ class Run:
                 "seed": self.seed,
                 "primary": primary,
                 "higher_is_better": higher_is_better,
+                **(about or {}),
                 "arms": arms,
                 "comparisons": comparisons,
                 "provenance": provenance(self.settings, self.data, device),

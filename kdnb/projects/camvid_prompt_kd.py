@@ -264,13 +264,13 @@ def build_terms(
         return logits + ratio.log().to(logits)[:, None, None]
 
     def taught(seen):
-        return taught_pixels(seen)[..., ::every, ::every]
+        return taught_pixels(seen, VOID)[..., ::every, ::every]
 
     one_each = {"kl": settings.kl_weight, "mse": settings.mse_weight, "channel": settings.channel_weight}
     terms = [
         dataclasses.replace(term, student=of_student, teacher=of_teacher, mask=taught)
         for kind, weight in one_each.items()
-        for term in response_terms(kind, settings.temperature, weight, weights)
+        for term in response_terms(kind, settings.temperature, weight, weights, ignore_index=VOID)
     ]
     terms += feature_terms(channels, weight=settings.features_weight)
     unknown = sorted(set(names) - {term.name for term in terms})

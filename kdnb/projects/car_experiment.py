@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kdnb.datasets.car_views import META, CarViews, as_numbers, collate, meta_constants, seen, shrunk, to_tensor
+from kdnb.datasets.car_views import META, CarViews, as_numbers, collate, make_view, meta_constants, shrink, to_tensor
 from kdnb.datasets.cars import describe
 from kdnb.distill.classification import teacher_step
 from kdnb.distill.distiller import LiveTeacher, require_stronger_teacher
@@ -456,7 +456,7 @@ class Experiment:
         """Logits (C,) for a picture uint8 (3, H, W) of any size, shown to the network as in training."""
         views = CarViews([], self.settings.size, letter or self.settings.experiment, None, self.constants)
         meta = views.standardised(as_numbers(describe(image)))[None].to(self.acc.device)
-        small = to_tensor(seen(shrunk(image, views.size), views.size, 0, "plain"))[None].to(self.acc.device)
+        small = to_tensor(make_view(shrink(image, views.size), views.size, 0, "plain"))[None].to(self.acc.device)
         training = model.training
         model.eval()
         with torch.no_grad():

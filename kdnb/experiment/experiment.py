@@ -1,0 +1,460 @@
+"""The experiment of a project: its arms trained in order, kept, compared and saved. A project's class adds the rest."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from kdnb.distill.distiller import Distiller, LiveTeacher, require_stronger_teacher
+from kdnb.distill.teacher_outputs import TeacherOutputs
+from kdnb.engine import Plan, TrainConfig, TrainHistory, accelerator, barrier, dataloader_kwargs, fit, move
+from kdnb.errors import InputError
+from kdnb.evidence import Comparison, paired_bootstrap
+from kdnb.experiment.arms import Arm, ArmResult, ArmStore
+from kdnb.experiment.settings import TrainSettings
+from kdnb.experiment.step_cost import step_times, training_step
+from kdnb.experiment.workers import Task, train_waves
+from kdnb.metrics.cost import count_flops, count_parameters, latency_ms, state_dict_mb
+from kdnb.options import load_settings, validate_settings
+from kdnb.run import Run
+from kdnb.viz.style import declare_roles
+
+
+class Experiment:
+    """One run of a project. ``train("distilled")`` trains what is missing and gives the ``ArmResult``.
+
+    A project sets the class attributes and writes the methods of the first group below; it may override others.
+
+    Attributes:
+        project: its number and name; primary: the metric that comparisons are about.
+        arms, ablations: name -> ``Arm``; ablations are trained only on request.
+        comparisons: pairs (b, a) of arms: is b better than a?
+        checked: a teacher and a student without it; the teacher must be better on validation.
+        teacher_step: ``f(teacher, batch, student_outputs)``, what terms may read of the teacher.
+        kept_outputs: keys of ``teacher_step`` that ``settings.cache_teacher`` keeps, in ``kept_dtype``, computed in
+            batches of ``kept_batch``.
+        bench_settings: settings that make a little data, for ``kdnb bench``.
+    """
+
+    project: ClassVar[str]
+    primary: ClassVar[str]
+    higher_is_better: ClassVar[bool] = True
+    settings_class: ClassVar[type[TrainSettings]]
+    arms: dict[str, Arm]
+    ablations: dict[str, Arm] = {}
+    comparisons: Sequence[tuple[str, str]] = ()
+    checked: ClassVar[tuple[str, str]] = ("teacher", "baseline")
+    teacher_step: Callable
+    kept_outputs: ClassVar[tuple[str, ...]] = ()
+    kept_dtype: ClassVar[torch.dtype] = torch.float16
+    kept_batch: ClassVar[int] = 16
+    bench_settings: ClassVar[dict] = {}
+
+    def __init__(self, run: Run, settings: Any, data: Any, root: str | Path = "data"):
+        self.run, self.settings, self.data, self.root = run, settings, data, root
+        self.acc = accelerator(settings.precision, cpu=not torch.cuda.is_available())
+        if self.is_small() and "KDNB_THREADS" not in os.environ:
+            torch.set_num_threads(1)  # such small feature maps gain nothing from a second thread, and often lose
+        self.store, self.results = ArmStore(run, self.primary), {}
+        self.teacher_checked = False
+        self.known = {**self.arms, **self.ablations}
+        self.check_labels()
+        declare_roles({name: arm.shown_as() for name, arm in self.known.items()})
+
+    @classmethod
+    def start(cls, profile: str, seed: int = 0, data=None, results="results", root="data", **changes):
+        """A new run in a folder of its own below ``results``; ``changes`` are settings that differ from the profile's."""
+        settings = load_settings(cls.settings_class, profile, **changes)
+        run = Run.start(cls.project, profile, seed, results, settings, data)
+        return cls(run, settings, cls.open_data(settings, data, root), root)
+
+    @classmethod
+    def resume(cls, folder: str | Path, data=None, root="data"):
+        """The run in ``folder``, with its own profile, seed and settings.
+
+        Raises:
+            InputError: no run of this project there, or one on other data.
+        """
+        run = Run.resume(folder, cls.project, data)
+        settings = validate_settings(cls.settings_class, run.settings, run.folder / "config.yaml")
+        with accelerator(settings.precision, cpu=not torch.cuda.is_available()).main_process_first():
+            opened = cls.open_data(settings, data, root)  # one process renders the data, the others read it
+        return cls(run, settings, opened, root)
+
+    # --- what a project says ----------------------------------------------------------------------------------------
+
+    @staticmethod
+    def open_data(settings: Any, data: str | Path | None, root: str | Path) -> Any:
+        """The splits of the data set at ``data``, or of one rendered below ``root``."""
+        raise NotImplementedError
+
+    def build(self, arm: Arm, seed: int, settings: Any) -> nn.Module:
+        """A fresh network of an arm."""
+        raise NotImplementedError
+
+    def build_distiller(self, model: nn.Module, arm: Arm, teacher=None) -> Distiller:
+        """The network with the arm's terms; they compare with ``teacher``, or else with ``teacher_of(arm)``."""
+        raise NotImplementedError
+
+    def batches(self, arm: Arm) -> tuple[Any, Plan, Callable]:
+        """The arm's training data, which of it makes up each batch, and the function that collates a batch."""
+        raise NotImplementedError
+
+    def predict(self, model: nn.Module, split: str, arm: Arm) -> Any:
+        """Predictions for all items of "validation" or "test"."""
+        raise NotImplementedError
+
+    def score(self, predictions: Any, split: str) -> dict[str, Any]:
+        """All metrics of predictions by name; rates in percent."""
+        raise NotImplementedError
+
+    def as_record(self, predictions: Any) -> Any:
+        """What of the test predictions is kept, in numbers, strings, lists and dicts."""
+        raise NotImplementedError
+
+    def bootstrap_metric(self, name: str) -> tuple[Callable, int]:
+        """An arm's score as a function of how often each test item was sampled, and the number of items."""
+        raise NotImplementedError
+
+    def one_call(self, model: nn.Module, name: str) -> Callable[[], Any]:
+        """A function that predicts for one test item on the CPU; its FLOPs and latency are the arm's."""
+        raise NotImplementedError
+
+    def is_small(self) -> bool:
+        """Whether the networks are so small that one thread is best."""
+        return True
+
+    # --- what follows from the arms ---------------------------------------------------------------------------------
+
+    def arm(self, name: str) -> Arm:
+        """The arm of this name, its number of steps settled.
+
+        Raises:
+            InputError: no such arm.
+        """
+        if name not in self.known:
+            raise InputError(f"unknown arm {name!r}, expected one of {', '.join(self.known)}")
+        arm = self.known[name]
+        return dataclasses.replace(arm, longer=max(1.0, self.cost_factor(arm.matches))) if arm.matches else arm
+
+    def needs(self, name: str) -> list[str]:
+        """The arms that must be finished before this one."""
+        arm = self.known[name]
+        if arm.matches:
+            return [arm.matches] if self.known[arm.matches].members else self.needs(arm.matches)
+        checked = [*self.checked, arm.teacher] if arm.terms else []
+        needed = [*self.also_needs(name), *arm.members, arm.start_from, *checked]
+        return [one for one in dict.fromkeys(needed) if one]
+
+    def also_needs(self, name: str) -> Sequence[str]:
+        """Arms that must be finished first although the ``Arm`` does not name them."""
+        return ()
+
+    def network_key(self, name: str) -> str:
+        """Arms of one key have networks of one shape, and cost the same."""
+        return self.known[name].network
+
+    def seed_of(self, arm: Arm) -> int:
+        """Of the starting weights: all students start from the same, so that arms differ in what they say alone."""
+        return self.run.seed + (1000 if arm.network != "student" else 0)
+
+    def steps(self, arm: Arm) -> int:
+        if arm.network != "student":
+            return self.settings.teacher_steps
+        return round(self.settings.student_steps * arm.longer)
+
+    def train_config(self, arm: Arm) -> TrainConfig:
+        return self.settings.train_config(self.steps(arm), self.settings.lr)
+
+    # --- training ---------------------------------------------------------------------------------------------------
+
+    def train(self, name: str) -> ArmResult:
+        """The result of an arm: read back if the run's folder holds it, else trained, after all that it needs."""
+        if name not in self.results:
+            if name in self.store:
+                self.results[name] = self.store.read(name, self.build_again(name).to(self.acc.device))
+            else:
+                for needed in self.needs(name):
+                    self.train(needed)
+                self.before_training(name)
+                self.results[name] = self.keep(name, self.train_arm(name))
+        return self.results[name]
+
+    def build_again(self, name: str) -> nn.Module:
+        """A network of the arm's shape, to read its weights into."""
+        return self.build(self.known[name], 0, self.settings.offline())
+
+    def train_together(self, *names: str) -> list[ArmResult]:
+        """Like ``train`` for several arms: those that do not wait for each other train side by side."""
+        train_waves([self], names)
+        return [self.train(name) for name in names]
+
+    def train_all(self, ablations: bool = False) -> None:
+        """All arms."""
+        train_waves([self], [*self.arms, *(self.ablations if ablations else ())])
+
+    def is_finished(self, name: str) -> bool:
+        return name in self.results or name in self.store
+
+    def before_training(self, name: str) -> None:
+        """What several arms would otherwise each do: check the teacher, keep its outputs, time the steps."""
+        arm = self.known[name]
+        if arm.matches:
+            self.cost_factor(arm.matches)
+        elif arm.terms:
+            self.check_teacher()
+            self.teacher_of(arm)
+
+    def check_teacher(self) -> None:
+        """Refuse a teacher that is no better on validation than the student without it.
+
+        Raises:
+            InputError: with both scores, unless ``settings.allow_weaker_teacher``.
+        """
+        if not self.teacher_checked:
+            teacher, student = (self.train(name).validation for name in self.checked)
+            name = f"validation {self.primary}"
+            require_stronger_teacher(teacher, student, name, self.settings.allow_weaker_teacher)
+            self.teacher_checked = True
+
+    def train_arm(self, name: str) -> ArmResult:
+        """Train an arm whose needs are finished, and score it on test."""
+        arm = self.arm(name)
+        if arm.members:
+            return self.combine(name, [self.train(member) for member in arm.members])
+        model = self.build(arm, self.seed_of(arm), self.settings)
+        if arm.start_from:
+            self.start_weights(model, self.train(arm.start_from).model)
+        distiller = self.build_distiller(model, arm)
+        data, plan, collate = self.batches(arm)
+        torch.manual_seed(self.run.seed)
+        training = fit(
+            distiller,
+            data,
+            plan,
+            self.train_config(arm),
+            collate=collate,
+            name=name,
+            checkpoint=self.store.checkpoint(name) if self.settings.checkpoint_every else None,
+            validate=lambda _: self.validation_score(model, arm),
+        )
+        return self.result(name, model, training)
+
+    def start_weights(self, model: nn.Module, other: nn.Module) -> None:
+        """Let a network start with the weights of another one."""
+        model.load_state_dict(other.state_dict())
+
+    def validation_score(self, model: nn.Module, arm: Arm) -> float | dict:
+        return self.score(self.predict(model, "validation", arm), "validation")[self.primary]
+
+    def result(self, name: str, model: nn.Module, training: TrainHistory) -> ArmResult:
+        """Score a trained network on test."""
+        predictions = self.predict(model, "test", self.known[name])
+        numbers = {
+            **self.score(predictions, "test"),
+            "params": count_parameters(model),
+            "size_mb": state_dict_mb(model),
+            "train_s": self.seconds(training) + self.extra_seconds(name),
+            "steps": training.steps,
+        }
+        validation = max((score for _, score in training.scores), default=float("nan"))
+        return ArmResult(model, self.as_record(predictions), numbers, validation, training)
+
+    def seconds(self, training: TrainHistory) -> float:
+        """What training cost: CPU seconds on a CPU; on a GPU the clock, because the CPU only waits."""
+        return training.cpu_seconds if self.acc.device.type == "cpu" else training.seconds
+
+    def extra_seconds(self, name: str) -> float:
+        """What an arm cost beside its own training: kept teacher outputs count in full towards every arm."""
+        arm = self.known[name]
+        return self.teacher_outputs(arm.teacher).seconds if self.keeps_outputs(arm) else 0.0
+
+    def combine(self, name: str, members: list[ArmResult]) -> ArmResult:
+        """An arm that is not trained: the best of its members on validation, under a name of its own."""
+        best = max(range(len(members)), key=lambda i: members[i].validation)
+        numbers = {**members[best].numbers, "of": self.known[name].members[best]}
+        return dataclasses.replace(members[best], numbers=numbers)
+
+    def keep(self, name: str, result: ArmResult) -> ArmResult:
+        if self.acc.is_main_process:
+            self.store.write(name, result)
+        self.acc.wait_for_everyone()
+        return result
+
+    # --- the teacher ------------------------------------------------------------------------------------------------
+
+    def keeps_outputs(self, arm: Arm) -> bool:
+        """Whether the arm reads its teacher's outputs from a store instead of running the teacher at each step."""
+        return bool(arm.terms and self.kept_outputs and self.settings.cache_teacher)
+
+    def teacher_of(self, arm: Arm) -> LiveTeacher | TeacherOutputs | None:
+        """What the arm's terms compare with; None without terms."""
+        if not arm.terms:
+            return None
+        if self.keeps_outputs(arm):
+            return self.teacher_outputs(arm.teacher)
+        return LiveTeacher(self.train(arm.teacher).model, type(self).teacher_step)
+
+    @cached_property
+    def _teacher_outputs(self) -> dict[str, TeacherOutputs]:
+        return {}
+
+    def teacher_outputs(self, teacher: str) -> TeacherOutputs:
+        """The outputs of a teacher for every training item in every view, computed once for all arms."""
+        if teacher not in self._teacher_outputs:
+            data, plan, collate = self.batches(Arm())
+            items, folder = self.train_items(), self.run.folder / "cache"
+            live = LiveTeacher(self.train(teacher).model, type(self).teacher_step)
+            live.model.to(self.acc.device)
+            kept = self.kept_outputs
+            store = TeacherOutputs(live, folder, self.data_key(), items.values(), plan.views, kept, self.kept_dtype)
+            loader = partial(self.load, data, collate, list(items))
+            self._teacher_outputs[teacher] = store.fill(loader, self.acc, self.kept_batch)
+        return self._teacher_outputs[teacher]
+
+    def load(self, data: Any, collate: Callable, indices: Sequence[int], batches: Sequence) -> Iterator[dict]:
+        """Collated batches on the device, of lists of (position in ``indices``, view)."""
+        keys = [[(indices[position], view) for position, view in batch] for batch in batches]
+        # a generator of its own: a loader otherwise takes numbers from the global one, and training would differ
+        kwargs = dataloader_kwargs(self.settings.workers)
+        loader = DataLoader(data, batch_sampler=keys, collate_fn=collate, generator=torch.Generator(), **kwargs)
+        return (move(batch, self.acc.device) for batch in loader)
+
+    def train_items(self) -> dict[int, int | str]:
+        """Index in the training data -> id, as batches carry it, of every item that an arm may train on."""
+        raise NotImplementedError
+
+    def data_key(self) -> str:
+        """A string that names the training data and all that was done to it."""
+        return self.data.key
+
+    # --- labels -----------------------------------------------------------------------------------------------------
+
+    def can_be_labelled(self) -> Sequence[int]:
+        """Indices of the training items that may be labelled in the few-labels arms."""
+        return range(len(self.data.train))
+
+    def check_labels(self) -> None:
+        """Refuse a setting ``few_labels`` that leaves no item unlabelled."""
+        count, few = len(self.can_be_labelled()), self.settings.few_labels
+        if few >= count:
+            raise InputError(f"few_labels is {few}, expected fewer than the {count} training items")
+
+    @cached_property
+    def label_order(self) -> list[int]:
+        return np.random.default_rng((self.run.seed, 0)).permutation(self.can_be_labelled()).tolist()
+
+    def labelled(self, labels: int) -> list[int]:
+        """The training items whose labels an arm may use, see ``Arm.labels``. More labels always include the fewer."""
+        return sorted(self.label_order[: labels * self.settings.few_labels] if labels else self.label_order)
+
+    def unlabelled(self, labels: int) -> list[int]:
+        """All training items but those."""
+        return sorted(set(range(len(self.data.train))) - set(self.labelled(labels)))
+
+    def pools(self, arm: Arm) -> list[tuple[Sequence[int], int]]:
+        """What the arm's batches are made of: with few labels, half of a distilled student's batch has none."""
+        size, labelled = self.settings.batch, self.labelled(arm.labels)
+        others = self.unlabelled(arm.labels) if arm.labels and arm.terms else []
+        return [(labelled, size // 2), (others, size - size // 2)] if others else [(labelled, size)]
+
+    # --- cost -------------------------------------------------------------------------------------------------------
+
+    def cost_factor(self, name: str) -> float:
+        """How many times longer than the baseline an arm trains for, its teacher's passes included."""
+        return self.step_cost(name)["factor"]
+
+    def step_cost(self, name: str) -> dict[str, float]:
+        """Milliseconds of "plain step" and "distilling step", timed in turn once per run, and "factor", their ratio.
+
+        Totals of two trainings also hold what else the machine did. The time it took to keep a teacher's outputs is
+        spread over the steps of the arm.
+        """
+        file = self.run.folder / f"step_cost_{name}.json"
+        if self.acc.is_main_process and not file.exists():
+            arm = self.known[name]
+            config = self.train_config(arm)
+            plain = dataclasses.replace(arm, terms=(), teacher="")
+            steps = {label: self.timed_step(one, config) for label, one in (("plain", plain), ("distilling", arm))}
+            times = step_times(steps, self.some_batches(arm))
+            kept_ms = 1000 * self.extra_seconds(name) / config.steps
+            factor = (times["distilling"] + kept_ms) / times["plain"]
+            self.run.save_json(file.stem, {**times, "factor": factor})
+        barrier(self.acc)
+        return json.loads(file.read_text())
+
+    def timed_step(self, arm: Arm, config: TrainConfig, teacher=None) -> Callable:
+        """A function that trains a fresh network of the arm on one batch."""
+        distiller = self.build_distiller(self.build(arm, self.seed_of(arm), self.settings), arm, teacher)
+        return training_step(distiller.to(self.acc.device).train(), config)
+
+    def some_batches(self, arm: Arm, count: int = 14) -> list:
+        """The first batches of an arm, on the device."""
+        data, plan, collate = self.batches(arm)
+        return [move(collate([data[key] for key in plan.batch(step)]), self.acc.device) for step in range(count)]
+
+    def add_costs(self) -> None:
+        """Put FLOPs and latency of one prediction into the numbers of all arms; networks take turns in one run."""
+        calls = {}
+        for name in self.results:
+            if self.network_key(name) not in calls:
+                model = deepcopy(self.train(name).model).cpu().eval()
+                calls[self.network_key(name)] = self.one_call(model, name)
+        with torch.inference_mode():
+            flops = {key: count_flops(call) for key, call in calls.items()}
+            milliseconds = latency_ms(calls)
+        for name, result in self.results.items():
+            key = self.network_key(name)
+            result.numbers.update(flops=flops[key], latency_ms=milliseconds[key])
+
+    # --- evidence ---------------------------------------------------------------------------------------------------
+
+    def read_finished(self) -> None:
+        """Read back all arms that the run's folder holds."""
+        for name in self.store.names():
+            self.train(name)
+
+    def compare(self) -> dict[str, Comparison]:
+        """ "b_vs_a" -> paired bootstrap over test items, of every pair in ``comparisons`` whose arms are finished."""
+        metrics = {}
+        for name in {name for pair in self.comparisons for name in pair if name in self.results}:
+            metrics[name], items = self.bootstrap_metric(name)
+        return {
+            f"{b}_vs_{a}": paired_bootstrap(metrics[a], metrics[b], items, higher_is_better=self.higher_is_better)
+            for b, a in self.comparisons
+            if a in metrics and b in metrics
+        }
+
+    def save(self) -> dict[str, Comparison]:
+        """Costs, comparisons and metrics.json; returns the comparisons."""
+        self.add_costs()
+        comparisons = self.compare()
+        arms = {name: result.numbers for name, result in self.results.items() if self.primary in result.numbers}
+        about = {
+            "roles": {name: self.known[name].shown_as() for name in arms},
+            "teacher": self.known["distilled"].teacher,
+        }
+        self.run.save_metrics(self.primary, self.higher_is_better, arms, comparisons, self.acc.device, about)
+        return comparisons
+
+    def task(self, name: str) -> Task:
+        """An arm of this run, for a worker."""
+        data = None if self.run.data is None else str(Path(self.run.data).resolve())
+        folder, root = Path(self.run.folder).resolve(), Path(self.root).resolve()
+        return Task(type(self).__module__, type(self).__name__, str(folder), data, str(root), name)
+
+    @property
+    def processes(self) -> int:
+        """How many arms train at a time."""
+        return self.settings.processes if self.acc.num_processes == 1 else 1

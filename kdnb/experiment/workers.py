@@ -1,0 +1,221 @@
+"""Arms that do not wait for each other, trained side by side through joblib.
+
+Small networks gain next to nothing from a second thread, so on two cores two arms side by side take half the time.
+By default the workers are processes on this machine. ``KDNB_BACKEND=dask`` or ``ray`` spreads arms and seeds over a
+cluster whose machines share the results folder and the data.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import importlib
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import joblib
+from joblib.externals.loky.process_executor import TerminatedWorkerError
+from tqdm.auto import tqdm
+
+from kdnb.errors import InputError
+from kdnb.experiment.arms import in_order
+
+BACKENDS = ("loky", "dask", "ray")
+
+
+class Task(NamedTuple):
+    """One arm of one run, in words that another process or machine understands.
+
+    Attributes:
+        module, kind: where the project's ``Experiment`` is defined, and its name there.
+        folder: the run's; data: the root the user gave, or None; root: of rendered data.
+        name: the arm.
+    """
+
+    module: str
+    kind: str
+    folder: str
+    data: str | None
+    root: str
+    name: str
+
+
+def train_side_by_side(tasks: Sequence[Task], processes: int) -> Iterator[Task]:
+    """Train all tasks, as many at a time as there are processes; yields each as it finishes.
+
+    Raises:
+        InputError: wrong input that a worker met.
+        RuntimeError: a worker failed or died; with the last lines of its log. Finished arms stay.
+    """
+    with backend(processes) as jobs:
+        pool = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1, pre_dispatch="all")
+        finished = pool(joblib.delayed(train_task)(task) for task in tasks)
+        try:
+            with tqdm(total=len(tasks), desc="arms", unit="arm", leave=False) as bar:
+                for task in finished:
+                    bar.update()
+                    yield task
+        except TerminatedWorkerError:
+            unfinished = [task for task in tasks if log_of(task).exists() and not record_of(task).exists()]
+            lost = ", ".join(task.name for task in unfinished) or "an arm"
+            raise RuntimeError(f"a worker died while it trained {lost}:\n{last_lines(unfinished)}") from None
+
+
+@contextlib.contextmanager
+def backend(processes: int) -> Iterator[int]:
+    """joblib's backend as the environment variable KDNB_BACKEND says; gives the number of jobs."""
+    name = os.environ.get("KDNB_BACKEND", "loky")
+    if name not in BACKENDS:
+        raise InputError(f"environment variable KDNB_BACKEND is {name!r}, expected one of {', '.join(BACKENDS)}")
+    if name == "loky":
+        with joblib.parallel_config("loky", inner_max_num_threads=1):
+            yield processes
+        return
+    try:
+        if name == "ray":
+            importlib.import_module("ray.util.joblib").register_ray()
+            client = contextlib.nullcontext()
+        else:
+            client = importlib.import_module("dask.distributed").Client(os.environ.get("DASK_SCHEDULER_ADDRESS"))
+    except ModuleNotFoundError as missing:
+        raise InputError(f"KDNB_BACKEND={name} needs the package {missing.name}: pip install 'kdnb[cluster]'") from None
+    with client, joblib.parallel_config(name):
+        yield -1
+
+
+def spreads() -> bool:
+    """Whether arms go to a cluster, however few cores this machine has."""
+    return os.environ.get("KDNB_BACKEND", "loky") != "loky"
+
+
+# --- in the worker --------------------------------------------------------------------------------------------------
+
+
+def train_task(task: Task) -> Task:
+    """Train one arm in this process. Whatever it prints goes to ``logs/<arm>.log`` of the run's folder.
+
+    Raises:
+        InputError: as the training does. RuntimeError: on any other error, with the last lines of the log.
+    """
+    os.environ["KDNB_THREADS"] = "1"
+    take_gpu()
+    end_with_parent()
+    with output_to(log_of(task)):
+        try:
+            opened_run(*task[:-1]).train(task.name)
+        except InputError:
+            raise
+        except Exception as error:
+            sys.excepthook(type(error), error, error.__traceback__)
+            sys.stderr.flush()
+            raise RuntimeError(f"training {task.name} failed:\n{last_lines([task])}") from None
+    return task
+
+
+@lru_cache(maxsize=1)
+def opened_run(module: str, kind: str, folder: str, data: str | None, root: str):
+    """The ``Experiment`` of a run's folder; a worker opens it once for all arms that it trains."""
+    return getattr(importlib.import_module(module), kind).resume(folder, data, root)
+
+
+@contextlib.contextmanager
+def output_to(log: Path) -> Iterator[None]:
+    """Standard output and error, those of C code too, go to a file."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    saved = [os.dup(1), os.dup(2)]
+    with open(log, "a", encoding="utf-8") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+        faulthandler.enable(file)
+        try:
+            yield
+        finally:
+            faulthandler.disable()
+            for number, copy in enumerate(saved, start=1):
+                os.dup2(copy, number)
+                os.close(copy)
+
+
+@lru_cache(maxsize=1)
+def take_gpu() -> None:
+    """Show this process one GPU that no other worker on this machine has, if there are several."""
+    import torch
+
+    count = torch.cuda.device_count()
+    if count < 2 or os.name != "posix":
+        return
+    import fcntl
+
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(count)))).split(",")
+    for gpu in visible:
+        lock = os.open(Path(tempfile.gettempdir()) / f"kdnb_gpu_{os.getuid()}_{gpu}.lock", os.O_CREAT | os.O_RDWR)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # held until this process ends
+        except BlockingIOError:
+            os.close(lock)
+            continue
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+        return
+
+
+@lru_cache(maxsize=1)
+def end_with_parent() -> None:
+    """Let this process end when the one that started it is gone: a killed run must not go on training."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def log_of(task: Task) -> Path:
+    return Path(task.folder) / "logs" / f"{task.name}.log"
+
+
+def record_of(task: Task) -> Path:
+    return Path(task.folder) / "arms" / f"{task.name}.json"
+
+
+def last_lines(tasks: Sequence[Task], count: int = 8) -> str:
+    """The end of the tasks' logs, without progress bars."""
+    lines = []
+    for task in tasks:
+        text = log_of(task).read_text(errors="replace").replace("\r", "\n")
+        lines += [line for line in text.splitlines() if line.strip() and "it/s" not in line][-count:]
+    return "\n".join(lines)
+
+
+# --- waves ----------------------------------------------------------------------------------------------------------
+
+
+def train_waves(experiments: Sequence, names: Sequence[str]) -> None:
+    """Train arms of several runs of a project, with all that they need, in waves of arms that can train side by side.
+
+    Args:
+        experiments: one ``Experiment`` per run; names: the arms to train in each.
+    """
+    while waiting := [(e, name) for e in experiments for name in in_order(names, e.needs) if not e.is_finished(name)]:
+        ready = [(e, name) for e, name in waiting if all(e.is_finished(needed) for needed in e.needs(name))]
+        for experiment, name in ready:
+            experiment.before_training(name)
+        combined = [(e, name) for e, name in ready if e.known[name].members]
+        processes = 1 if combined else min(len(ready), ready[0][0].processes)
+        if processes > 1 or (spreads() and not combined):
+            runs = {experiment.task(name): experiment for experiment, name in ready}
+            for task in train_side_by_side(list(runs), processes):
+                print(runs[task].store.line(task.name), flush=True)
+        else:
+            for experiment, name in combined or ready:
+                experiment.train(name)
