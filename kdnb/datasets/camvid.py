@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from kdnb.datasets.camvid_classes import CLASSES, COLOURS, SEGNET_GROUPS, VOID
 from kdnb.datasets.camvid_files import (
     CITYSCAPES,
     LABELS,
@@ -24,7 +25,6 @@ from kdnb.datasets.camvid_files import (
 )
 from kdnb.datasets.voc import read_image
 from kdnb.errors import InputError
-from kdnb.world.camvid_classes import CLASSES, COLOURS, SEGNET_GROUPS, VOID
 
 __all__ = [
     "CITYSCAPES",

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
+from kdnb.datasets.camvid_classes import CLASSES, COLOURS, SEGNET_GROUPS, VOID, class_id
 from kdnb.errors import InputError
-from kdnb.world.camvid_classes import CLASSES, COLOURS, SEGNET_GROUPS, VOID, class_id
 
 SPLITS = ("train", "val", "test")
 STILLS, LABELS = "701_StillsRaw_full", "LabeledApproved_full"

@@ -10,8 +10,8 @@ from torch.utils.data import Dataset
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
+from kdnb.datasets.camvid_classes import VOID
 from kdnb.errors import InputError
-from kdnb.world.camvid_classes import VOID
 
 # left and top edge of a crop, and its side, as shares of the image's: fixed, so that a teacher's answers can be kept
 CROPS = {"crop0": (0.0, 0.15, 0.75), "crop1": (0.25, 0.15, 0.75), "crop2": (0.1, 0.3, 0.6), "crop3": (0.3, 0.3, 0.6)}

@@ -7,16 +7,50 @@ from PIL import Image
 
 from kdnb.errors import InputError
 from kdnb.world.camera import View, render
-from kdnb.world.camvid_classes import COLOURS, SEGNET_GROUPS, class_id
 from kdnb.world.drive import make_drive
 from kdnb.world.export import built_beside, draw_all, rendered
 from kdnb.world.scene import SPLITS, Scene
 from kdnb.world.solids import SEMANTICS
 
 LAYOUTS = ("segnet", "colour")
-NAMES = tuple(COLOURS)
-IDS = np.array([class_id(SEGNET_GROUPS[name]) for name in NAMES], np.uint8)
-RGB = np.array(list(COLOURS.values()), np.uint8)
+# of the original's 32 classes: SegNet's id, then red, green, blue
+CLASSES = {
+    "Animal": (9, 64, 128, 64),
+    "Archway": (1, 192, 0, 128),
+    "Bicyclist": (10, 0, 128, 192),
+    "Bridge": (1, 0, 128, 64),
+    "Building": (1, 128, 0, 0),
+    "Car": (8, 64, 0, 128),
+    "CartLuggagePram": (9, 64, 0, 192),
+    "Child": (9, 192, 128, 64),
+    "Column_Pole": (2, 192, 192, 128),
+    "Fence": (7, 64, 64, 128),
+    "LaneMkgsDriv": (3, 128, 0, 192),
+    "LaneMkgsNonDriv": (3, 192, 0, 64),
+    "Misc_Text": (6, 128, 128, 64),
+    "MotorcycleScooter": (10, 192, 0, 192),
+    "OtherMoving": (8, 128, 64, 64),
+    "ParkingBlock": (4, 64, 192, 128),
+    "Pedestrian": (9, 64, 64, 0),
+    "Road": (3, 128, 64, 128),
+    "RoadShoulder": (4, 128, 128, 192),
+    "Sidewalk": (4, 0, 0, 192),
+    "SignSymbol": (6, 192, 128, 128),
+    "Sky": (0, 128, 128, 128),
+    "SUVPickupTruck": (8, 64, 128, 192),
+    "TrafficCone": (2, 0, 0, 64),
+    "TrafficLight": (6, 0, 64, 64),
+    "Train": (8, 192, 64, 128),
+    "Tree": (5, 128, 128, 0),
+    "Truck_Bus": (8, 192, 128, 192),
+    "Tunnel": (1, 64, 0, 64),
+    "VegetationMisc": (5, 192, 192, 0),
+    "Void": (11, 0, 0, 0),
+    "Wall": (1, 64, 192, 0),
+}
+NAMES = tuple(CLASSES)
+IDS = np.array([number for number, *_ in CLASSES.values()], np.uint8)
+RGB = np.array([colour for _, *colour in CLASSES.values()], np.uint8)
 # what CamVid calls what the street is made of
 STREET = {
     "void": "Void",
@@ -134,7 +168,7 @@ def _fill(root: Path, frames: dict, size, seed, layout, workers):
         lines = [f"{prefix}{image} {prefix}{annot}\n" for image, annot in pairs]
         (root / f"{split}.txt").write_text("".join(lines))
     if layout == "colour":
-        lines = [f"{' '.join(map(str, rgb))}\t{name}\n" for name, rgb in COLOURS.items()]
+        lines = [f"{' '.join(map(str, rgb))}\t{name}\n" for name, (_, *rgb) in CLASSES.items()]
         (root / "label_colors.txt").write_text("".join(lines))
 
 

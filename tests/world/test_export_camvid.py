@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kdnb.datasets.camvid import CLASSES, COLOURS, VOID, CamVid, check_camvid
+from kdnb.datasets.camvid import CamVid, check_camvid
+from kdnb.datasets.camvid_classes import CLASSES, COLOURS, SEGNET_GROUPS, VOID, class_id
 from kdnb.errors import InputError
 from kdnb.world import export_camvid as camvid
 from kdnb.world import furniture, palette
@@ -35,6 +36,10 @@ def test_layouts_are_the_official_ones(roots):
     assert len(colours) == 32 and "64 128 64\tAnimal" in colours
     assert (roots["colour"] / "701_StillsRaw_full/val_00000.png").is_file()
     assert (roots["colour"] / "LabeledApproved_full/val_00000_L.png").is_file()
+
+
+def test_ids_and_colours_are_the_official_ones():
+    assert camvid.CLASSES == {name: (class_id(SEGNET_GROUPS[name]), *rgb) for name, rgb in COLOURS.items()}
 
 
 def test_both_layouts_hold_the_same(roots):

@@ -1,5 +1,4 @@
-"""CamVid's 32 classes with their colours, and the 11 that SegNet makes of them. It stands here, and not with the reader
-that shares it, because the exporter needs it and the street imports nothing from above."""
+"""CamVid's 32 classes with their colours, and the 11 that SegNet makes of them."""
 
 CLASSES = ("sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist")
 VOID = 11  # the id of what belongs to none of them
