@@ -1,4 +1,4 @@
-"""Execute the course's notebooks through papermill, one at a time, each into the results folder of its own run."""
+"""Execute the course's notebooks with papermill, one at a time; each makes the results folder of its own run."""
 
 import ast
 import contextlib
@@ -8,22 +8,32 @@ import re
 import sys
 import tempfile
 import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import yaml
+from nbformat import NotebookNode
 
 from kdnb.errors import InputError
 from kdnb.options import check_parameters, did_you_mean
 
-# The parameters whose types are known beforehand.
+# The parameters that ``check_parameters`` knows.
 CHECKED = ("PROFILE", "SEED", "DATA", "ENCODER_DATA", "RESULTS", "ABLATIONS")
 
 
 @dataclass(frozen=True)
 class Execution:
-    """What became of one execution. ``run_folder`` is None when the notebook made none; ``error`` None when it ran."""
+    """The outcome of one execution.
+
+    Attributes:
+        seconds: wall-clock time.
+        notebook: the executed copy.
+        run_folder: None if the notebook made none.
+        error: the end of the traceback, None if the notebook ran to its end.
+    """
 
     name: str
     profile: str
@@ -37,39 +47,39 @@ class Execution:
 # --- finding ----------------------------------------------------------------------------------------------------
 
 
-def notebooks_folder():
+def notebooks_folder() -> Path:
     """The repository's ``notebooks/``: below the current folder, the current folder itself, or beside the package."""
     for root in (Path.cwd(), Path.cwd().parent, Path(__file__).resolve().parents[1]):
         if (root / "notebooks").is_dir():
             return (root / "notebooks").resolve()
-    raise InputError(f"no folder 'notebooks' in {Path.cwd()}; expected to be called from the root of the repository")
+    raise InputError(f"no folder 'notebooks' in {Path.cwd()}; run kdnb from the root of the repository")
 
 
-def find_notebooks(numbers=()):
-    """Paths of the notebooks with these numbers ('03', '3' or a whole name), in order; all when there are none."""
+def find_notebooks(numbers: Iterable[str] = ()) -> list[Path]:
+    """Paths of the notebooks with these numbers ('03', '3' or a full name), in this order; without numbers, of all."""
     available = sorted(notebooks_folder().glob("[0-9][0-9]_*.ipynb"))
     if not numbers:
         return available
-    found = []
+    paths = []
     for number in numbers:
         wanted = number.removesuffix(".ipynb").zfill(2)
         matches = [path for path in available if wanted in (path.stem, path.stem[:2])]
         if not matches:
             names = ", ".join(path.stem for path in available) or "none at all"
             raise InputError(f"no notebook {number!r} in {notebooks_folder()}; expected one of: {names}")
-        found += matches
-    return found
+        paths += matches
+    return paths
 
 
-def read_notebook(path):
-    """Read a notebook of format 4; raises InputError when it is none."""
+def read_notebook(path: Path) -> NotebookNode:
+    """Read a notebook of format 4; raises InputError if the file is not one."""
     try:
         with open(path, encoding="utf-8") as file:
             notebook = nbformat.read(file, as_version=4)
         nbformat.validate(notebook)
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; expected a notebook") from None
-    except Exception as error:  # nbformat walks through whatever JSON it finds, and fails in as many ways
+    except Exception as error:  # nbformat raises many types on malformed JSON
         raise InputError(f"{path} is not a notebook: {str(error).splitlines()[0][:120]}") from None
     return notebook
 
@@ -77,29 +87,31 @@ def read_notebook(path):
 # --- parameters -------------------------------------------------------------------------------------------------
 
 
-def parameter_names(notebook):
+def parameter_names(notebook: NotebookNode) -> list[str]:
     """Names assigned in the cell tagged ``parameters``, in order; [] without such a cell."""
     for cell in notebook.cells:
         if cell.cell_type == "code" and "parameters" in cell.metadata.get("tags", []):
-            try:
-                statements = ast.parse(cell.source).body
-            except SyntaxError as error:
-                raise InputError(
-                    f"the cell tagged 'parameters' is not Python, line {error.lineno}: {error.msg}; "
-                    "expected lines such as SEED = 0"
-                ) from None
-            targets = [
-                target
-                for s in statements
-                if isinstance(s, (ast.Assign, ast.AnnAssign))
-                for target in (s.targets if isinstance(s, ast.Assign) else [s.target])
-            ]
-            return [target.id for target in targets if isinstance(target, ast.Name)]
+            return _assigned_names(cell.source)
     return []
 
 
-def parse_parameter(name, text):
-    """A ``-p NAME VALUE`` of the command line: VALUE is a YAML scalar; paths become absolute, from where you stand."""
+def _assigned_names(source: str) -> list[str]:
+    try:
+        statements = ast.parse(source).body
+    except SyntaxError as error:
+        where = f"the cell tagged 'parameters' is not Python, line {error.lineno}: {error.msg}"
+        raise InputError(f"{where}; expected lines such as SEED = 0") from None
+    targets = []
+    for statement in statements:
+        if isinstance(statement, ast.Assign):
+            targets += statement.targets
+        elif isinstance(statement, ast.AnnAssign):
+            targets.append(statement.target)
+    return [target.id for target in targets if isinstance(target, ast.Name)]
+
+
+def parse_parameter(name: str, text: str) -> Any:
+    """The VALUE of ``-p NAME VALUE``, a YAML scalar; paths become absolute, relative to the current folder."""
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
@@ -109,11 +121,13 @@ def parse_parameter(name, text):
     return value
 
 
-def plan(paths, profile, seeds, results, extra):
-    """Check everything before anything runs; returns a list of (path, parameters), one per notebook and seed.
+def plan(
+    paths: Iterable[Path], profile: str, seeds: Iterable[int], results: str | Path, extra: dict[str, Any]
+) -> list[tuple[Path, dict[str, Any]]]:
+    """Check all parameters before anything runs; returns (path, parameters) for each notebook and seed.
 
-    ``extra`` are the user's own parameters; each must exist in every notebook. PROFILE, SEED and RESULTS are left
-    out for a notebook that does not have them.
+    ``extra`` are the user's own parameters; each must exist in all notebooks. A notebook gets PROFILE, SEED and
+    RESULTS if it has them. Raises InputError.
     """
     steps = []
     for path in paths:
@@ -125,7 +139,7 @@ def plan(paths, profile, seeds, results, extra):
             own = {"PROFILE": profile, "SEED": seed, "RESULTS": str(Path(results).absolute())}
             parameters = {**{name: value for name, value in own.items() if name in names}, **extra}
             check_parameters(**{name: value for name, value in parameters.items() if name in CHECKED})
-            if (path, parameters) not in steps:  # a notebook without SEED runs once, -p SEED 3 too
+            if (path, parameters) not in steps:  # one run where seeds make no difference
                 steps.append((path, parameters))
     return steps
 
@@ -134,9 +148,9 @@ def plan(paths, profile, seeds, results, extra):
 
 
 @contextlib.contextmanager
-def own_kernel():
-    """Make 'python3' mean the Python that is running now, whatever other kernels the user has installed."""
-    # only critical messages: a kernel on a local socket warns of its missing encryption in every terminal
+def own_kernel() -> Iterator[None]:
+    """Within the block the kernel 'python3' is the Python that is running now, whatever kernels are installed."""
+    # only critical messages: a kernel on a local socket warns that it is not encrypted
     command = [sys.executable, "-m", "ipykernel_launcher", "--log-level=CRITICAL", "-f", "{connection_file}"]
     before = os.environ.get("JUPYTER_PATH")
     with tempfile.TemporaryDirectory(prefix="kdnb_kernel_") as folder:
@@ -153,12 +167,14 @@ def own_kernel():
                 os.environ["JUPYTER_PATH"] = before
 
 
-def execute(path, parameters, results, timeout=None):
-    """Execute one notebook with these parameters, with a progress bar; returns an ``Execution``, also when it fails.
+def execute(path: Path, parameters: dict[str, Any], results: str | Path, timeout: int | None = None) -> Execution:
+    """Execute one notebook with these parameters, with a progress bar; returns an ``Execution`` also if it fails.
 
-    The notebook itself makes its run folder in ``results``; the executed copy ends there as ``notebook.ipynb``, or
-    as ``results/failed_<name>_<profile>_s<seed>.ipynb``. ``timeout``: seconds one cell may take, None for no limit.
-    The kernel's working folder is the notebook's own, as in JupyterLab.
+    The notebook itself makes its run folder in ``results``; the executed copy becomes ``notebook.ipynb`` in it, or
+    ``results/failed_<name>_<profile>_s<seed>.ipynb``. The kernel's working folder is the notebook's, as in JupyterLab.
+
+    Args:
+        timeout: seconds that one cell may take, None for no limit.
     """
     import papermill
 
@@ -172,16 +188,9 @@ def execute(path, parameters, results, timeout=None):
     print(f"{path.stem}: profile {profile}, seed {seed}", flush=True)
     try:
         with own_kernel():
-            papermill.execute_notebook(
-                _literal(path),
-                _literal(executing),
-                parameters,
-                kernel_name="python3",
-                language="python",
-                cwd=str(path.parent),
-                execution_timeout=timeout,
-                start_timeout=120,
-            )
+            kernel = {"kernel_name": "python3", "language": "python", "cwd": str(path.parent), "start_timeout": 120}
+            source, copy = _escape_braces(path), _escape_braces(executing)
+            papermill.execute_notebook(source, copy, parameters, execution_timeout=timeout, **kernel)
     except papermill.PapermillExecutionError as problem:
         error = _describe(problem)
     except (RuntimeError, TimeoutError) as problem:  # the kernel died, or a cell took longer than `timeout`
@@ -200,28 +209,28 @@ def execute(path, parameters, results, timeout=None):
     return Execution(path.stem, profile, seed, seconds, target, run_folder, error)
 
 
-def _make_folder(folder):
+def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         raise InputError(f"results folder {str(folder)!r} is a file, expected a folder") from None
 
 
-def _run_folders(results, label):
-    """Run folders of one notebook, profile and seed; their names sort by time."""
-    return sorted(folder for folder in Path(results).glob(f"result_*_{label}") if folder.is_dir())
+def _run_folders(results: Path, label: str) -> list[Path]:
+    """Run folders of one notebook, profile and seed, oldest first."""
+    return sorted(folder for folder in results.glob(f"result_*_{label}") if folder.is_dir())
 
 
-def _literal(path):
-    """papermill fills {names} into paths; a folder's own braces are to stay."""
+def _escape_braces(path: Path) -> str:
+    """papermill formats paths with the parameters; a folder's own braces must stay."""
     return str(path).replace("{", "{{").replace("}", "}}")
 
 
-def _describe(problem, n_lines=12):
-    """The end of the traceback without colours, and ``ename: evalue`` as its last line."""
+def _describe(problem: Any, n_lines: int = 12) -> str:
+    """The last lines of the traceback without colours, then ``ename: evalue``; only that for an InputError."""
     last = f"{problem.ename}: {problem.evalue}".strip()
     if problem.ename == "InputError":
-        return last  # says everything there is to say
+        return last
     text = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(problem.traceback)).rstrip()
     if text.endswith(last):
         text = text[: -len(last)].rstrip()

@@ -338,10 +338,10 @@ def test_outputs_hang_on_the_settings_of_lite_too(repo, monkeypatch):
     import kdnb.publish as module
 
     text = "common: {lr: 0.1, net: {width: 4}}\nsmoke: {steps: 1}\nlite: {steps: 9}\nfull: {steps: 99}\n"
-    monkeypatch.setattr(module, "settings_text", lambda name: {"toy": text}[name])
-    whole = [*cells(), new_code_cell('settings = load_settings(project.Toy, "toy", PROFILE)')]
-    write(repo / "notebooks" / "90_toy.ipynb", whole)
-    folder = fake_run(repo, [with_output(cell) if cell.cell_type == "code" else cell for cell in whole])
+    monkeypatch.setattr(module, "project_settings", {"toy": text}.get)
+    own = [*cells(), new_code_cell("from kdnb.projects import toy, scoreboard")]
+    write(repo / "notebooks" / "90_toy.ipynb", own)
+    folder = fake_run(repo, [with_output(cell) if cell.cell_type == "code" else cell for cell in own])
     ran = {"lr": 0.1, "net": {"width": 4, "depth": 2}, "steps": 9, "clip": 5}
     (folder / "config.yaml").write_text(str({"profile": "lite", "seed": 0, "settings": ran}))
     before = nbformat.read(publish("90"), as_version=4).metadata["kdnb"]["code_sha256"]
@@ -351,7 +351,7 @@ def test_outputs_hang_on_the_settings_of_lite_too(repo, monkeypatch):
         ("width: 4", "width: 8", True),
         ("steps: 9}", "steps: 8}", True),
     ):
-        monkeypatch.setattr(module, "settings_text", lambda name, old=old, new=new: text.replace(old, new))
+        monkeypatch.setattr(module, "project_settings", {"toy": text.replace(old, new)}.get)
         assert (code_hash(nbformat.read(repo / "notebooks" / "90_toy.ipynb", as_version=4)) != before) == changes_lite
         if changes_lite:
             with pytest.raises(InputError, match="was made with other settings than lite has now; run it again"):
