@@ -1,7 +1,7 @@
 """Losses that align image embeddings with a frozen teacher's space: with its texts, its rankings, its images.
 
-Embeddings are unit vectors unless said otherwise, so the product of two is their cosine; a logit is that cosine times
-a scale. 1 − cos ("post-cosine") is ``losses.cosine_loss``.
+Embeddings are unit vectors unless stated otherwise, so the product of two is their cosine; a logit is that cosine
+times a scale. 1 − cos ("post-cosine") is ``losses.cosine_loss``.
 """
 
 from __future__ import annotations
@@ -32,33 +32,32 @@ def multi_positive_infonce(
     """Contrastive loss in both directions, where an image may match several texts and a text several images.
 
     Cross-entropy of each image's row of logits with a target spread evenly over its positives, likewise of each
-    text's column; the mean of the two directions (UniCL, Yang et al. 2022, arXiv 2204.03610). With one
-    positive per row and column it is CLIP's loss. Its least value is not 0: a row of p positives cannot go below ln p.
+    text's column; the mean of the two directions (UniCL, Yang et al. 2022, arXiv 2204.03610). With one positive per row
+    and column it is CLIP's loss. Its minimum is not 0: a row of p positives cannot go below ln p.
 
     Args:
         image_embeddings: (N, D) unit vectors.
         text_embeddings: (M, D) unit vectors, each distinct text once.
-        positive: (N, M) bool, which text is true of which image.
+        positive: (N, M) bool, which text matches which image.
         scale: inverse temperature, usually learned.
-        known: (N,) bool, of which images it is known which texts are true of them; by default those with a positive.
+        known: (N,) bool, the images whose matching texts are known; by default those with a positive.
 
     Returns:
-        A scalar. An image of which nothing is known is left out altogether: it may not serve as a negative either. A
-        known image or a text that nothing matches has no row of its own, but remains a negative of the others. 0 when
-        nothing matches.
+        A scalar. An image that is not known is left out altogether: it is no negative either. A known image or a text
+        without a match has no row of its own, but remains a negative of the others. 0 when nothing matches.
     """
     known = positive.any(1) if known is None else known
-    truth = positive[known]
+    positive = positive[known]
     logits = similarity_logits(image_embeddings[known], text_embeddings, scale)
-    if not truth.any():
-        return logits.sum() * 0  # in the graph: DDP waits for a gradient of every parameter
-    described, matched = truth.any(1), truth.any(0)
-    to_text = F.cross_entropy(logits[described], spread(truth[described]))
-    to_image = F.cross_entropy(logits.T[matched], spread(truth.T[matched]))
+    if not positive.any():
+        return logits.sum() * 0  # in the graph: DDP waits for a gradient of each parameter
+    rows, columns = positive.any(1), positive.any(0)
+    to_text = F.cross_entropy(logits[rows], soft_targets(positive[rows]))
+    to_image = F.cross_entropy(logits.T[columns], soft_targets(positive.T[columns]))
     return (to_text + to_image) / 2
 
 
-def spread(positive: Tensor) -> Tensor:
+def soft_targets(positive: Tensor) -> Tensor:
     """(Q, G) bool with a positive in each row → float targets that sum to 1 in each row."""
     target = positive.float()
     return target / target.sum(1, keepdim=True)
@@ -71,15 +70,16 @@ def similarity_kd(
 
     Both rows of logits are cosines times *one* scale, the teacher's: ``scale · image @ texts.T``, with each model's own
     image embedding and the teacher's text embeddings. CLIP's trained scale is 100, so temperature 4 leaves 25.
-    This is "SimKD" in the original of this project (*similarity* KD); the paper of that name is ``embedding_l2``.
+    The original of this project calls it "SimKD" (*similarity* KD); the paper of that name is ``embedding_l2``.
 
     Args:
         student_images, teacher_images: (N, D) unit vectors of the same images in the same view.
         texts: (M, D) unit vectors, frozen.
         scale: the teacher's ``logit_scale.exp()``.
+        temperature: divides the logits of both.
 
     Returns:
-        The mean over images; 0 when the student ranks as the teacher does.
+        A scalar, the mean over images; 0 when the student ranks as the teacher does.
     """
     texts, scale = texts.detach(), torch.as_tensor(scale, device=texts.device).detach()
     student = similarity_logits(student_images, texts, scale)

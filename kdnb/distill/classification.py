@@ -1,7 +1,7 @@
-"""Soft labels: what a teacher says of all classes of a picture, for a student to agree with.
+"""Soft labels: the teacher's probabilities of all classes of an image, as the student's target.
 
-Networks give "logits" (N, C). A teacher may be one network or an ``Ensemble``, run at every step (``LiveTeacher``), or
-answers that were stored: all of its knowledge is in C numbers a picture.
+Networks give "logits" (N, C). A teacher may be one network or an ``Ensemble``, run at each step (``LiveTeacher``) or
+kept (``TeacherOutputs``): C numbers an image.
 """
 
 from __future__ import annotations
@@ -18,42 +18,43 @@ from kdnb.errors import InputError
 def soft_label_term(
     temperature: float | Callable[[float], float] = 1.0, weight: float | Callable[[float], float] = 1.0
 ) -> Term:
-    """The term "kd_kl": T² · KL(teacher ‖ student) at temperature T, mean over all pictures, labelled or not.
+    """The term "kd_kl": T² · KL(teacher ‖ student) at temperature T, mean over all images, labelled or not.
 
     Args:
         temperature: a number, or a function of progress in [0, 1], see ``temperature_at``.
         weight: likewise.
 
     Raises:
-        InputError: a temperature that is not above 0, or that is no number; a schedule's when it is reached.
+        InputError: a temperature that is not above 0; that of a schedule is checked at each step.
     """
-    at = temperature if callable(temperature) else lambda progress: temperature
-    checked(at(0.0))
+    schedule = temperature if callable(temperature) else lambda progress: temperature
+    checked(schedule(0.0))
 
-    def student(seen):
-        return seen["logits"], checked(at(seen["progress"]))
+    def student(student_outputs):
+        return student_outputs["logits"], checked(schedule(student_outputs["progress"]))
 
     def compare(student_value, teacher_logits):
         logits, now = student_value
         if logits.shape != teacher_logits.shape:
             sizes = f"{tuple(logits.shape)} and {tuple(teacher_logits.shape)}"
-            raise InputError(f"logits of student and teacher are {sizes}, expected the same pictures and classes")
+            raise InputError(f"logits of student and teacher are {sizes}, expected the same images and classes")
         return kd_kl(logits.float(), teacher_logits.float(), now)
 
     return Term("kd_kl", compare, student, "logits", weight=weight)
 
 
 def checked(temperature: float) -> float:
+    """The temperature. Raises InputError unless it is above 0."""
     if not temperature > 0:
         raise InputError(f"temperature is {temperature}, expected a number above 0")
     return temperature
 
 
 def temperature_at(epoch: int, start: float = 2.0, stop: float = 1.0, factor: float = 0.95) -> float:
-    """start · factor^epoch (epochs count from 0), but never below ``stop``: the original's schedule."""
+    """start · factor^epoch (epochs count from 0), at least ``stop``: the original's schedule."""
     return max(stop, start * factor**epoch)
 
 
 def teacher_step(teacher: nn.Module, batch: dict, student_outputs: dict | None) -> dict:
-    """The teacher on the pixels and numbers that the student sees: {"logits"}."""
+    """The teacher on the student's images and meta: {"logits"}."""
     return {"logits": teacher(batch["images"], batch["meta"])["logits"]}

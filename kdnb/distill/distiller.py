@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -13,34 +14,44 @@ from kdnb.distill.taps import Taps
 from kdnb.distill.terms import Term
 from kdnb.errors import InputError
 
+if TYPE_CHECKING:
+    from kdnb.distill.teacher_outputs import TeacherOutputs
 
-def call(model: nn.Module, batch) -> dict:
-    """The plain step: the model takes the batch and returns a dict with its task loss under "loss"."""
+
+def call(model: nn.Module, batch: Any) -> dict:
+    """The default step: the model takes the batch and returns a dict with its task loss under "loss"."""
     return model(batch)
 
 
 class LiveTeacher:
-    """A frozen teacher that is run on every batch. ``TeacherCache`` answers the same ``observe``.
+    """A frozen teacher that runs on every batch. ``TeacherOutputs`` has the same ``observe`` and can replace it.
 
-    It is deliberately no ``nn.Module``: held by a Distiller it stays out of the optimiser, DDP and the saved state.
+    It is deliberately no ``nn.Module``: so a Distiller keeps it out of the optimiser, DDP and the saved state.
 
     Args:
         model: the teacher; set to eval mode, without gradients.
-        step: ``step(model, batch, student_outputs) -> dict`` of what terms may read.
+        step: ``step(model, batch, student_outputs) -> dict`` of what the terms may read.
     """
 
-    def __init__(self, model: nn.Module, step: Callable[[nn.Module, object, dict], dict]):
+    def __init__(self, model: nn.Module, step: Callable[[nn.Module, Any, dict | None], dict]):
         self.model = model.eval().requires_grad_(False)
         self.step = step
 
     @torch.no_grad()
-    def observe(self, batch, student_outputs: dict | None, taps: list[str]) -> dict:
+    def observe(self, batch: Any, student_outputs: dict | None, taps: list[str]) -> dict:
+        """The step's outputs, and those of the modules among the taps.
+
+        Args:
+            batch: the student's batch.
+            student_outputs: what the student's step gave, or None without a student. The teacher moves to the device
+                of its "loss".
+            taps: module paths, or keys of the step's output.
+        """
         if student_outputs is not None:
             self.model.to(student_outputs["loss"].device)
-        paths = module_paths(self.model, taps)
-        with Taps(self.model, paths) as seen:
-            output = self.step(self.model, batch, student_outputs)
-        return {**output, **seen}
+        with Taps(self.model, module_paths(self.model, taps)) as tapped:
+            outputs = self.step(self.model, batch, student_outputs)
+        return {**outputs, **tapped}
 
 
 def module_paths(model: nn.Module, taps: list[str]) -> list[str]:
@@ -52,16 +63,16 @@ def module_paths(model: nn.Module, taps: list[str]) -> list[str]:
 class Distiller(nn.Module):
     """A student with its distillation terms: ``distiller(batch, progress)`` gives all parts of the loss by name.
 
-    Without terms, or with all weights 0, it *is* the baseline, bit for bit: the terms draw no random numbers and
-    add nothing to the student's gradients. A term whose weight is the number 0 is left out with its adapter, whose idle
-    gradients would still change the order in which clipping sums up.
+    Without terms, or with all weights 0, it *is* the baseline, bit for bit: the terms use no random numbers and add
+    nothing to the student's gradients. A term whose weight is the number 0 is dropped together with its adapter, whose
+    zero gradients would change the order in which clipping sums.
 
     Args:
         student: the model to train. Its ``state_dict()`` is what you keep.
-        teacher: a ``LiveTeacher`` or ``TeacherCache``, or None when there are no terms.
+        teacher: a ``LiveTeacher`` or ``TeacherOutputs``, or None when there are no terms.
         terms: list of ``Term``; their adapters become parameters of the distiller, not of the student.
         student_step: ``student_step(student, batch) -> dict`` with the task loss under "loss", further scalar parts
-            of it under "parts" (optional), and whatever terms want to read.
+            of it under "parts" (optional), and whatever the terms read.
 
     Raises:
         InputError: a term whose tap is neither a module nor a key of the step's output; two terms of one name.
@@ -69,7 +80,13 @@ class Distiller(nn.Module):
 
     too_large = 10.0
 
-    def __init__(self, student: nn.Module, teacher=None, terms: list[Term] = (), student_step: Callable = call):
+    def __init__(
+        self,
+        student: nn.Module,
+        teacher: LiveTeacher | TeacherOutputs | None = None,
+        terms: Sequence[Term] = (),
+        student_step: Callable[[nn.Module, Any], dict] = call,
+    ):
         super().__init__()
         names = [term.name for term in terms]
         if len(set(names)) < len(names) or {"loss", "task"} & set(names):
@@ -82,43 +99,45 @@ class Distiller(nn.Module):
         self.terms, self.teacher, self.student_step = terms, teacher, student_step
         self.warned: set[str] = set()
 
-    def forward(self, batch, progress: float = 0.0) -> dict[str, Tensor]:
+    def forward(self, batch: Any, progress: float = 0.0) -> dict[str, Tensor]:
         """Returns {"loss": total, "task": ..., "<term>": weighted value, ...}, scalars in the order of the terms."""
         weights = {term.name: weight_at(term.weight, progress) for term in self.terms}
         active = [term for term in self.terms if weights[term.name] != 0]
         taps = [term.student for term in active if isinstance(term.student, str)]
-        with Taps(self.student, module_paths(self.student, taps)) as seen:
-            output = self.student_step(self.student, batch)
-        student_outputs = {"progress": progress, **output, **seen}
-        parts = {"task": output["loss"], **output.get("parts", {})}
-        total = output["loss"]
-        if active:
+        with Taps(self.student, module_paths(self.student, taps)) as tapped:
+            outputs = self.student_step(self.student, batch)
+        student_outputs = {"progress": progress, **outputs, **tapped}
+        parts = {"task": outputs["loss"], **outputs.get("parts", {})}
+        total, teacher_outputs = outputs["loss"], {}
+        if active and self.teacher is not None:
             teacher_taps = [term.teacher for term in active if isinstance(term.teacher, str)]
             teacher_outputs = self.teacher.observe(batch, student_outputs, teacher_taps)
-        adapted: dict = {}  # two terms that share a tap and an adapter share its output too
+        adapted: dict = {}  # terms that share a tap and an adapter share its output
         for term in active:
             parts[term.name] = weights[term.name] * self._value(term, student_outputs, teacher_outputs, adapted)
-            self._warn_if_too_large(term.name, parts[term.name], output["loss"])
+            self._warn_if_too_large(term.name, parts[term.name], outputs["loss"])
             total = total + parts[term.name]
         return {"loss": total + self._keep_in_graph(active), **parts}
 
     @staticmethod
     def _value(term: Term, student_outputs: dict, teacher_outputs: dict, adapted: dict) -> Tensor:
-        for who, tap, seen in (("student", term.student, student_outputs), ("teacher", term.teacher, teacher_outputs)):
-            if isinstance(tap, str) and tap not in seen:
-                raise InputError(f"term {term.name!r}: {who} tap {tap!r} is no module path and not among {list(seen)}")
+        sides = (("student", term.student, student_outputs), ("teacher", term.teacher, teacher_outputs))
+        for side, tap, outputs in sides:
+            if isinstance(tap, str) and tap not in outputs:
+                known = list(outputs)
+                raise InputError(f"term {term.name!r}: {side} tap {tap!r} is no module path and not among {known}")
         key = (term.student, id(term.adapter))
         if key not in adapted:
             adapted[key] = term.read_student(student_outputs)
         return term.compare(adapted[key], term.read_teacher(teacher_outputs, student_outputs), student_outputs)
 
     def _keep_in_graph(self, active: list[Term]) -> Tensor | float:
-        """0 times the adapters that this step does not use: DDP waits for a gradient of every parameter."""
+        """0 times the adapters that this step does not use: DDP waits for a gradient of each parameter."""
         idle = [name for name in self.adapters if name not in {term.name for term in active}]
         return sum((0.0 * p.sum() for name in idle for p in self.adapters[name].parameters()), 0.0)
 
     def _warn_if_too_large(self, name: str, part: Tensor, task: Tensor) -> None:
-        if name not in self.warned and part.detach() > self.too_large * task.detach() > 0:  # 0: no labels at all
+        if name not in self.warned and part.detach() > self.too_large * task.detach() > 0:  # 0: no labels
             self.warned.add(name)
             warnings.warn(
                 f"term {name!r} is {part.item():.3g}, more than {self.too_large:g} times the task loss "
@@ -127,8 +146,10 @@ class Distiller(nn.Module):
             )
 
 
-def require_stronger_teacher(teacher_score: float, baseline_score: float, metric: str, allow_weaker=False) -> None:
-    """Refuse to distil from a teacher that is no better than the student without it (higher scores are better).
+def require_stronger_teacher(
+    teacher_score: float, baseline_score: float, metric: str, allow_weaker: bool = False
+) -> None:
+    """Refuse to distil from a teacher that is no better than the baseline student (higher scores are better).
 
     Raises:
         InputError: with both numbers, unless ``allow_weaker``.

@@ -1,7 +1,7 @@
-"""Distillation losses: pure functions of a student's and a teacher's tensors, without any task in them.
+"""Distillation losses: pure functions of a student's and a teacher's tensors, independent of any task.
 
-Every loss is a mean per element (per sample, pixel, region or cell), so its value does not hang on the batch size or
-on the size of the picture, and it is 0 when student and teacher agree. The teacher's tensor never receives a gradient.
+Each loss is a mean per element (per sample, pixel, region or cell), so its value does not depend on the batch size or
+on the image size, and it is 0 when student and teacher agree. The teacher's tensor never receives a gradient.
 """
 
 from __future__ import annotations
@@ -31,10 +31,13 @@ def kd_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1
 
 
 def centred_mse(student_logits: Tensor, teacher_logits: Tensor, dim: int = 1) -> Tensor:
-    """Mean squared error of logits after subtracting each one's mean over the classes.
+    """Mean squared error of logits, each less its mean over the classes.
 
-    A softmax does not see a constant added to all logits, so the plain error punishes a difference that means
-    nothing. For temperature → ∞, ``kd_kl`` tends to ``centred_mse / 2``.
+    A softmax ignores a constant added to all logits, so the plain error penalises a difference without meaning. For
+    temperature → ∞, ``kd_kl`` tends to ``centred_mse / 2``.
+
+    Args:
+        student_logits, teacher_logits: same shape, classes along ``dim``.
     """
     student = student_logits - student_logits.mean(dim, keepdim=True)
     teacher = teacher_logits - teacher_logits.mean(dim, keepdim=True)
@@ -42,24 +45,24 @@ def centred_mse(student_logits: Tensor, teacher_logits: Tensor, dim: int = 1) ->
 
 
 def cosine_loss(student: Tensor, teacher: Tensor, dim: int = -1) -> Tensor:
-    """Mean of 1 − cos(student, teacher) along ``dim``. On unit vectors ‖s − t‖² is twice this."""
+    """Mean of 1 − cos(student, teacher) along ``dim``, of one shape. ‖s − t‖² of unit vectors is twice this."""
     return (1 - F.cosine_similarity(student, teacher.detach(), dim)).mean()
 
 
 def rkd_distance(student: Tensor, teacher: Tensor) -> Tensor:
     """Huber loss between all pairwise distances of a batch, each network's in units of its own mean distance.
 
-    What is compared is how pictures lie to *each other*, so the two spaces need neither the same width nor an adapter
-    (Park et al. 2019, arXiv 1904.05068, equations 5 and 6).
+    It compares relations between images, so the two spaces need neither the same width nor an adapter (Park et al.
+    2019, arXiv 1904.05068, equations 5 and 6).
 
     Args:
-        student, teacher: (N, D) and (N, E), one row per picture, N at least 2.
+        student, teacher: (N, D) and (N, E), one row per image, N at least 2.
     """
     return F.smooth_l1_loss(relative_distances(student.float()), relative_distances(teacher.detach().float()))
 
 
 def relative_distances(points: Tensor) -> Tensor:
-    """(N, D) → (N (N-1) / 2,) distances of all pairs, divided by their mean; all 0 when every point is the same."""
+    """(N, D) → (N (N-1) / 2,) distances of all pairs, divided by their mean; all 0 when all points are the same."""
     distances = F.pdist(points)
     return distances / distances.mean().clamp(min=1e-12)
 
@@ -68,21 +71,21 @@ def feature_mse(student: Tensor, teacher: Tensor, mask: Tensor | None = None) ->
     """Mean squared error of feature maps (N, C, H, W) over the cells of a mask.
 
     Args:
+        student, teacher: (N, C, H, W).
         mask: (N, 1, H, W), weight of each cell in the mean; None takes all cells alike. An empty mask gives 0.
     """
     per_cell = (student - teacher.detach()).pow(2).mean(1, keepdim=True)
     if mask is None:
         return per_cell.mean()
-    # a batch without a single masked cell has a numerator of 0 and must not divide by 0
     return (per_cell * mask).sum() / mask.sum().clamp(min=1)
 
 
 def region_mse(student: list[Tensor], teacher: list[Tensor], mask: list[Tensor]) -> Tensor:
     """DeFeat's neck loss of one region (foreground or background): ½·MSE over its cells, mean over pyramid levels.
 
-    Called once with the foreground mask and once with the background mask, each normalised by its own number of
-    cells, so that the few cells of the objects are not drowned by the many of the background
-    (Guo et al. 2021, arXiv 2103.14475, section 3.2).
+    Called once with the foreground mask and once with the background mask. Each is normalised by its own number of
+    cells, so that the many cells of the background do not drown the few of the objects (Guo et al. 2021, arXiv
+    2103.14475, section 3.2).
 
     Args:
         student, teacher: per level (N, C, H_l, W_l).
@@ -95,7 +98,7 @@ def region_mse(student: list[Tensor], teacher: list[Tensor], mask: list[Tensor])
 def pkd(student: list[Tensor], teacher: list[Tensor]) -> Tensor:
     """PKD: ½·MSE of feature maps standardised per channel over batch and cells; equals 1 − Pearson correlation.
 
-    Magnitudes drop out, so neither adapters nor masks are needed (Cao et al. 2022, arXiv 2207.02039, section 3).
+    Magnitudes cancel, so it needs neither adapters nor masks (Cao et al. 2022, arXiv 2207.02039, section 3).
 
     Args:
         student, teacher: per level (N, C, H_l, W_l).

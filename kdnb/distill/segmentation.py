@@ -1,18 +1,18 @@
-"""Terms that teach a segmenter what a teacher says of every pixel: of the labelled frames and of the many others.
+"""Terms that teach a segmenter the teacher's class probabilities of each pixel, in labelled frames and in others.
 
 Both networks give "logits" (N, C, H, W) of the same size. Every loss is a mean per pixel or per class, so it does not
-hang on N, H or W; it is 0 when both agree, and no teacher gets a gradient.
+depend on N, H or W; it is 0 when both agree, and the teacher never gets a gradient.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdnb.datasets.camvid import VOID
 from kdnb.distill.losses import feature_mse, kd_kl, pkd
 from kdnb.distill.terms import Term
 from kdnb.errors import InputError
@@ -25,7 +25,7 @@ def pixel_kl(
     class_weights: Tensor | None = None,
     mask: Tensor | None = None,
 ) -> Tensor:
-    """``kd_kl`` in every pixel, averaged over the pixels of a mask, each weighted by ``pixel_weights``.
+    """``kd_kl`` of each pixel, averaged over the pixels of a mask with the weights of ``pixel_weights``.
 
     Args:
         student_logits, teacher_logits: (N, C, H, W).
@@ -38,7 +38,7 @@ def pixel_kl(
     """
     student, teacher = same_shape(student_logits, teacher_logits)
     student, log_p = (F.log_softmax(logits / temperature, 1) for logits in (student, teacher))
-    # a map first: to pick the pixels of the mask before the softmax takes three times as long
+    # masked afterwards: picking the pixels before the softmax takes three times as long
     per_pixel = F.kl_div(student, log_p, reduction="none", log_target=True).sum(1)
     return temperature**2 * weighted_mean(per_pixel, pixel_weights(teacher, class_weights), mask)
 
@@ -46,7 +46,11 @@ def pixel_kl(
 def pixel_mse(
     student_logits: Tensor, teacher_logits: Tensor, class_weights: Tensor | None = None, mask: Tensor | None = None
 ) -> Tensor:
-    """``centred_mse`` in every pixel, averaged as in ``pixel_kl``, which tends to half of this as temperatures rise."""
+    """``centred_mse`` of each pixel, averaged as in ``pixel_kl``, which tends to half of it at high temperatures.
+
+    Raises:
+        InputError: the two differ in shape.
+    """
     student, teacher = same_shape(student_logits, teacher_logits)
     difference = student - teacher
     per_pixel = (difference - difference.mean(1, keepdim=True)).pow(2).mean(1)
@@ -58,12 +62,15 @@ def channel_kl(
 ) -> Tensor:
     """Where does each class lie? KL of two softmaxes over the *pixels*, mean over classes and frames, times T².
 
-    CWD (Shu et al. 2021, arXiv 2011.13256, section 3.2). Through log_softmax, because a pixel's share of a large
-    map can be too small for float32.
+    CWD (Shu et al. 2021, arXiv 2011.13256, section 3.2). It uses log_softmax, because the probability of one pixel of
+    a large map can be too small for float32.
 
     Args:
         student_logits, teacher_logits: (N, C, H, W).
-        mask: (N, H, W) bool; pixels outside it get no share.
+        mask: (N, H, W) bool; pixels outside it get probability 0.
+
+    Raises:
+        InputError: the two differ in shape.
     """
     student, teacher = same_shape(student_logits, teacher_logits)
     if mask is not None:
@@ -73,12 +80,16 @@ def channel_kl(
 
 
 def pixel_weights(teacher_logits: Tensor, class_weights: Tensor | None) -> Tensor | None:
-    """(N, H, W): what a pixel counts in a class-weighted loss, 1 / Σ_c p(c)/w_c with the teacher's probabilities p.
+    """(N, H, W): each pixel's weight in a class-weighted loss, 1 / Σ_c p(c)/w_c with the teacher's probabilities p.
 
-    Cross-entropy weighted by w with labels drawn from q is, up to a constant, W · KL(r ‖ student) with r = w·q / W and
-    W = Σ_c w_c q_c. A teacher trained with these weights says p = r; then q ∝ p/w, and W is the expression above: the
-    pixel's weight, beside a plain KL. (A teacher trained without weights says q: add log w to its logits first.)
-    The sum Σ_c w_c p(c) log(p(c)/student(c)) is no alternative: it is not least where the student agrees.
+    Cross-entropy weighted by w, with labels sampled from q, is, up to a constant, W · KL(r ‖ student) with r = w·q / W
+    and W = Σ_c w_c q_c. A teacher trained with these weights predicts p = r; then q ∝ p/w, and W is the expression
+    above: the pixel's weight beside a plain KL. (A teacher trained without weights predicts q: add log w to its logits
+    first.) The sum Σ_c w_c p(c) log(p(c)/student(c)) is no alternative: its minimum is not where the student agrees.
+
+    Args:
+        teacher_logits: (N, C, H, W).
+        class_weights: (C,) positive; None gives None: all pixels alike.
     """
     if class_weights is None:
         return None
@@ -87,7 +98,7 @@ def pixel_weights(teacher_logits: Tensor, class_weights: Tensor | None) -> Tenso
 
 
 def weighted_mean(per_pixel: Tensor, weights: Tensor | None, mask: Tensor | None) -> Tensor:
-    """Mean of a map (N, H, W) with the weights and within the mask; 0 of nothing, still in the graph."""
+    """Weighted mean of a map (N, H, W) within a mask; an empty mask gives 0, still in the graph."""
     if weights is None and mask is None:
         return per_pixel.mean()
     weights = torch.ones_like(per_pixel) if weights is None else weights
@@ -107,9 +118,9 @@ def same_shape(student_logits: Tensor, teacher_logits: Tensor) -> tuple[Tensor, 
 def dead_kl(
     student_logits: Tensor, teacher_logits: Tensor, temperature: float = 5.0, factor: float = 0.1, largest: float = 1.0
 ) -> Tensor:
-    """Not for training: the KL that DIFF's released code offers, to show why it teaches nothing.
+    """Not for training: the KL of DIFF's released code, to show why it teaches nothing.
 
-    "batchmean" divides by N alone, so the value grows with H·W; the clamp then cuts it, and with it its gradient
+    "batchmean" divides by N alone, so the value grows with H·W; the clamp then cuts both the value and the gradient
     (Yux1angJi/DIFF, mmseg/models/segmentors/encoder_decoder.py, with these defaults).
     """
     student, teacher = same_shape(student_logits, teacher_logits)
@@ -120,13 +131,16 @@ def dead_kl(
 # --- terms ------------------------------------------------------------------------------------------------------
 
 
-def taught_pixels(seen: dict) -> Tensor:
-    """(N, H, W) bool: all pixels of an unlabelled frame, those that are not void of a labelled one.
+def taught_pixels(student_outputs: dict, ignore_index: int) -> Tensor:
+    """(N, H, W) bool: all pixels of an unlabelled frame, and the pixels of a labelled frame that have a class.
 
-    Where there are labels, void is what their maker would not name, such as the own car's bonnet, and is never scored.
-    Reads "labels" (N, H, W) and "labelled" (N,) of the student's step.
+    Annotators leave pixels without a class where none fits, such as the own car's bonnet; they are never scored.
+
+    Args:
+        student_outputs: with "labels" (N, H, W) and "labelled" (N,) bool.
+        ignore_index: the label of pixels without a class.
     """
-    return (seen["labels"] != VOID) | ~seen["labelled"][:, None, None]
+    return (student_outputs["labels"] != ignore_index) | ~student_outputs["labelled"][:, None, None]
 
 
 def response_terms(
@@ -134,13 +148,16 @@ def response_terms(
     temperature: float = 1.0,
     weight: float | Callable[[float], float] = 1.0,
     class_weights: Tensor | None = None,
+    *,
+    ignore_index: int,
 ) -> list[Term]:
-    """One term on the logits, "kd_kl", "kd_mse" or "kd_channel".
+    """One term on the logits, "kd_kl", "kd_mse" or "kd_channel", over the ``taught_pixels``.
 
     Args:
         kind: "kl" (per pixel), "mse" (class-centred; has no temperature) or "channel" (CWD; has no class weights).
         weight: a number, or a function of progress in [0, 1].
         class_weights: (C,) positive; None weights pixels alike.
+        ignore_index: the label of pixels without a class.
 
     Raises:
         InputError: an unknown kind, a class weight that is not positive.
@@ -160,17 +177,22 @@ def response_terms(
     losses = {"kl": pixelwise_kl, "mse": pixelwise_mse, "channel": channelwise_kl}
     if kind not in losses:
         raise InputError(f"unknown response loss {kind!r}, expected one of {list(losses)}")
-    return [Term(f"kd_{kind}", losses[kind], "logits", "logits", mask=taught_pixels, weight=weight)]
+    mask = partial(taught_pixels, ignore_index=ignore_index)
+    return [Term(f"kd_{kind}", losses[kind], "logits", "logits", mask=mask, weight=weight)]
 
 
 def feature_terms(
     channels: tuple[int, int], kind: str = "pkd", weight: float | Callable[[float], float] = 1.0
 ) -> list[Term]:
-    """One term, "kd_features", on the maps that the logits are made from; of all pixels, a cell sees beyond its own.
+    """One term, "kd_features", on the maps before the logits. It has no mask: a cell's receptive field is many pixels.
 
     Args:
-        channels: of the student's and of the teacher's "features"; a 1x1 convolution leads from one to the other.
+        channels: of the student's and of the teacher's "features"; a 1x1 convolution maps the former to the latter.
         kind: "pkd" (correlation, blind to magnitudes) or "mse".
+        weight: a number, or a function of progress in [0, 1].
+
+    Raises:
+        InputError: an unknown kind.
     """
     if kind not in ("pkd", "mse"):
         raise InputError(f"unknown feature loss {kind!r}, expected 'pkd' or 'mse'")
@@ -187,5 +209,5 @@ def feature_terms(
 
 
 def teacher_step(teacher: nn.Module, batch: dict, student_outputs: dict | None) -> dict:
-    """The teacher on the pixels that the student sees: {"logits", "features"}."""
+    """The teacher on the student's images: {"logits", "features"}."""
     return teacher(batch["images"])

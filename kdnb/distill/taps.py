@@ -1,4 +1,4 @@
-"""Taps: read what a network computes on its way, without touching its code."""
+"""Taps: read the outputs of a network's submodules without touching its code."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from kdnb.errors import InputError
 class Taps:
     """Context manager that keeps the outputs of submodules, by module path, while it is open.
 
-    >>> with Taps(model, ["backbone.fpn"]) as seen:
+    >>> with Taps(model, ["backbone.fpn"]) as outputs:
     ...     model(images)
-    >>> seen["backbone.fpn"]
+    >>> outputs["backbone.fpn"]
 
     Raises:
         InputError: a path that names no submodule of the model.
@@ -27,15 +27,15 @@ class Taps:
                 known = ", ".join(name for name, _ in model.named_children())
                 raise InputError(f"tap {path!r} is no module of {type(model).__name__}; its children are {known}")
         self.modules = {path: modules[path] for path in paths}
-        self.seen: dict = {}
+        self.outputs: dict = {}
 
     def __enter__(self) -> dict:
-        def keep(path):
-            return lambda module, inputs, output: self.seen.__setitem__(path, output)
+        def keep(path: str):
+            return lambda module, inputs, output: self.outputs.__setitem__(path, output)
 
         self.handles = [module.register_forward_hook(keep(path)) for path, module in self.modules.items()]
-        return self.seen
+        return self.outputs
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: object) -> None:
         for handle in self.handles:
             handle.remove()

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -183,9 +183,9 @@ class TeacherOutputs:
     # --- rows and files -----------------------------------------------------------------------------------------
 
     def _set_rows(self, items: Ids, views: Iterable[str], outputs: Iterable[str]) -> None:
-        self.items = _positions("id", _plain(items))
-        self.views = _positions("view", list(views))
-        self.outputs = list(_positions("output", list(dict.fromkeys(outputs))))
+        self.items: dict[int | str, int] = _positions("id", _plain(items))
+        self.views: dict[str, int] = _positions("view", list(views))
+        self.outputs: list[str] = list(_positions("output", list(dict.fromkeys(outputs))))
         self.values: dict[str, Tensor] = {}
         self.row_seconds = np.full(len(self.items) * len(self.views), np.nan)  # NaN: the row is not filled
 
@@ -264,18 +264,18 @@ def _barrier(acc: Accelerator) -> None:
         acc.wait_for_everyone()
 
 
-def _plain(ids: Ids) -> list:
+def _plain(ids: Any) -> list:
     """Ids as Python's own integers and strings, also those of tensors and of numpy."""
     if torch.is_tensor(ids):
         return ids.tolist()
     return [item.item() if hasattr(item, "item") else item for item in ids]
 
 
-def _positions(kind: str, names: list) -> dict[int | str, int]:
+def _positions(kind: str, names: list) -> dict[Any, int]:
     """{name: position}. Raises InputError for an empty list, a name that comes twice or is no string or integer."""
     if not names:
         raise InputError(f"teacher outputs for no {kind}, expected at least one")
-    positions: dict[int | str, int] = {}
+    positions: dict[Any, int] = {}
     for position, name in enumerate(names):
         if not isinstance(name, int | str):
             raise InputError(f"{kind} {name!r} is of type {type(name).__name__}, expected a string or an integer")

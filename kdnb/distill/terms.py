@@ -16,13 +16,13 @@ class Term:
     """One comparison of the student with its teacher.
 
     Attributes:
-        name: under which the part is logged.
+        name: of the part in logs.
         loss: ``loss(student_value, teacher_value)``, or ``loss(student_value, teacher_value, mask)`` with a mask.
-        student: what to read of the student: the path of a module ("backbone.fpn"), a key of the step's output
-            ("class_logits"), or a function ``f(student_outputs)`` of all that was read; "progress" is there too.
-        teacher: likewise for the teacher. A function gets ``f(teacher_outputs, student_outputs)``, because a teacher is
-            often asked about what the student looked at, such as its proposals.
-        adapter: module applied to the student's value. It trains with the student and is thrown away afterwards.
+        student: what to compare of the student: the path of a module ("backbone.fpn"), a key of the step's output
+            ("class_logits"), or a function ``f(student_outputs)`` of all taps and outputs, with "progress" among them.
+        teacher: likewise of the teacher. A function is ``f(teacher_outputs, student_outputs)``, because a teacher often
+            runs on something of the student's, such as its proposals.
+        adapter: module applied to the student's value. It trains with the student and is not saved.
         mask: function ``f(student_outputs)`` that returns the mask.
         weight: a number, or a function of progress in [0, 1].
     """
@@ -35,17 +35,18 @@ class Term:
     mask: Callable[[dict], Any] | None = None
     weight: float | Callable[[float], float] = 1.0
 
-    def read_student(self, student_outputs: dict):
+    def read_student(self, student_outputs: dict) -> Any:
         """The student's value, adapted."""
         value = self.student(student_outputs) if callable(self.student) else student_outputs[self.student]
         return value if self.adapter is None else self.adapter(value)
 
-    def read_teacher(self, teacher_outputs: dict, student_outputs: dict):
-        return (
-            self.teacher(teacher_outputs, student_outputs) if callable(self.teacher) else teacher_outputs[self.teacher]
-        )
+    def read_teacher(self, teacher_outputs: dict, student_outputs: dict) -> Any:
+        """The teacher's value."""
+        if callable(self.teacher):
+            return self.teacher(teacher_outputs, student_outputs)
+        return teacher_outputs[self.teacher]
 
-    def compare(self, student_value, teacher_value, student_outputs: dict) -> Tensor:
+    def compare(self, student_value: Any, teacher_value: Any, student_outputs: dict) -> Tensor:
         """The unweighted loss."""
         if self.mask is None:
             return self.loss(student_value, teacher_value)

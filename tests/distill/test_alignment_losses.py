@@ -50,8 +50,8 @@ def test_an_unlabelled_image_is_left_out_altogether():
     positive[3] = False
     keep = positive.any(1)
     assert keep.sum() < 5
-    whole = multi_positive_infonce(images, texts, positive, 5.0)
-    assert whole.item() == pytest.approx(multi_positive_infonce(images[keep], texts, positive[keep], 5.0).item())
+    loss = multi_positive_infonce(images, texts, positive, 5.0)
+    assert loss.item() == pytest.approx(multi_positive_infonce(images[keep], texts, positive[keep], 5.0).item())
 
 
 def test_a_text_without_an_image_stays_a_negative():

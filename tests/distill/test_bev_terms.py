@@ -18,7 +18,7 @@ def maps(seed=0, batch=2, channels=4):
     }
 
 
-def test_agreement_costs_nothing():
+def test_agreement_has_no_loss():
     t = maps()
     assert heated_mse(t["bev"], (t["bev"], t["heatmap"])) == 0
     assert heat_kd(t["heatmap"], t["heatmap"]) == 0
@@ -77,7 +77,7 @@ def test_losses_do_not_depend_on_the_batch_size():
     assert torch.allclose(values(s, t), values(double_s, double_t))
 
 
-def test_a_teacher_that_sees_nothing_says_nothing_about_boxes():
+def test_a_teacher_without_detections_gives_no_box_loss():
     s, t = maps(1), maps(2)
     assert box_kd(s["boxes"], (t["boxes"], t["heatmap"] * 0 - 9)) == 0
 

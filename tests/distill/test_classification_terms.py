@@ -1,4 +1,4 @@
-"""Soft labels: the closed form at every temperature, the schedule, and which teacher answers."""
+"""Soft labels: the closed form at several temperatures, the schedule, one teacher and an ensemble."""
 
 import math
 
@@ -30,7 +30,8 @@ def batch_of(labels=(0, 0), n=2):
         "meta": torch.zeros(n, 0),
         "labels": labels,
         "labelled": labels >= 0,
-        "indices": torch.arange(n),
+        "ids": list(range(n)),
+        "views": ["plain"] * n,
     }
 
 
@@ -49,7 +50,7 @@ def soft(row, temperature):
 
 
 def by_hand(temperature):
-    """T² · KL of the softened teacher from the softened student, mean over the two pictures."""
+    """T² · KL of the softened teacher from the softened student, mean over the two images."""
     total = 0.0
     for student, teacher in zip(STUDENT, TEACHER, strict=True):
         q, p = soft(student, temperature), soft(teacher, temperature)
@@ -62,7 +63,7 @@ def test_the_term_is_hintons(temperature):
     assert distiller(temperature)(batch_of())["kd_kl"].item() == pytest.approx(by_hand(temperature), rel=1e-4)
 
 
-def test_all_pictures_are_taught_labelled_or_not():
+def test_all_images_are_taught_labelled_or_not():
     parts = [distiller(2.0)(batch_of(labels)) for labels in ((0, 0), (0, -1), (-1, -1))]
     assert {part["kd_kl"].item() for part in parts} == {parts[0]["kd_kl"].item()}
     assert parts[2]["loss"].item() == parts[2]["kd_kl"].item()
@@ -70,7 +71,7 @@ def test_all_pictures_are_taught_labelled_or_not():
 
 
 def test_the_gradient_is_temperature_times_the_difference_of_probabilities():
-    """d(T² KL)/dz = T (q - p) a picture, over their number: towards the teacher, and of one size at any temperature."""
+    """d(T² KL)/dz = T (q - p) an image, over their number: towards the teacher, and of one size at any temperature."""
     at = distiller(4.0)
     at(batch_of((-1, -1)))["loss"].backward()
     for row, student, teacher in zip(at.student.logits.grad, STUDENT, TEACHER, strict=True):
@@ -94,7 +95,7 @@ def test_the_originals_schedule():
 
 
 def test_an_ensemble_teaches_its_mean_probabilities():
-    """A student that says the mean of the two softmaxes has nothing to learn; the mean of the logits has."""
+    """The loss is 0 for a student that predicts the mean of the two softmaxes, and not for the mean of the logits."""
     members = [[[4.0, 0.0, 0.0], [0.0, 0.0, 0.0]], [[0.0, 1.0, 0.0], [0.0, 2.0, 5.0]]]
     teacher = LiveTeacher(Ensemble([Fixed(member) for member in members]), teacher_step)
     mean = [
@@ -109,7 +110,7 @@ def test_an_ensemble_teaches_its_mean_probabilities():
     assert costs[0] == pytest.approx(0, abs=1e-6) and costs[1] > 0.02
 
 
-def test_the_teacher_is_told_the_students_numbers_and_keeps_its_statistics():
+def test_the_teacher_gets_the_students_meta_and_keeps_its_statistics():
     torch.manual_seed(0)
     options = {"backbone": "test_efficientnet", "classes": 3, "meta": 2, "hidden": 8, "channel_multiplier": 0.25}
     student, teacher = CarClassifier(**options), CarClassifier(**options)
@@ -120,17 +121,17 @@ def test_the_teacher_is_told_the_students_numbers_and_keeps_its_statistics():
     parts["loss"].backward()
     assert all(torch.equal(value, before[name]) for name, value in teacher.state_dict().items())
     assert student.head[-1].weight.grad.any()
-    told = teacher_step(teacher, batch, None)["logits"]
-    assert torch.equal(told, teacher(batch["images"], batch["meta"])["logits"])
-    assert not torch.allclose(told, teacher_step(teacher, {**batch, "meta": -batch["meta"]}, None)["logits"])
+    logits = teacher_step(teacher, batch, None)["logits"]
+    assert torch.equal(logits, teacher(batch["images"], batch["meta"])["logits"])
+    assert not torch.allclose(logits, teacher_step(teacher, {**batch, "meta": -batch["meta"]}, None)["logits"])
 
 
-def test_faults_in_one_line():
+def test_errors_are_one_line():
     for temperature in (0.0, -1.0, float("nan"), lambda progress: 0.0):
         with pytest.raises(InputError, match="temperature is .*, expected a number above 0"):
             soft_label_term(temperature)
     late = distiller(lambda progress: 1 - progress)
     with pytest.raises(InputError, match="temperature is 0.0"):
         late(batch_of(), 1.0)
-    with pytest.raises(InputError, match=r"\(2, 3\) and \(2, 2\), expected the same pictures and classes"):
+    with pytest.raises(InputError, match=r"\(2, 3\) and \(2, 2\), expected the same images and classes"):
         distiller(1.0, teacher=[[0.0, 1.0], [1.0, 0.0]])(batch_of())

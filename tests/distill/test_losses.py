@@ -15,7 +15,7 @@ def test_kl_of_two_classes_by_hand():
     assert kd_kl(student, teacher).item() == pytest.approx(expected, abs=1e-6)
 
 
-def test_kl_does_not_hang_on_batch_or_picture_size():
+def test_kl_does_not_depend_on_batch_or_image_size():
     pixel_s, pixel_t = torch.randn(1, 5, 1, 1), torch.randn(1, 5, 1, 1)
     small = kd_kl(pixel_s, pixel_t, 2.0)
     large = kd_kl(pixel_s.expand(3, 5, 24, 32), pixel_t.expand(3, 5, 24, 32), 2.0)
@@ -96,10 +96,10 @@ def test_relations_by_hand():
     assert rkd_distance(far, torch.eye(5)).item() == pytest.approx((6 * 0.5 + 4 * (1.5 - 0.5)) / 10, rel=1e-5)
 
 
-def test_relations_do_not_see_scale_place_or_turn():
+def test_relations_ignore_scale_translation_and_rotation():
     student = torch.randn(6, 4)
-    turn, _ = torch.linalg.qr(torch.randn(4, 4))
-    assert rkd_distance(student, 3 * student @ turn + 5).item() == pytest.approx(0, abs=1e-9)
+    rotation, _ = torch.linalg.qr(torch.randn(4, 4))
+    assert rkd_distance(student, 3 * student @ rotation + 5).item() == pytest.approx(0, abs=1e-9)
     assert torch.isfinite(rkd_distance(torch.ones(3, 2, requires_grad=True), student[:3]))
     student.requires_grad_()
     teacher = torch.randn(6, 9, requires_grad=True)

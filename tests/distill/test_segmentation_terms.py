@@ -5,7 +5,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from kdnb.datasets.camvid import VOID
 from kdnb.distill.distiller import Distiller, LiveTeacher
 from kdnb.distill.losses import centred_mse, kd_kl
 from kdnb.distill.segmentation import (
@@ -21,7 +20,7 @@ from kdnb.distill.segmentation import (
 )
 from kdnb.errors import InputError
 
-CLASSES = 11
+CLASSES, VOID = 11, 11  # VOID: the label of no class
 WEIGHTS = torch.tensor([0.3, 0.5, 3.0, 0.4, 1.0, 0.6, 2.5, 2.0, 0.8, 2.2, 4.0])
 LOSSES = {
     "kl": lambda s, t, **more: pixel_kl(s, t, 2.0, **more),
@@ -40,7 +39,7 @@ def mask():
 
 
 @pytest.mark.parametrize("kind", LOSSES)
-def test_agreement_costs_nothing_and_pulls_nowhere(kind, mask):
+def test_agreement_has_no_loss_and_no_gradient(kind, mask):
     teacher = logits(0)
     student = (teacher + 3.0).requires_grad_()  # a constant in all logits means nothing
     loss = LOSSES[kind](student, teacher, mask=mask)
@@ -50,8 +49,8 @@ def test_agreement_costs_nothing_and_pulls_nowhere(kind, mask):
 
 @pytest.mark.parametrize("weights", [None, WEIGHTS])
 @pytest.mark.parametrize("kind", LOSSES)
-def test_values_do_not_hang_on_frames_or_pixels(kind, weights, mask):
-    """The same pixels again, as more frames or as a larger frame, are worth the same."""
+def test_values_do_not_depend_on_the_number_of_frames_or_pixels(kind, weights, mask):
+    """The same pixels repeated, as more frames or as a larger frame, give the same value."""
     more = {} if kind == "channel" else {"class_weights": weights}
     loss, s, t = LOSSES[kind], logits(1), logits(2)
     once = loss(s, t, mask=mask, **more)
@@ -87,7 +86,7 @@ def test_a_mask_picks_pixels(mask):
 
 
 def test_class_weights_do_what_weighted_cross_entropy_does():
-    """Labels drawn from q, weighted by w, pull a student exactly as far as the teacher that learned from them."""
+    """Labels sampled from q, weighted by w, give a student the same gradient as a teacher that learned from them."""
     truth = logits(2).softmax(1)
     mass = (truth * WEIGHTS.view(1, -1, 1, 1)).sum(1)
     teacher = (truth * WEIGHTS.view(1, -1, 1, 1) / mass[:, None]).log()  # what weighted cross-entropy ends in
@@ -131,19 +130,19 @@ def test_logits_of_two_sizes_are_refused_in_one_line():
 # --- what the original does -------------------------------------------------------------------------------------
 
 
-def test_the_originals_kl_grows_with_the_picture_and_then_has_no_gradient_at_all():
+def test_the_originals_kl_grows_with_the_image_and_then_has_no_gradient_at_all():
     pixel_s, pixel_t = logits(1, (1, CLASSES, 1, 1), 0.3), logits(2, (1, CLASSES, 1, 1), 0.3)
 
-    def value_and_pull(loss, height, width):
+    def value_and_gradient(loss, height, width):
         student = pixel_s.expand(2, -1, height, width).clone().requires_grad_()
         value = loss(student, pixel_t.expand_as(student))
         value.backward()
         return value.item(), student.grad.abs().sum().item()
 
-    small, twice = value_and_pull(dead_kl, 4, 4), value_and_pull(dead_kl, 4, 8)
+    small, twice = value_and_gradient(dead_kl, 4, 4), value_and_gradient(dead_kl, 4, 8)
     assert twice[0] == pytest.approx(2 * small[0], rel=1e-4) and twice[1] == pytest.approx(2 * small[1], rel=1e-4)
-    assert value_and_pull(dead_kl, 24, 32) == (1.0, 0.0)
-    ours = [value_and_pull(pixel_kl, *size) for size in ((4, 4), (24, 32), (60, 80))]
+    assert value_and_gradient(dead_kl, 24, 32) == (1.0, 0.0)
+    ours = [value_and_gradient(pixel_kl, *size) for size in ((4, 4), (24, 32), (60, 80))]
     assert all(value == pytest.approx(ours[0], rel=1e-3) for value in ours) and ours[0][1] > 0
 
 
@@ -177,26 +176,26 @@ def batch():
 
 
 def test_void_is_left_out_where_there_are_labels_and_nowhere_else(batch):
-    taught = taught_pixels(batch)
+    taught = taught_pixels(batch, VOID)
     assert taught[0, :-1].all() and not taught[0, -1].any() and taught[1].all()
     bonnet = {"labels": batch["labels"][1:], "labelled": torch.tensor([True])}  # labelled, but void throughout
-    assert not taught_pixels(bonnet).any()
+    assert not taught_pixels(bonnet, VOID).any()
 
 
 def test_in_the_distiller(batch):
     torch.manual_seed(0)
     teacher, student = Toy(6, 2), Toy(4)
     terms = [
-        *response_terms("kl", 2.0, 0.5, WEIGHTS),
-        *response_terms("mse", class_weights=WEIGHTS),
-        *response_terms("channel", 4.0, 3.0),
+        *response_terms("kl", 2.0, 0.5, WEIGHTS, ignore_index=VOID),
+        *response_terms("mse", class_weights=WEIGHTS, ignore_index=VOID),
+        *response_terms("channel", 4.0, 3.0, ignore_index=VOID),
         *feature_terms((4, 6)),
     ]
     distiller = Distiller(student, LiveTeacher(teacher, teacher_step), terms, step)
     parts = distiller(batch)
     assert list(parts) == ["loss", "task", "kd_kl", "kd_mse", "kd_channel", "kd_features"]
-    seen = [model(batch["images"])["logits"] for model in (student, teacher)]
-    expected = 0.5 * pixel_kl(*seen, 2.0, WEIGHTS, taught_pixels(batch))
+    outputs = [model(batch["images"])["logits"] for model in (student, teacher)]
+    expected = 0.5 * pixel_kl(*outputs, 2.0, WEIGHTS, taught_pixels(batch, VOID))
     assert parts["kd_kl"].item() == pytest.approx(expected.item(), rel=1e-5)
     parts["loss"].backward()
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in distiller.parameters())
@@ -212,7 +211,7 @@ def test_a_batch_without_labels_still_teaches(batch):
         output = model(batch["images"])
         return {**batch, **output, "loss": 0 * output["logits"].sum()}
 
-    parts = Distiller(student, LiveTeacher(teacher, teacher_step), response_terms(), quiet)(batch)
+    parts = Distiller(student, LiveTeacher(teacher, teacher_step), response_terms(ignore_index=VOID), quiet)(batch)
     parts["loss"].backward()
     assert parts["task"] == 0 and student.head.weight.grad.abs().sum() > 0
 
@@ -232,8 +231,8 @@ def test_features_of_another_size_and_width_are_compared_on_the_students_cells(k
 
 def test_unknown_kinds_and_weights_that_are_not_positive_are_refused():
     with pytest.raises(InputError, match="unknown response loss 'ce', expected one of"):
-        response_terms("ce")
+        response_terms("ce", ignore_index=VOID)
     with pytest.raises(InputError, match="unknown feature loss 'l1'"):
         feature_terms((4, 4), "l1")
     with pytest.raises(InputError, match="expected numbers above 0"):
-        response_terms(class_weights=torch.tensor([1.0, 0.0]))
+        response_terms(class_weights=torch.tensor([1.0, 0.0]), ignore_index=VOID)
