@@ -13,7 +13,7 @@ from pathlib import Path
 
 from kdnb.datasets.download import unpack
 from kdnb.errors import InputError
-from kdnb.world.export import built_beside
+from kdnb.files import atomic_folder
 
 IMAGES = (".jpg", ".jpeg", ".png")
 FEWEST = 5  # images a class: five folds need one each
@@ -85,7 +85,7 @@ def _unpacked(archive: Path) -> Path:
     if folder.is_dir() and any(folder.iterdir()):
         return folder
     try:
-        with built_beside(folder) as build:
+        with atomic_folder(folder) as build:
             unpack(archive, build)
     except OSError as error:  # no permission, a read-only mount, a full disk
         raise InputError(f"{folder}: cannot be written ({error.strerror}), expected it beside {archive.name}") from None

@@ -1,7 +1,8 @@
-"""COCO 2017: regions and their texts from photographs or drawn streets in the official layout; and a checker that reads
-a whole root and names every fault in it."""
+"""COCO 2017, photographed or rendered, in the official layout: regions with texts; and a checker that reads a whole
+root and names every fault in it."""
 
 from collections import Counter
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +24,6 @@ from kdnb.datasets.coco_files import (
     read_instances,
 )
 from kdnb.datasets.download import download, unpack
-from kdnb.datasets.region_views import VIEWS, RegionViews, collate, side_in
 from kdnb.datasets.voc import read_image
 from kdnb.errors import InputError
 from kdnb.world.phrases import USUAL_SIDE, coloured, size_word
@@ -32,15 +32,11 @@ __all__ = [
     "COCORegionText",
     "COCOReport",
     "Region",
-    "RegionViews",
-    "VIEWS",
     "category_text",
     "check_coco",
-    "collate",
     "download_coco",
     "find_coco",
     "full_text",
-    "side_in",
 ]
 
 HOST = "http://images.cocodataset.org"
@@ -54,7 +50,7 @@ ARCHIVES = {  # path on HOST, MD5
 @dataclass(frozen=True)
 class Region:
     """An object in an image: ``id`` such as "val/1768", ``file`` the image, ``box`` (x1, y1, x2, y2) in its pixel
-    edges, ``category`` COCO's name, ``size`` "small" or "large", ``attributes`` what the file says beyond COCO."""
+    edges, ``category`` COCO's name, ``size`` "small" or "large", ``attributes`` what only rendered files have."""
 
     id: str
     image_id: int
@@ -66,7 +62,7 @@ class Region:
 
 
 def category_text(region: Region) -> str:
-    """What an official annotation can say: "a photo of a small car"."""
+    """A text of what the official annotations have: "a photo of a small car"."""
     return f"a photo of a {region.size} {region.category}"
 
 
@@ -76,27 +72,27 @@ def full_text(region: Region) -> str:
 
 
 class COCORegionText:
-    """The objects of a COCO root, each a region with texts; ``regions`` lists them in the order of the file.
+    """The objects of a COCO root; ``regions`` lists them in the order of the file.
 
-    Left out are crowds, boxes whose shorter side is below ``min_side``, and what is mostly hidden where the file tells
-    so; ``dropped`` counts them.
+    Crowds, boxes whose shorter side is below ``min_side``, and mostly hidden objects (where the file says so) are left
+    out; ``dropped`` counts them.
 
     Args:
         root: a COCO root, or the folder around one called "coco".
         split: "train" or "val".
-        min_side: in pixels of an image scaled to a longer side of 640, as most of COCO's have: in a drawn image
-            of 192 pixels 20 means 6. The size word follows the same scale (``kdnb.world.phrases.size_word``).
-        min_visible: smallest visible share of the silhouette; a key of the drawn sets, which COCO does not have.
+        min_side: in pixels of an image scaled to a longer side of 640, as most of COCO's have: 20 means 6 in a
+            rendered image of 192 pixels. The size word follows the same scale (``kdnb.world.phrases.size_word``).
+        min_visible: smallest visible share of the silhouette; a key of rendered sets, which COCO does not have.
         context: side of the plain crop over the longer side of the box.
         keep_in_memory: keep decoded images.
 
     Raises:
-        InputError: no COCO root, an unknown split, an image that is not on disk, every fault of the JSON.
+        InputError: no COCO root, an unknown split, a missing image, any fault of the JSON.
     """
 
     def __init__(
         self,
-        root,
+        root: str | Path,
         split: str = "train",
         min_side: float = 20,
         min_visible: float = 0.5,
@@ -111,7 +107,7 @@ class COCORegionText:
         if missing:
             raise InputError(missing[0])
         self.dropped = Counter(crowd=0, tiny=0, hidden=0)
-        self.regions = []
+        self.regions: list[Region] = []
         for instance in content.instances:
             image = content.images[instance.image_id]
             why = _why_not(instance, max(image.width, image.height), min_side, min_visible)
@@ -136,24 +132,24 @@ class COCORegionText:
         return len(self.regions)
 
     def image(self, index: int) -> np.ndarray:
-        """The whole image of a region, uint8 (H, W, 3). Do not write into it: it may be the one kept in memory.
+        """The whole image of a region, uint8 (H, W, 3). Do not write into it: it may be kept in memory.
 
-        Raises InputError when it cannot be decoded or has another size than the JSON says.
+        Raises InputError when it cannot be decoded or its size differs from the JSON's.
         """
         region = self.regions[index]
-        found = self._images.get(region.image_id)
-        if found is None:
-            found = read_image(region.file)
-            fault = _size_fault(region.file, self._sizes[region.image_id], found)
+        image = self._images.get(region.image_id)
+        if image is None:
+            image = read_image(region.file)
+            fault = _size_fault(region.file, self._sizes[region.image_id], image)
             if fault:
                 raise InputError(fault)
             if not self.keep_in_memory:
-                self._images.clear()  # but the last one: regions follow each other image by image
-            self._images[region.image_id] = found
-        return found
+                self._images.clear()  # keep the last one: regions of one image follow each other
+            self._images[region.image_id] = image
+        return image
 
     def captions(self, image_id: int) -> list[str]:
-        """The sentences about an image, usually five. Raises InputError for a faulty file or an unknown id."""
+        """Sentences about an image, usually five. Raises InputError for a faulty file or an unknown id."""
         path = captions_path(self.root, self.split)
         if self._captions is None:
             self._captions = read_captions(path)
@@ -163,7 +159,7 @@ class COCORegionText:
 
 
 def _why_not(instance: Instance, longer_side: int, min_side: float, min_visible: float) -> str | None:
-    """What an instance is left out for, None when it is not."""
+    """Why an instance is left out; None when it is used."""
     x1, y1, x2, y2 = instance.box
     shorter = min(x2 - x1, y2 - y1) * USUAL_SIDE / longer_side
     if instance.crowd:
@@ -173,15 +169,15 @@ def _why_not(instance: Instance, longer_side: int, min_side: float, min_visible:
     return "hidden" if instance.attributes.get("visible", 1.0) < min_visible else None
 
 
-def missing_images(root, split, content: Instances) -> list[str]:
-    """A line for each listed image that is not on disk: better now than an hour into training."""
+def missing_images(root: str | Path, split: str, content: Instances) -> list[str]:
+    """A fault for each listed image that does not exist: better now than an hour into training."""
     folder = image_path(root, split, "x").parent
-    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    existing = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     return [
         f"{folder / image.file_name}: no such image, expected one for every entry of 'images' in "
         f"{instances_path(root, split).name}"
         for image in content.images.values()
-        if image.file_name not in there
+        if image.file_name not in existing
     ]
 
 
@@ -194,7 +190,7 @@ def _size_fault(path, size, image):
 
 @dataclass
 class COCOReport:
-    """What :func:`check_coco` found. Keys of the dicts are "train" and "val"."""
+    """The result of :func:`check_coco`. Keys of the dicts are "train" and "val"."""
 
     root: Path
     images: dict = field(default_factory=dict)
@@ -226,10 +222,10 @@ class COCOReport:
     __str__ = summary
 
 
-def check_coco(root) -> COCOReport:
-    """Read both JSON files and every image of each split and report counts per category and every fault.
+def check_coco(root: str | Path) -> COCOReport:
+    """Read both JSON files and all images of each split; report counts per category and every fault.
 
-    A split without an instances file is left out. Raises InputError only when ``root`` is no COCO root at all.
+    A split without an instances file is skipped. Raises InputError only when ``root`` is no COCO root at all.
     """
     report = COCOReport(find_coco(root))
     for split in SPLITS:
@@ -247,10 +243,10 @@ def check_coco(root) -> COCOReport:
 
 
 def _image_faults(root, split, content: Instances) -> list[str]:
-    def look(image):
+    def check(image):
         path = image_path(root, split, image.file_name)
         if not path.exists():
-            return None  # named already
+            return None  # in missing_images already
         try:
             return _size_fault(path, (image.width, image.height), read_image(path))
         except InputError as error:
@@ -258,14 +254,14 @@ def _image_faults(root, split, content: Instances) -> list[str]:
 
     images = list(content.images.values())
     with ThreadPoolExecutor() as pool:  # Pillow decodes without holding Python's lock
-        found = tqdm(pool.map(look, images), total=len(images), desc=f"check {split}", disable=None)
-        return [fault for fault in found if fault]
+        faults = tqdm(pool.map(check, images), total=len(images), desc=f"check {split}", disable=None)
+        return [fault for fault in faults if fault]
 
 
-def download_coco(root, parts=("annotations", "val", "train")) -> Path:
-    """Fetch and unpack annotations (0.24 GB), val2017 (0.8 GB) and train2017 (18 GB) into ``root``; return it.
+def download_coco(root: str | Path, parts: Iterable[str] = ("annotations", "val", "train")) -> Path:
+    """Download and unpack annotations (0.24 GB), val2017 (0.8 GB) and train2017 (18 GB) into ``root``; return it.
 
-    A second call resumes, or does nothing; the archives may be deleted once unpacked.
+    A second call resumes or does nothing; the archives may be deleted once unpacked.
     Raises InputError for a failed download, a wrong checksum or a broken archive.
     """
     root = Path(root)

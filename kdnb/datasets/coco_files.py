@@ -1,4 +1,4 @@
-"""The official COCO 2017 file formats, without torch: folders, instances and captions, every fault by file and key.
+"""The official COCO 2017 file formats, without torch: folders, instances and captions; faults name file and key.
 
 Boxes leave this file as pixel edges ``(x1, y1, x2, y2)`` counted from 0, cut to the image.
 """
@@ -46,7 +46,7 @@ class Instances:
     instances: list[Instance] = field(default_factory=list)
 
 
-def find_coco(data) -> Path:
+def find_coco(data: str | Path) -> Path:
     """The folder with ``annotations`` in it: ``data`` itself or ``data/coco``.
 
     Raises InputError, naming the files that are expected, when neither is a COCO root.
@@ -55,26 +55,26 @@ def find_coco(data) -> Path:
     for folder in (data, data / "coco"):
         if any(instances_path(folder, split).is_file() for split in SPLITS):
             return folder
-    found = "a folder without annotations" if data.is_dir() else "a file" if data.exists() else "nothing"
+    what = "a folder without annotations" if data.is_dir() else "a file" if data.exists() else "nothing"
     if (data / "annotations").is_dir():
-        found = "annotations without an instances file of 2017"
+        what = "annotations without an instances file of 2017"
     expected = ", ".join(pattern.format("train") for pattern in LAYOUT)
-    raise InputError(f"{data}: found {found}, expected a COCO root: {expected} (or the same of val)")
+    raise InputError(f"{data}: found {what}, expected a COCO root: {expected} (or the same of val)")
 
 
-def instances_path(root, split) -> Path:
+def instances_path(root: str | Path, split: str) -> Path:
     return Path(root) / "annotations" / f"instances_{split}2017.json"
 
 
-def captions_path(root, split) -> Path:
+def captions_path(root: str | Path, split: str) -> Path:
     return Path(root) / "annotations" / f"captions_{split}2017.json"
 
 
-def image_path(root, split, file_name) -> Path:
+def image_path(root: str | Path, split: str, file_name: str) -> Path:
     return Path(root) / f"{split}2017" / file_name
 
 
-def read_instances(path) -> Instances:
+def read_instances(path: str | Path) -> Instances:
     """Read an instances file. Raises InputError with file and key for its first fault."""
     content, faults = parse_instances(path)
     if faults:
@@ -82,7 +82,7 @@ def read_instances(path) -> Instances:
     return content
 
 
-def read_captions(path) -> dict[int, list[str]]:
+def read_captions(path: str | Path) -> dict[int, list[str]]:
     """Sentences by image id. Raises InputError with file and key for the first fault."""
     content, faults = parse_captions(path)
     if faults:
@@ -90,14 +90,14 @@ def read_captions(path) -> dict[int, list[str]]:
     return content
 
 
-def parse_instances(path) -> tuple[Instances, list[str]]:
+def parse_instances(path: str | Path) -> tuple[Instances, list[str]]:
     """Read an instances file: its content without the faulty entries, and all faults as ``file: key is ..., expected``.
 
     A box of no width or height is not a fault: the official files hold a few.
     """
     content, faults = Instances(), []
     tables = _tables(path, ("images", "annotations", "categories"), faults)
-    if faults:  # every annotation would be one more
+    if faults:  # else each annotation would add one
         return content, faults
     for k, entry in enumerate(tables["categories"]):
         number, name = _values(path, f"categories[{k}]", entry, {"id": int, "name": str}, faults)
@@ -116,8 +116,8 @@ def parse_instances(path) -> tuple[Instances, list[str]]:
     return content, faults
 
 
-def parse_captions(path) -> tuple[dict[int, list[str]], list[str]]:
-    """Sentences by image id, and every fault; an image without a sentence has an empty list."""
+def parse_captions(path: str | Path) -> tuple[dict[int, list[str]], list[str]]:
+    """Sentences by image id, and all faults; an image without a sentence has an empty list."""
     faults = []
     tables = _tables(path, ("images", "annotations"), faults)
     if faults:
@@ -134,7 +134,7 @@ def parse_captions(path) -> tuple[dict[int, list[str]], list[str]]:
 
 
 def _tables(path, names, faults) -> dict[str, list]:
-    """The lists of the file's top level by name, empty where there is a fault."""
+    """The file's top-level lists by name; an empty list where there is a fault."""
     empty = {name: [] for name in names}
     try:
         content = json.loads(Path(path).read_bytes())
@@ -153,8 +153,8 @@ def _tables(path, names, faults) -> dict[str, list]:
         return empty
     for name in names:
         if not isinstance(content.get(name), list):
-            found = "no key" if name not in content else f"a {type(content[name]).__name__} as"
-            faults.append(f"{path}: found {found} {name!r}, expected a list of that name")
+            what = "no key" if name not in content else f"a {type(content[name]).__name__} as"
+            faults.append(f"{path}: found {what} {name!r}, expected a list of that name")
     return {name: content[name] if isinstance(content.get(name), list) else [] for name in names}
 
 
@@ -177,8 +177,8 @@ def _values(path, where, entry, kinds, faults) -> list:
             values.append(value)
             continue
         values.append(None)
-        found = f"is {_short(value)}" if key in entry else "is missing"
-        faults.append(f"{path}: {where}.{key} {found}, expected {KINDS[kind]}")
+        what = f"is {_short(value)}" if key in entry else "is missing"
+        faults.append(f"{path}: {where}.{key} {what}, expected {KINDS[kind]}")
     return values
 
 
@@ -200,7 +200,7 @@ def _images(path, entries, faults) -> dict[int, ImageEntry]:
 
 
 def _instance(path, where, entry, content, faults) -> Instance | None:
-    """One annotation; whatever is wrong with it is appended to ``faults``."""
+    """One annotation; its faults are appended to ``faults``."""
     kinds = {"id": int, "image_id": int, "category_id": int, "bbox": list, "area": float, "iscrowd": int}
     number, image_id, category_id, bbox, area, crowd = values = _values(path, where, entry, kinds, faults)
     if None in values:

@@ -1,4 +1,4 @@
-"""Detection data on its way into training: views, labelled and unlabelled images, batches."""
+"""Training views of a detection set: plain or flipped, labelled or not; and batches of them."""
 
 from __future__ import annotations
 
@@ -19,13 +19,15 @@ class DetectionViews(Dataset):
     Args:
         data: a set whose items hold "id", "image" uint8 (3, H, W), "boxes" (N, 4) xyxy in pixels, "labels" (N,) and
             "difficult" (N,); difficult objects are left out of training, as the VOC protocol leaves them out of the
-            score.
+            score. Ids must be unique.
         labelled: indices whose labels may be used; None means all.
-        teacher_boxes: index → (N, 4) boxes found by a teacher in the images without labels; they tell foreground
+        teacher_boxes: index → (N, 4) boxes that a teacher predicts in an image without labels; they tell foreground
             from background there and are never used as labels.
     """
 
-    def __init__(self, data, labelled: Iterable[int] | None = None, teacher_boxes: dict[int, Tensor] | None = None):
+    def __init__(
+        self, data: Dataset, labelled: Iterable[int] | None = None, teacher_boxes: dict[int, Tensor] | None = None
+    ):
         self.data = data
         self.labelled = None if labelled is None else set(labelled)
         self.teacher_boxes = teacher_boxes or {}
@@ -59,13 +61,13 @@ class DetectionViews(Dataset):
 
 
 def flip_boxes(boxes: Tensor, width: int) -> Tensor:
-    """(N, 4) xyxy boxes after the image of ``width`` pixels was flipped left to right."""
+    """(N, 4) xyxy boxes of an image ``width`` pixels wide, flipped left to right."""
     x1, y1, x2, y2 = boxes.unbind(1)
     return torch.stack([width - x2, y1, width - x1, y2], 1)
 
 
 def collate(samples: list[dict]) -> dict:
-    """A batch for ``detection_step``: lists, because images differ in size and in their number of boxes."""
+    """A batch for ``detection_step``: lists "ids", "views", "images", "targets" (boxes, labels), "labelled"."""
     return {
         "ids": [sample["id"] for sample in samples],
         "views": [sample["view"] for sample in samples],

@@ -1,4 +1,4 @@
-"""Frames with a class per pixel on their way into training: one size, a few fixed views, labelled or not, batches."""
+"""Training views of a segmentation set: one size, a few fixed crops, labelled or not; and batches of them."""
 
 from __future__ import annotations
 
@@ -13,28 +13,30 @@ from torchvision.transforms.v2 import functional as tv
 from kdnb.datasets.camvid_classes import VOID
 from kdnb.errors import InputError
 
-# left and top edge of a crop, and its side, as shares of the image's: fixed, so that a teacher's answers can be kept
+# left and top edge of a crop, and its side, as shares of the image: fixed, so that a teacher's outputs can be kept
 CROPS = {"crop0": (0.0, 0.15, 0.75), "crop1": (0.25, 0.15, 0.75), "crop2": (0.1, 0.3, 0.6), "crop3": (0.3, 0.3, 0.6)}
 VIEWS = ("plain", "flip", *CROPS)
 
 
 class SegmentationViews(Dataset):
-    """``views[(index, view)]`` → one frame as it is, flipped left to right, or a crop of it, always ``size`` large.
+    """``views[(index, view)]`` → a frame as it is, flipped left to right, or a crop of it, resized to ``size``.
 
     A sample is {"id": str, "view": str, "image": uint8 (3, h, w), "label": int64 (h, w), "labelled": bool, "index":
-    int}. Images are resized bilinearly with antialiasing, labels to the class that is nearest to the middle of a pixel.
+    int}. Images are resized bilinearly with antialiasing, labels to the class nearest to the middle of a pixel.
 
     Args:
-        dataset: items hold "image" uint8 (3, H, W), "label" (H, W) int64 and "name"; sizes may differ.
+        dataset: items hold "image" uint8 (3, H, W), "label" (H, W) int64 and "name" (unique); sizes may differ.
         size: (height, width) in pixels.
         labelled: indices whose labels may be used, None means all; the labels of the others are all ``VOID``.
-        keep: keep what was resized (4 bytes a pixel) for the next epoch.
+        keep: keep resized frames (4 bytes a pixel) for the next epoch.
 
     Raises:
         InputError: a size that is not positive, an index that is not in the set, an unknown view.
     """
 
-    def __init__(self, dataset, size: tuple[int, int], labelled: Iterable[int] | None = None, keep: bool = True):
+    def __init__(
+        self, dataset: Dataset, size: tuple[int, int], labelled: Iterable[int] | None = None, keep: bool = True
+    ):
         self.dataset, self.size, self.keep = dataset, tuple(size), keep
         self.labelled = None if labelled is None else {int(index) for index in labelled}
         if len(self.size) != 2 or min(self.size) < 1:
@@ -42,7 +44,7 @@ class SegmentationViews(Dataset):
         outside = sorted(index for index in self.labelled or () if not 0 <= index < len(dataset))
         if outside:
             raise InputError(f"labelled frame {outside[0]} is not in the set, expected 0 to {len(dataset) - 1}")
-        self._kept = {}
+        self._kept: dict[tuple[int, str], tuple[str, Tensor, Tensor]] = {}
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -64,16 +66,16 @@ class SegmentationViews(Dataset):
         item = self.dataset[index]
         image, label = (cut(item[key], view) for key in ("image", "label"))
         image = tv.resize(image, list(self.size), InterpolationMode.BILINEAR, antialias=True)
-        # "nearest" takes the pixel left above the middle: half a pixel beside the image
+        # NEAREST takes the pixel left above the middle and so shifts the label by half a pixel
         label = tv.resize(label[None].to(torch.uint8), list(self.size), InterpolationMode.NEAREST_EXACT)[0]
-        made = (item["name"], image, label)
+        frame = (item["name"], image, label)
         if self.keep:
-            self._kept[index, view] = made
-        return made
+            self._kept[index, view] = frame
+        return frame
 
 
 def cut(image: Tensor, view: str) -> Tensor:
-    """The part of an image (..., H, W) that a view shows, as a tensor of its own."""
+    """The part of an image (..., H, W) that a view shows, as a copy."""
     left, top, side = CROPS.get(view, (0.0, 0.0, 1.0))
     height, width = image.shape[-2:]
     y, x = round(top * height), round(left * width)

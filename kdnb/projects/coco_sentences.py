@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from kdnb.datasets.coco import RegionViews, side_in
+from kdnb.datasets.region_views import RegionViews, side_in
 from kdnb.datasets.region_views import collate as collate_crops
 from kdnb.world.phrases import coloured, with_article, with_side
 

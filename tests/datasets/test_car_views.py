@@ -1,4 +1,4 @@
-"""Views of cars: what is drawn, what never changes, numbers of the original image, and unknown labels."""
+"""Views of cars: what is random, what never changes, numbers of the original image, and unknown labels."""
 
 import math
 import time
@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from kdnb.datasets.car_views import CarViews, augmentation, collate, colour_matrix, meta_constants, warped
+from kdnb.datasets.car_views import CarViews, augmentation, collate, colour_matrix, meta_constants, warp
 from kdnb.errors import InputError
 
 SIZE = (24, 32)
@@ -65,15 +65,15 @@ def test_an_augmentation_hangs_on_index_and_number_alone(items):
 
 
 def test_augmentations_are_mild_and_use_their_whole_range():
-    drawn = [augmentation(index, number) for index in range(40) for number in range(50)]
-    places = np.array([place for place, _, _ in drawn])
+    samples = [augmentation(index, number) for index in range(40) for number in range(50)]
+    places = np.array([place for place, _, _ in samples])
     wide, high = np.hypot(places[:, 0], places[:, 3]), np.hypot(places[:, 1], places[:, 4])
     assert 0.62 < (wide * high).min() < 0.66 and 0.97 < (wide * high).max() <= 1
     angles = np.degrees(np.arctan2(places[:, 3], places[:, 0]))
     assert 7.5 < angles.max() <= 8 and -8 <= angles.min() < -7.5
     # the window lies within the image before it is turned
     assert (np.abs(places[:, 2]) <= 1 - wide + 1e-9).all() and (np.abs(places[:, 5]) <= 1 - high + 1e-9).all()
-    assert 0.45 < np.mean([flip for _, flip, _ in drawn]) < 0.55
+    assert 0.45 < np.mean([flip for _, flip, _ in samples]) < 0.55
 
 
 def test_a_window_shows_the_part_of_the_image_it_says():
@@ -89,12 +89,12 @@ def test_a_window_shows_the_part_of_the_image_it_says():
         high * math.cos(angle),
         down,
     )
-    view = np.asarray(warped(ramp, (50, 80), place, False)).astype(float)
+    view = np.asarray(warp(ramp, (50, 80), place, False)).astype(float)
     v, u = np.meshgrid((np.arange(50) + 0.5) / 25 - 1, (np.arange(80) + 0.5) / 40 - 1, indexing="ij")
-    seen_x = (1 + place[0] * u + place[1] * v + right) * 100 - 0.5  # of a pixel's middle
-    seen_y = (1 + place[3] * u + place[4] * v + down) * 50 - 0.5
-    assert np.abs(view[..., 0] - seen_x).max() <= 0.51 and np.abs(view[..., 1] - seen_y).max() <= 0.51
-    mirrored = np.asarray(warped(ramp, (50, 80), place, True))
+    x = (1 + place[0] * u + place[1] * v + right) * 100 - 0.5  # of a pixel's middle
+    y = (1 + place[3] * u + place[4] * v + down) * 50 - 0.5
+    assert np.abs(view[..., 0] - x).max() <= 0.51 and np.abs(view[..., 1] - y).max() <= 0.51
+    mirrored = np.asarray(warp(ramp, (50, 80), place, True))
     assert (mirrored == view[:, ::-1]).all()
 
 
@@ -153,8 +153,8 @@ def test_labels_that_may_not_be_used_are_minus_one(items):
     views = CarViews(items, SIZE, "A", labelled=[1])
     assert [views[i, "plain"]["label"] for i in range(3)] == [-1, 1, -1]
     assert [views[i, "plain"]["labelled"] for i in range(3)] == [False, True, False]
-    every = CarViews(items, SIZE, "A")
-    assert [every[i, "plain"]["labelled"] for i in range(3)] == [True, True, False]  # the third has none
+    views = CarViews(items, SIZE, "A")
+    assert [views[i, "plain"]["labelled"] for i in range(3)] == [True, True, False]  # the third has none
 
 
 def test_a_batch_names_what_it_holds(items):
@@ -192,7 +192,7 @@ def test_faults_in_one_line(items, tmp_path):
     faults = [
         (lambda: CarViews(items, (24, 0), "A"), r"expected \(height, width\)"),
         (lambda: CarViews(items, SIZE, "E"), "experiment is 'E', expected one of A, B, C, D"),
-        (lambda: CarViews(items, SIZE, "B"), "experiment B needs the constants"),
+        (lambda: CarViews(items, SIZE, "B"), "experiment B needs constants"),
         (lambda: CarViews(items, SIZE, "A", labelled=[1, 3]), "labelled image 3 is not in the set"),
         (lambda: CarViews(items, SIZE, "A")[0, "augment"], "unknown view 'augment'"),
         (lambda: CarViews(items, SIZE, "A")[0, "3"], "unknown view '3'"),
@@ -206,7 +206,7 @@ def test_faults_in_one_line(items, tmp_path):
 
 
 def test_real_cars_are_grey_and_of_one_shape(real_data):
-    """Thumbnails of the real sample: three equal channels through every view that leaves the image nowhere."""
+    """Thumbnails of the real sample: three equal channels in a view that stays within the image."""
     paths = sorted((real_data / "cars").rglob("train/*/*.jpg"))[::300]
     views = CarViews([(path, 0) for path in paths], (64, 64), "D", constants=MIDDLE)
     for index in range(len(paths)):

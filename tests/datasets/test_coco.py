@@ -13,18 +13,14 @@ from PIL import Image
 
 from kdnb.datasets import coco as coco_module
 from kdnb.datasets.coco import (
-    VIEWS,
     COCORegionText,
-    RegionViews,
     category_text,
     check_coco,
-    collate,
     download_coco,
     find_coco,
     full_text,
-    side_in,
 )
-from kdnb.datasets.region_views import GREY, cut, window
+from kdnb.datasets.region_views import GREY, VIEWS, RegionViews, collate, cut, side_in, window
 from kdnb.errors import InputError
 
 WIDTH, HEIGHT = 64, 48
@@ -241,7 +237,7 @@ def test_indices_count_in_the_data_set_and_others_are_refused(root):
     data = COCORegionText(root)
     views = RegionViews(data, indices=[1]).precompute()
     assert len(views) == 1 and views[(1, "left")]["id"] == "train/4"
-    assert "region 0 is not among the 1 offered" in error_of(lambda: views[(0, "plain")])
+    assert "region 0 is not among the 1 used" in error_of(lambda: views[(0, "plain")])
     assert "unknown view 'flip'" in error_of(lambda: views[(1, "flip")])
 
 
