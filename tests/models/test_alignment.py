@@ -6,7 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from kdnb.datasets.coco import COCORegionText, RegionViews, category_text
+from kdnb.datasets.coco import COCORegionText, category_text
+from kdnb.datasets.region_views import RegionViews
 from kdnb.distill.alignment import embedding_l2, multi_positive_infonce, similarity_kd
 from kdnb.distill.cache import TeacherCache
 from kdnb.distill.distiller import Distiller, LiveTeacher
