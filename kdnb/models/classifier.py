@@ -6,15 +6,18 @@ All take uint8 images (N, 3, h, w) and numbers about them (N, M), and answer {"l
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
+from kdnb.datasets.car_views import collate
 from kdnb.errors import InputError
 from kdnb.models.depth_net import conv
 from kdnb.models.pixels import normalised
+from kdnb.options import Settings
 
 PLAIN = "plain"  # the name of the one backbone that is not timm's
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # timm.data's, of pixels in 0..1
@@ -132,6 +135,23 @@ def timm_backbone(name: str, pretrained: bool, options: dict) -> nn.Module:
     return timm.create_model(name, pretrained, num_classes=0, **options)
 
 
+class ClassifierConfig(Settings):
+    """What a ``CarClassifier`` is made of, beside its classes and the numbers that come with an image."""
+
+    backbone: str = PLAIN  # or a timm model
+    hidden: int = 512
+    dropout: float = 0.3
+    pretrained: bool = False
+    options: dict = {}  # more arguments of the backbone, such as the plain one's width
+
+
+def build_classifier(config: ClassifierConfig, classes: int, meta: int, seed: int) -> CarClassifier:
+    """A fresh classifier; ``seed`` gives its random weights, and goes on as the global random numbers."""
+    torch.manual_seed(seed)
+    head = (config.hidden, config.dropout)
+    return CarClassifier(config.backbone, classes, meta, *head, config.pretrained, **config.options)
+
+
 # --- several networks as one ------------------------------------------------------------------------------------
 
 
@@ -197,3 +217,22 @@ def classifier_step(model: nn.Module, batch: dict, label_smoothing: float = 0.0)
     else:  # the mean over no images would be NaN; a zero of the logits can be differentiated
         loss = 0 * seen["logits"].sum()
     return {**seen, "loss": loss, "labels": labels, "labelled": labelled}
+
+
+@torch.no_grad()
+def predict_logits(
+    model: nn.Module,
+    views: Dataset,
+    keys: Iterable[tuple[int, str]],
+    device: torch.device | str = "cpu",
+    batch: int = 128,
+) -> Tensor:
+    """Logits (n, C), float32 on the CPU, of the images ``views[key]``; the network is left in the mode it was in."""
+    keys, training, logits = list(keys), model.training, []
+    model.eval()
+    for start in range(0, len(keys), batch):
+        samples = collate([views[key] for key in keys[start : start + batch]])
+        outputs = model(samples["images"].to(device), samples["meta"].to(device))
+        logits.append(outputs["logits"].float().cpu())
+    model.train(training)
+    return torch.cat(logits)
