@@ -18,7 +18,7 @@ from kdnb.world.annotate import Annotation, annotate
 from kdnb.world.camera import Camera, render
 from kdnb.world.car_models import MODELS, model_car
 from kdnb.world.commands import commands
-from kdnb.world.drive import driven, free_ahead, make_drive
+from kdnb.world.drive import advance, free_ahead, make_drive
 from kdnb.world.export_kitti import FOCAL, FULL, LIDAR, MIDDLE, TYPE, calibration, kitti_camera, kitti_lidar
 from kdnb.world.lidar import scan
 from kdnb.world.phrases import NOUNS
@@ -149,7 +149,7 @@ def drive(seed: int, metres: float, step: float) -> Iterator[StreetFrame]:
             meant = make_up_command(annotate(scene, render(scene, camera=camera)), camera.width, scene.seed)
         index += 1
     for k in range(round(metres / step) + 1):
-        yield draw_frame(driven(scene, k * step), f"street {index - 1}, {k * step:.1f} m on", meant)
+        yield draw_frame(advance(scene, k * step), f"street {index - 1}, {k * step:.1f} m on", meant)
 
 
 # --- any picture ------------------------------------------------------------------------------------------------

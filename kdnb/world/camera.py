@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kdnb.world import shade
-from kdnb.world.raycast import barrier, cast
+from kdnb.world.raycast import cast, intersect
 from kdnb.world.scene import Scene
 
 NEAR = 0.05
@@ -58,14 +58,14 @@ class Camera:
         # an exact zero would divide by zero for a face seen edge on
         return tuple(np.where(a == 0, 1e-7, a).astype(np.float32) for a in (x, y, z))
 
-    def into_camera(self, points: np.ndarray):
+    def to_camera(self, points: np.ndarray):
         """x, y, z (...) in the camera frame of ego points (..., 3); written out, as BLAS rounds as it pleases."""
         up, (_, (sin, _, cos), _) = points[..., 2] - self.above, -self.rotation
         return -points[..., 1], -sin * points[..., 0] - cos * up, cos * points[..., 0] - sin * up
 
     def project(self, points: np.ndarray):
         """Pixels (..., 2) and depth (...) of ego points (..., 3); pixels of points with depth <= 0 mean nothing."""
-        x, y, z = self.into_camera(points)
+        x, y, z = self.to_camera(points)
         with np.errstate(divide="ignore", invalid="ignore"):
             uv = np.stack([self.fx * x / z + self.cx, self.fy * y / z + self.cy], -1)
         return uv, z
@@ -80,7 +80,7 @@ class Camera:
 
         Boxes wholly behind get an empty interval (x1 > x2).
         """
-        x, y, z = self.into_camera(corners)
+        x, y, z = self.to_camera(corners)
         front = z > NEAR
         bounds = self._pixel_bounds(x, y, z, front)
         cut = np.flatnonzero(front.any(1) & ~front.all(1))
@@ -189,7 +189,7 @@ def silhouettes(scene: Scene, instances: list[int], camera: Camera, columns=None
     def rays_of(r, c):
         return origin, (rays[0][r, 0], rays[1][0, c], rays[2][r, 0])
 
-    for r, c, _, solid in barrier(own, camera.windows(own.corners, columns, rows), rays_of):
+    for r, c, _, solid in intersect(own, camera.windows(own.corners, columns, rows), rays_of):
         masks[layer[own.instance[solid]], r, c] = True
     return masks
 

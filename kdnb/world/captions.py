@@ -27,7 +27,7 @@ EMPTY = (
 
 
 @dataclass
-class Seen:
+class VisibleThing:
     """A thing as the picture shows it: ``box`` (x1, y1, x2, y2) around its visible pixels, ``area`` their number."""
 
     thing: Thing
@@ -40,7 +40,7 @@ class Seen:
         return float(np.hypot(*self.thing.centre[:2]))
 
 
-def captions(seen: list[Seen], width: int, height: int, seed: tuple) -> list[str]:
+def captions(seen: list[VisibleThing], width: int, height: int, seed: tuple) -> list[str]:
     """Five different sentences about the most salient things, the same for the same ``seed`` (seed, split, index)."""
     main = sorted(seen, key=lambda s: -s.area)[:MENTIONED]
     main = [s for s in main if s.area >= PLAIN_SIGHT * width * height]
@@ -62,16 +62,16 @@ def _pick(rng, *forms: str) -> str:
     return forms[int(rng.integers(len(forms)))]
 
 
-def _sided(s: Seen, width: int) -> str:
+def _sided(s: VisibleThing, width: int) -> str:
     return with_side(with_article(describe(s.thing)), side_of(s.box, width))
 
 
-def _where(rng, s: Seen, width: int) -> str:
+def _where(rng, s: VisibleThing, width: int) -> str:
     where = _sided(s, width)
     return _pick(rng, f"{where} of a street.", f"there is {where}.", f"a street with {where}.")
 
 
-def _pair(rng, main: list[Seen], width: int) -> str:
+def _pair(rng, main: list[VisibleThing], width: int) -> str:
     """Two things in their relation if one is clear, else each with its side; the largest thing is one of them."""
     for other in main[1:]:
         a, b = (main[0], other) if rng.uniform() < 0.5 else (other, main[0])
@@ -86,14 +86,14 @@ def _pair(rng, main: list[Seen], width: int) -> str:
     return _pick(rng, f"{alone} and little else.", f"{alone} by itself.")
 
 
-def _list(rng, main: list[Seen]) -> str:
+def _list(rng, main: list[VisibleThing]) -> str:
     words = list(dict.fromkeys(with_article(describe(s.thing)) for s in main))
     order = [words[k] for k in rng.permutation(len(words))]
     listed = order[0] if len(order) == 1 else f"{', '.join(order[:-1])} and {order[-1]}"
     return _pick(rng, f"a street scene with {listed}.", f"{listed} in town.", f"one can see {listed}.")
 
 
-def _doing(rng, main: list[Seen]) -> str:
+def _doing(rng, main: list[VisibleThing]) -> str:
     """What one of the things is doing; a car is called by its body, a rider named with what is ridden."""
     s = main[int(rng.integers(len(main)))]
     colour, body = colour_of(s.thing), s.thing.attributes.get("body")
@@ -105,7 +105,7 @@ def _doing(rng, main: list[Seen]) -> str:
     return _pick(rng, f"{words} {where}.", f"{words} is {where}.", f"{words} seen {where}.")
 
 
-def _size(rng, s: Seen, width: int, height: int) -> str:
+def _size(rng, s: VisibleThing, width: int, height: int) -> str:
     words = with_article(f"{size_word(s.area, width, height)} {describe(s.thing)}")
     words = with_side(words, side_of(s.box, width))
     return _pick(rng, f"a photo of {words}.", f"a street view with {words}.", f"look at {words}.")

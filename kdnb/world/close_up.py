@@ -5,7 +5,7 @@ import numpy as np
 from kdnb.world import palette
 from kdnb.world.camera import Camera
 from kdnb.world.car_models import Model, model_car
-from kdnb.world.layout import Placer, draw_street
+from kdnb.world.layout import Placer, sample_street
 from kdnb.world.scene import SPLITS, Scene, Stage, add_scenery, build, generator
 from kdnb.world.solids import solids
 
@@ -13,7 +13,7 @@ OTHERS = ("car", "car", "van", "person", "bicycle", "truck", "motorbike")  # wha
 MARGIN = (0.02, 0.10)  # share of the car's width or height that is left free on each side
 # how sellers photograph: chance, angle between the car's nose and the line to the camera, and by how much it varies
 POSES = ((0.60, 0.65, 0.30), (0.25, 2.45, 0.30), (0.15, 1.57, 1.57))
-WHOLE_LOOKS = ("train", "train", "test")  # one competition: light and facades of both kinds, in training and in test
+LOOK_SPLITS = ("train", "train", "test")  # one competition: light and facades of both kinds, in training and in test
 
 
 def _generator(seed, split, index, purpose):
@@ -34,8 +34,8 @@ def make_close_up(seed: int, split: str, index: int, model: Model) -> tuple[Scen
     Returns the scene, whose first thing is the car, and the car's attributes.
     """
     rng = _generator(seed, split, index, 6)
-    kind = WHOLE_LOOKS[int(rng.integers(len(WHOLE_LOOKS)))]
-    look, street = palette.draw_look(rng, kind), draw_street(rng)
+    kind = LOOK_SPLITS[int(rng.integers(len(LOOK_SPLITS)))]
+    look, street = palette.sample_look(rng, kind), sample_street(rng)
     stage, placer = Stage(), Placer(rng, street, half_view=0.6, hidden=0.8)
     kit, attributes = model_car(rng, model)
     distance = rng.uniform(5.5, 10.0)
@@ -52,7 +52,7 @@ def make_close_up(seed: int, split: str, index: int, model: Model) -> tuple[Scen
     return Scene(solids(stage.placed), stage.things, street, look, height, pitch, 1.0, (seed, split, index)), attributes
 
 
-def cut_out(scene: Scene, size: tuple[int, int]) -> Camera:
+def crop_camera(scene: Scene, size: tuple[int, int]) -> Camera:
     """A camera that sees the scene's first thing and little else, at most ``size`` = (width, height) in pixels.
 
     The margins are drawn, and so is how much of ``size`` the picture uses (70 to 100 %).

@@ -68,7 +68,7 @@ WEIGHTS = {
 
 
 @dataclass(frozen=True, eq=False)
-class Meant:
+class Command:
     """A command: its text, what it means, the expression in it, and its twin (``twin``: by what alone it differs)."""
 
     text: str
@@ -102,7 +102,7 @@ def word(expression: Expression, place: str, rng: np.random.Generator) -> str:
     return around.format(text) if around else text
 
 
-def can_be_meant(r: Referent) -> bool:
+def is_referable(r: Referent) -> bool:
     """Whether it is large and visible enough for a command."""
     longer, shorter = sorted((r.box[2] - r.box[0], r.box[3] - r.box[1]), reverse=True)
     return (
@@ -115,12 +115,12 @@ def can_be_meant(r: Referent) -> bool:
     )
 
 
-def commands(found: list[Referent], rng: np.random.Generator) -> list[Meant]:
+def commands(found: list[Referent], rng: np.random.Generator) -> list[Command]:
     """None, one or two commands for a picture, about different things.
 
     Where two things differ in their colour or side alone, mostly both are meant in turn, each by that attribute.
     """
-    clear = [r for r in found if can_be_meant(r)]
+    clear = [r for r in found if is_referable(r)]
     options = [(r, said, *twin_of(said, r, clear)) for r in clear for said in expressions(r, found)]
     pairs = [(a, b) for a in options for b in options if a[2] and a[3] is b[0] and b[3] is a[0] and a[2] == b[2]]
     if pairs:
@@ -131,7 +131,7 @@ def commands(found: list[Referent], rng: np.random.Generator) -> list[Meant]:
             rest = [o for o in options if all(o[0] is not c[0] for c in chosen)]
             if rest:
                 chosen.append(_draw(rest, rng))
-    return [Meant(word(said, r.thing.place, rng), r, said, *twin) for r, said, *twin in chosen]
+    return [Command(word(said, r.thing.place, rng), r, said, *twin) for r, said, *twin in chosen]
 
 
 def _draw(options, rng):

@@ -6,7 +6,7 @@ import numpy as np
 
 from kdnb.world import figures, furniture, palette, vehicles
 from kdnb.world.kerb import add_kerb
-from kdnb.world.layout import Placer, draw_street
+from kdnb.world.layout import Placer, sample_street
 from kdnb.world.scene import SPLITS, Scene, Stage, add_scenery, generator
 from kdnb.world.solids import Kit, solids
 
@@ -53,7 +53,7 @@ def make_drive(seed: int, split: str = "train", index: int = 0, town: bool = Fal
     """
     generator(seed, split, index)  # refuses what it does not know
     rng = np.random.Generator(np.random.PCG64([seed, SPLITS.index(split), index, 3]))
-    look, street = palette.draw_look(rng, split), _road(rng)
+    look, street = palette.sample_look(rng, split), _road(rng)
     stage, placer = Stage(), Placer(rng, street, HALF_VIEW, HIDDEN)
     names = [name for name, (expected, *_) in CAST.items() for _ in range(int(rng.poisson(expected)))]
     mixed = [names[k] for k in rng.permutation(len(names)).tolist()]
@@ -69,7 +69,7 @@ def make_drive(seed: int, split: str = "train", index: int = 0, town: bool = Fal
 
 def _road(rng):
     """A street seen from the camera's own lane, with more cars parked and its crossing farther on."""
-    street = draw_street(rng)
+    street = sample_street(rng)
     zebra = round(rng.uniform(7, 22), 3) if rng.uniform() < 0.6 else None
     begin = round((zebra or rng.uniform(8, 25)) + rng.uniform(4.5, 8), 3)
     parking = tuple(2.3 if rng.uniform() < 0.6 else 0.0 for _ in range(2))
@@ -100,7 +100,7 @@ def _place(rng, stage, placer, name, car, far=False):
         stage.scenery(parts[1][1], *spot[:3])
 
 
-def driven(scene: Scene, metres: float) -> Scene:
+def advance(scene: Scene, metres: float) -> Scene:
     """The same street seen from a camera that has driven on along it; everybody else stands still.
 
     Sensor noise is drawn anew for every place, as a sensor's is.

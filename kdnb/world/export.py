@@ -1,12 +1,9 @@
-"""What every exporter needs: a pool of processes, folders that are whole or not there, sets kept by their settings."""
+"""What every exporter needs: a pool of processes, and data sets cached under the hash of their settings."""
 
 import hashlib
 import json
 import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 from joblib import Parallel, delayed
@@ -21,7 +18,7 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def draw_all(draw: Callable, jobs: list, workers: int | None) -> list:
+def render_all(draw: Callable, jobs: list, workers: int | None) -> list:
     """``draw(job)`` of every job, in no particular order, by ``workers`` processes (one per usable core when None)."""
     workers = min(workers or usable_cores(), len(jobs))
     bar = {"total": len(jobs), "desc": "drawing the street", "unit": "image", "mininterval": 0.5}
@@ -30,36 +27,6 @@ def draw_all(draw: Callable, jobs: list, workers: int | None) -> list:
     # joblib's processes neither fork a parent that has used torch's threads nor import its main script again
     pool = Parallel(n_jobs=workers, batch_size=8, return_as="generator_unordered")
     return list(tqdm(pool(delayed(draw)(job) for job in jobs), **bar))
-
-
-@contextmanager
-def built_beside(root: Path) -> Iterator[Path]:
-    """An empty folder to fill, which becomes ``root`` when the block ends well: a killed run leaves no ``root``.
-
-    Raises InputError when ``root`` is there already and not empty, also when another process was quicker.
-    """
-    root = Path(os.path.abspath(root))  # its name is needed, and "." has none
-    taken = InputError(f"{root}: already exists, expected a new folder")
-    if not _is_free(root):
-        raise taken
-    root.parent.mkdir(parents=True, exist_ok=True)
-    build = Path(tempfile.mkdtemp(prefix=f".{root.name}_", dir=root.parent))
-    try:
-        yield build
-        build.chmod(0o755)
-        if root.is_dir():
-            root.rmdir()
-        os.rename(build, root)
-    except OSError as error:
-        if not _is_free(root):
-            raise taken from error
-        raise
-    finally:
-        shutil.rmtree(build, ignore_errors=True)
-
-
-def _is_free(path: Path) -> bool:
-    return not path.exists() or (path.is_dir() and not any(path.iterdir()))
 
 
 def rendered(root, prefix: str, export: Callable, known: dict, settings: dict, inside: str = "") -> Path:

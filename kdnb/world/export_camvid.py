@@ -6,9 +6,10 @@ import numpy as np
 from PIL import Image
 
 from kdnb.errors import InputError
+from kdnb.files import atomic_folder
 from kdnb.world.camera import View, render
 from kdnb.world.drive import make_drive
-from kdnb.world.export import built_beside, draw_all, rendered
+from kdnb.world.export import render_all, rendered
 from kdnb.world.scene import SPLITS, Scene
 from kdnb.world.solids import SEMANTICS
 
@@ -150,7 +151,7 @@ def export_camvid(
         )
     if layout not in LAYOUTS:
         raise InputError(f"export_camvid: layout is {layout!r}, expected one of {', '.join(LAYOUTS)}")
-    with built_beside(Path(out)) as build:
+    with atomic_folder(Path(out)) as build:
         _fill(build, {"train": train, "val": val, "test": test}, tuple(size), seed, layout, workers)
     return Path(out)
 
@@ -161,7 +162,7 @@ def _fill(root: Path, frames: dict, size, seed, layout, workers):
         for place in places(layout, split, "x"):
             (root / place).parent.mkdir(exist_ok=True)
     jobs = [(root, layout, split, k, name, size, seed) for split in SPLITS for k, name in enumerate(names[split])]
-    draw_all(_draw, jobs, workers)
+    render_all(_draw, jobs, workers)
     prefix = "/SegNet/CamVid/" if layout == "segnet" else ""
     for split, listed in names.items():
         pairs = [places(layout, split, name) for name in listed]

@@ -9,10 +9,11 @@ import numpy as np
 from PIL import Image
 
 from kdnb.errors import InputError
+from kdnb.files import atomic_folder
 from kdnb.world.camera import render
 from kdnb.world.car_models import MODELS
-from kdnb.world.close_up import cut_out, make_close_up
-from kdnb.world.export import built_beside, draw_all, rendered
+from kdnb.world.close_up import crop_camera, make_close_up
+from kdnb.world.export import render_all, rendered
 
 QUALITY = 90  # of the JPEGs
 
@@ -21,7 +22,7 @@ def _draw(job):
     """Draw and write one car."""
     path, model, seed, split, index, size = job
     scene, _ = make_close_up(seed, split, index, MODELS[model])
-    Image.fromarray(render(scene, camera=cut_out(scene, size)).image).save(path, quality=QUALITY)
+    Image.fromarray(render(scene, camera=crop_camera(scene, size)).image).save(path, quality=QUALITY)
 
 
 def labels_of_test(count: int, seed: int) -> list[int]:
@@ -61,7 +62,7 @@ def export_cars(
             f"export_cars: train_per_class={train_per_class}, test={test}, size={tuple(size)}, "
             f"seed={seed}, expected at least 5 and 1 images, 32 pixels and a seed from 0"
         )
-    with built_beside(Path(out)) as build:
+    with atomic_folder(Path(out)) as build:
         _fill(build, train_per_class, test, tuple(size), seed, workers)
     return Path(out)
 
@@ -76,7 +77,7 @@ def _fill(root: Path, per_class, test, size, seed, workers):
     (root / "test").mkdir()
     labels, ids = labels_of_test(test, seed), [f"TEST_{n:05d}" for n in range(test)]
     jobs += [(root / "test" / f"{ids[n]}.jpg", labels[n], seed, "test", n, size) for n in range(test)]
-    draw_all(_draw, jobs, workers)
+    render_all(_draw, jobs, workers)
     columns = ["ID", *sorted(names)]
     _write_csv(root / "test.csv", ["ID,img_path", *(f"{name},./test/{name}.jpg" for name in ids)])
     _write_csv(root / "sample_submission.csv", [",".join(columns), *(name + ",0" * len(names) for name in ids)])

@@ -8,9 +8,10 @@ import numpy as np
 from PIL import Image
 
 from kdnb.errors import InputError
+from kdnb.files import atomic_folder
 from kdnb.world.camera import View, render, silhouettes
-from kdnb.world.captions import Seen, captions
-from kdnb.world.export import built_beside, draw_all, rendered
+from kdnb.world.captions import VisibleThing, captions
+from kdnb.world.export import render_all, rendered
 from kdnb.world.phrases import colour_of, size_word
 from kdnb.world.scene import Scene, make_scene
 
@@ -132,7 +133,7 @@ def annotation(group: Group, crowd: bool) -> dict:
     }
 
 
-def annotations(scene: Scene, view: View) -> tuple[list[dict], list[Seen]]:
+def annotations(scene: Scene, view: View) -> tuple[list[dict], list[VisibleThing]]:
     """COCO's annotations of a picture and, for its captions, what each single thing is and where."""
     visible = np.bincount(view.instance.ravel(), minlength=len(scene.things) + 1)
     things = [t for t in scene.things if t.category in COCO_NAME and visible[t.instance] > 0]
@@ -142,7 +143,7 @@ def annotations(scene: Scene, view: View) -> tuple[list[dict], list[Seen]]:
         mask = view.instance == thing.instance
         groups.append(Group(COCO_NAME[thing.category], mask, [thing], float(mask.sum() / whole.sum())))
     single, crowds = split_crowds(groups)
-    seen = [Seen(g.things[0], mask_box(g.mask), int(g.mask.sum())) for g in single]
+    seen = [VisibleThing(g.things[0], mask_box(g.mask), int(g.mask.sum())) for g in single]
     return [annotation(g, False) for g in single] + [annotation(g, True) for g in crowds], seen
 
 
@@ -235,7 +236,7 @@ def export_coco(
             f"export_coco: train={train}, val={val}, size={tuple(size)}, expected at least 1 picture, "
             "1 picture and 32 pixels"
         )
-    with built_beside(Path(out)) as build:
+    with atomic_folder(Path(out)) as build:
         for folder in ("annotations", "train2017", "val2017"):
             (build / folder).mkdir()
         plan = [("train", "train", k) for k in range(train)] + [("val", "test", k) for k in range(val)]
@@ -243,7 +244,7 @@ def export_coco(
             (build / f"{split}2017" / f"{n:012d}.jpg", n, seed, scenes, k, tuple(size))
             for n, (split, scenes, k) in enumerate(plan, start=1)
         ]
-        content = sorted(draw_all(_draw, jobs, workers), key=lambda one: one[0])
+        content = sorted(render_all(_draw, jobs, workers), key=lambda one: one[0])
         _write_split(build / "annotations", "train", size, content[:train])
         _write_split(build / "annotations", "val", size, content[train:])
     return Path(out)

@@ -6,10 +6,11 @@ import numpy as np
 from PIL import Image
 
 from kdnb.errors import InputError
+from kdnb.files import atomic_folder
 from kdnb.world.annotate import Annotation, annotate
 from kdnb.world.camera import Camera, render
 from kdnb.world.drive import make_drive
-from kdnb.world.export import built_beside, draw_all, rendered
+from kdnb.world.export import render_all, rendered
 from kdnb.world.lidar import Lidar, scan
 from kdnb.world.scene import SPLITS
 
@@ -74,7 +75,7 @@ def _turn(x, y, z):
 
 def in_rect(thing, camera: Camera) -> tuple:
     """(x, y, z of the bottom's middle, rotation_y, alpha) of a thing in the rect camera frame, metres and radians."""
-    x, y, z = np.stack(camera.into_camera(thing.centre)) - BASELINES["P2"]
+    x, y, z = np.stack(camera.to_camera(thing.centre)) - BASELINES["P2"]
     ahead = camera.rotation @ (np.cos(thing.yaw), np.sin(thing.yaw), 0.0)
     turn = float(np.arctan2(-ahead[2], ahead[0]))
     alpha = (turn - np.arctan2(x, z) + np.pi) % (2 * np.pi) - np.pi
@@ -154,7 +155,7 @@ def export_kitti(
         raise InputError(f"export_kitti: size is {width}x{height}, expected 1242 to 375 from 300 pixels wide: 828x250")
     if beams < 2 or not 20 <= sector <= 180:
         raise InputError(f"export_kitti: beams={beams}, sector={sector}, expected at least 2 and 20 to 180 degrees")
-    with built_beside(Path(out)) as build:
+    with atomic_folder(Path(out)) as build:
         _fill(build, {"train": train, "val": val, "test": test}, tuple(size), beams, sector, seed, workers)
     return Path(out)
 
@@ -179,7 +180,7 @@ def _fill(root: Path, frames: dict, size, beams, sector, seed, workers):
         for split in SPLITS
         for k, name in enumerate(names[split])
     ]
-    draw_all(_draw, jobs, workers)
+    render_all(_draw, jobs, workers)
     for split, listed in {**names, "trainval": names["train"] + names["val"]}.items():
         (root / "ImageSets" / f"{split}.txt").write_text("".join(f"{name}\n" for name in listed))
 

@@ -8,10 +8,11 @@ import numpy as np
 from PIL import Image
 
 from kdnb.errors import InputError
+from kdnb.files import atomic_folder
 from kdnb.world.annotate import annotate
 from kdnb.world.camera import Camera, render
-from kdnb.world.commands import Meant, commands
-from kdnb.world.export import built_beside, draw_all, rendered
+from kdnb.world.commands import Command, commands
+from kdnb.world.export import render_all, rendered
 from kdnb.world.proposals import NAMES, propose
 from kdnb.world.referring import referents
 from kdnb.world.scene import SPLITS, Thing, make_scene
@@ -59,7 +60,7 @@ def export_talk2car(
     if width * 9 != height * 16 or width < 160:
         raise InputError(f"export_talk2car: size is {width}x{height}, expected 16 to 9 from 160x90: 320x180")
     pictures = {"train": train, "val": val, "test": test}
-    with built_beside(Path(out)) as build:
+    with atomic_folder(Path(out)) as build:
         (build / "images").mkdir()
         (build / "commands").mkdir()
         jobs = [
@@ -67,7 +68,7 @@ def export_talk2car(
             for split in SPLITS
             for k in range(pictures[split])
         ]
-        done = sorted(draw_all(_draw, jobs, workers), key=lambda picture: picture[:2])
+        done = sorted(render_all(_draw, jobs, workers), key=lambda picture: picture[:2])
         for split in SPLITS:
             rows = [row for name, _, rows, _ in done if name == split for row in rows]
             scenes = list(dict.fromkeys(row["scene_token"] for row in rows))
@@ -94,7 +95,7 @@ def rendered_talk2car(root, **settings) -> Path:
 
 
 def picture(seed: int, split: str, index: int, size: tuple[int, int]):
-    """(View, [Referent], [Meant], Generator) of picture ``index`` of a split: the first of its scenes with a command.
+    """(View, [Referent], [Command], Generator) of picture ``index`` of a split: the first of its scenes with a command.
 
     Raises InputError when none of ATTEMPTS scenes has a thing that is large enough to be meant.
     """
@@ -126,7 +127,7 @@ def _draw(job) -> tuple:
     return split, index, rows, boxes
 
 
-def _row(meant: Meant, number: int, camera: Camera, place: tuple, image: str) -> dict:
+def _row(meant: Command, number: int, camera: Camera, place: tuple, image: str) -> dict:
     """A command with the official fields. As there, the 3D box is in the camera's frame (x right, y down, z forward),
     its size is width, length, height, and its rotation a quaternion (w, x, y, z) of texts."""
     thing = meant.target.thing
@@ -135,7 +136,7 @@ def _row(meant: Meant, number: int, camera: Camera, place: tuple, image: str) ->
     return {
         "scene_token": _token(*place, "scene"),
         "sample_token": _token(*place, "sample"),
-        "translation": [round(float(v), 6) for v in camera.into_camera(thing.centre)],
+        "translation": [round(float(v), 6) for v in camera.to_camera(thing.centre)],
         "size": [width, length, height],
         "rotation": [str(v) for v in turned(thing, camera)],
         "command": meant.text,

@@ -6,9 +6,10 @@ import numpy as np
 from PIL import Image
 
 from kdnb.errors import InputError
+from kdnb.files import atomic_folder
 from kdnb.world.annotate import Annotation, annotate
 from kdnb.world.camera import render
-from kdnb.world.export import built_beside, draw_all, rendered
+from kdnb.world.export import render_all, rendered
 from kdnb.world.scene import make_scene
 
 VOC_CLASSES = (
@@ -163,7 +164,7 @@ def export_voc(
             "1 image and 32 pixels"
         )
     root = Path(out) / "VOCdevkit"
-    with built_beside(root) as build:
+    with atomic_folder(root) as build:
         _fill(build / "VOC2007", train, test, tuple(size), seed, workers)
     return root
 
@@ -174,7 +175,7 @@ def _fill(folder: Path, train: int, test: int, size, seed: int, workers: int | N
     val = train // 8
     splits = ["train"] * (train - val) + ["val"] * val + ["test"] * test
     jobs = [(folder, f"{k + 1:06d}", seed, split, k, size) for k, split in enumerate(splits)]
-    content = dict(draw_all(_draw, jobs, workers))
+    content = dict(render_all(_draw, jobs, workers))
     names = [job[1] for job in jobs]
     sets = {
         "train": names[: train - val],

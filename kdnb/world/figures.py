@@ -23,8 +23,8 @@ def limb(kit, foot, top, thick, colour, wide=None, texture=0, accent=None):
 
 
 def _looks(rng):
-    top, shirt = palette.named(rng, palette.CLOTHES)
-    bottom, trousers = palette.named(rng, palette.TROUSERS)
+    top, shirt = palette.choose(rng, palette.CLOTHES)
+    bottom, trousers = palette.choose(rng, palette.TROUSERS)
     skin = palette.SKIN[int(rng.integers(len(palette.SKIN)))]
     hair = palette.HAIR[int(rng.integers(len(palette.HAIR)))]
     return top, np.array(shirt), bottom, np.array(trousers), np.array(skin), np.array(hair)
@@ -70,14 +70,14 @@ def person(rng: np.random.Generator) -> tuple[Kit, dict]:
     kit.add((0.01, 0, 0.855 * tall), (0.06 * tall, 0.06 * tall, 0.06 * tall), skin)
     kit.add((0.01, 0, 0.935 * tall), (0.125 * tall, 0.105 * tall, 0.14 * tall), skin, HEAD, ELLIPSOID, accent=hair)
     if extra == "hat":
-        _, felt = palette.named(rng, palette.CLOTHES)
+        _, felt = palette.choose(rng, palette.CLOTHES)
         kit.add((0.01, 0, 0.985 * tall), (0.13 * tall, 0.12 * tall, 0.06 * tall), felt)
         kit.add((0.04, 0, 0.96 * tall), (0.20 * tall, 0.13 * tall, 0.015 * tall), felt)
     if extra == "rucksack":
-        _, cloth = palette.named(rng, palette.CLOTHES)
+        _, cloth = palette.choose(rng, palette.CLOTHES)
         kit.add((-0.12 * tall, 0, 0.69 * tall), (0.10 * tall, wide * 0.72, 0.24 * tall), cloth)
     if extra == "bag":
-        _, cloth = palette.named(rng, palette.CLOTHES)
+        _, cloth = palette.choose(rng, palette.CLOTHES)
         kit.add((step * 0.8, wide * 0.68, 0.36 * tall), (0.22 * tall, 0.07, 0.17 * tall), cloth)
     return kit, {
         "colour": top,
@@ -125,7 +125,7 @@ def sitter(rng: np.random.Generator) -> tuple[Kit, dict]:
 
 def bicycle(rng: np.random.Generator) -> tuple[Kit, dict, Kit, dict]:
     """A bicycle and its rider: two kits in the same frame, each with its attributes."""
-    colour, paint = palette.named(rng, palette.CAR_COLOURS)
+    colour, paint = palette.choose(rng, palette.CAR_COLOURS)
     kit = Kit("bicycle")
     for x in (-0.52, 0.52):
         kit.add((x, 0, 0.35), (0.70, 0.05, 0.70), (0.06, 0.06, 0.06), WHEEL, RING, accent=(0.12, 0.12, 0.12))
@@ -138,7 +138,7 @@ def bicycle(rng: np.random.Generator) -> tuple[Kit, dict, Kit, dict]:
     kit.add((-0.28, 0, 0.34), (0.48, 0.04, 0.04), paint)
     kit.add((-0.22, 0, 0.95), (0.26, 0.14, 0.06), (0.07, 0.06, 0.06))
     kit.add((0.38, 0, 1.00), (0.06, 0.56, 0.04), (0.10, 0.10, 0.10))
-    cap = palette.named(rng, palette.CLOTHES)[1]
+    cap = palette.choose(rng, palette.CLOTHES)[1]
     helmet = (cap, "open") if rng.uniform() < 0.6 else None
     rider, looks = _rider(rng, (-0.20, 0.98), (0.08, 1.46), (0.02, 0.24), (0.36, 1.03), helmet)
     return kit, {"colour": colour}, rider, {**looks, "helmet": helmet is not None}
@@ -146,7 +146,7 @@ def bicycle(rng: np.random.Generator) -> tuple[Kit, dict, Kit, dict]:
 
 def motorbike(rng: np.random.Generator) -> tuple[Kit, dict, Kit, dict]:
     """A motorbike and its rider: two kits in the same frame, each with its attributes."""
-    colour, paint = palette.named(rng, palette.CAR_COLOURS)
+    colour, paint = palette.choose(rng, palette.CAR_COLOURS)
     paint, dark = np.array(paint), (0.09, 0.09, 0.10)
     kit = Kit("motorbike")
     for x in (-0.68, 0.70):
@@ -162,13 +162,13 @@ def motorbike(rng: np.random.Generator) -> tuple[Kit, dict, Kit, dict]:
     kit.add((0.42, 0, 1.06), (0.07, 0.74, 0.05), dark)
     kit.add((0.70, 0, 0.67), (0.44, 0.19, 0.05), paint)
     kit.add((-0.55, -0.20, 0.36), (0.70, 0.10, 0.12), palette.CHROME)
-    shell = palette.named(rng, palette.CLOTHES)[1]
+    shell = palette.choose(rng, palette.CLOTHES)[1]
     rider, looks = _rider(rng, (-0.30, 0.90), (0.0, 1.40), (0.0, 0.32), (0.40, 1.06), (shell, "full"))
     return kit, {"colour": colour}, rider, {**looks, "helmet": True}
 
 
 def dog(rng: np.random.Generator) -> tuple[Kit, dict]:
-    colour, fur = palette.named(rng, palette.DOGS)
+    colour, fur = palette.choose(rng, palette.DOGS)
     fur, size = np.array(fur), rng.uniform(0.85, 1.25)
     patch = fur * 0.55 + 0.1 if rng.uniform() < 0.5 else fur
     kit, s = Kit("dog"), size

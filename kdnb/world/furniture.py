@@ -106,7 +106,7 @@ def fence(rng: np.random.Generator, length: float, kind=None, high=None, paint=N
 def bench(rng: np.random.Generator) -> tuple[Kit, dict]:
     """A bench that looks to +x."""
     paints = {"brown": palette.WOOD_BROWN, "green": (0.12, 0.32, 0.20), "grey": (0.5, 0.5, 0.5)}
-    colour, paint = palette.named(rng, paints)
+    colour, paint = palette.choose(rng, paints)
     kit, wide = Kit("bench"), rng.uniform(1.5, 2.0)
     kit.add((0, 0, 0.45), (0.48, wide, 0.06), paint, s.WOOD)
     for level in (0.64, 0.84):
@@ -119,7 +119,7 @@ def bench(rng: np.random.Generator) -> tuple[Kit, dict]:
 
 
 def potted_plant(rng: np.random.Generator) -> tuple[Kit, dict]:
-    colour, clay = palette.named(
+    colour, clay = palette.choose(
         rng,
         {
             "terracotta": (0.68, 0.34, 0.20),
@@ -137,7 +137,7 @@ def potted_plant(rng: np.random.Generator) -> tuple[Kit, dict]:
         kit.add((0, 0, pot + 0.5), (wide, wide, 1.0), green * 0.8, s.LEAVES, inset=(wide * 0.42,) * 3)
     else:
         texture = s.FLOWERS if kind == "flowers" else s.LEAVES
-        bloom = palette.named(rng, palette.CLOTHES)[1]
+        bloom = palette.choose(rng, palette.CLOTHES)[1]
         for k in range(4):
             angle, size = 1.57 * k + rng.uniform(0, 1), wide * rng.uniform(0.62, 0.85)
             at = (np.cos(angle) * wide * 0.25, np.sin(angle) * wide * 0.25, pot + size * rng.uniform(0.3, 0.75))
@@ -161,6 +161,6 @@ def building(rng: np.random.Generator, wall, trim, wide: float, deep: float) -> 
         kit.add((0, 0, high + rise / 2), (wide, deep + 0.6, rise), tiles, s.ROOF, inset=(hip, hip, deep / 2))
         kit.add((wide * rng.uniform(-0.3, 0.3), 0.15 * deep, high + rise * 0.8), (0.7, 0.7, rise * 1.1), wall * 0.7)
     if rng.uniform() < 0.4:
-        awning = palette.named(rng, palette.CLOTHES)[1]
+        awning = palette.choose(rng, palette.CLOTHES)[1]
         kit.add((0, deep / 2 + 0.45, 2.75), (wide * 0.55, 0.9, 0.35), np.array(awning) * 0.9, inset=(0.05, 0.05, 0.3))
     return kit, {"storeys": storeys, "roof": roof}

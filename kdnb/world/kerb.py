@@ -53,7 +53,7 @@ def _post(rng, stage, street, placer, side):
 
 def _bonnet(rng, stage):
     """The end of the bonnet of one's own car, at the bottom of the image; it belongs to no class."""
-    kit, paint = Kit("void"), np.array(palette.named(rng, palette.CAR_COLOURS)[1])
+    kit, paint = Kit("void"), np.array(palette.choose(rng, palette.CAR_COLOURS)[1])
     left, top = rng.uniform(-0.3, 0.3), rng.uniform(1.06, 1.16)
     kit.add((1.3, left, top - 0.35), (1.3, 1.9, 0.7), paint * 0.8, CAR_BODY, ELLIPSOID, variant=3)
     stage.scenery(kit, 0.0, 0.0, 0.0)

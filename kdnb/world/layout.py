@@ -117,7 +117,7 @@ class Street:
         return marks
 
 
-def draw_street(rng: np.random.Generator) -> Street:
+def sample_street(rng: np.random.Generator) -> Street:
     """A street with 2 to 4 lanes, seen from a car in it or by somebody at the kerb."""
     viewpoint = "car" if rng.uniform() < 0.45 else "kerb"
     lane = round(rng.uniform(3.1, 3.5), 3)

@@ -144,16 +144,16 @@ class Look:
     exposure: float
 
 
-def named(rng: np.random.Generator, table: dict):
+def choose(rng: np.random.Generator, table: dict):
     """One (name, value) of a table, all equally likely."""
     name = list(table)[int(rng.integers(len(table)))]
     return name, table[name]
 
 
-def draw_look(rng: np.random.Generator, split: str) -> Look:
+def sample_look(rng: np.random.Generator, split: str) -> Look:
     """Light of a scene of ``split``; "test" has lights of its own, "train" and "val" share theirs."""
     kind = "test" if split == "test" else "train"
-    name, (elevation, sun, ambient, zenith, horizon, visibility, clouds) = named(rng, LIGHTS[kind])
+    name, (elevation, sun, ambient, zenith, horizon, visibility, clouds) = choose(rng, LIGHTS[kind])
     height, around = np.radians(rng.uniform(*elevation)), rng.uniform(0, 2 * np.pi)
     direction = np.array([np.cos(around) * np.cos(height), np.sin(around) * np.cos(height), np.sin(height)])
     tint = rng.uniform(0.94, 1.06, 3)

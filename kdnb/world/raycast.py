@@ -103,7 +103,7 @@ def _batches(solids: Solids, windows):
             yield code // 2, code % 2 == 1, part
 
 
-def barrier(solids: Solids, windows, rays_of):
+def intersect(solids: Solids, windows, rays_of):
     """Test every solid with the rays of its window; yields (rows, columns, t, solid) of the pairs that hit.
 
     ``rays_of(rows, columns)`` gives origins (x, y, z) and directions (x, y, z) of rays in the ego frame, each an array
@@ -153,7 +153,7 @@ def cast(solids: Solids, origin, directions, windows: np.ndarray, shape: tuple[i
     def rays_of(rows, columns):
         return origin, tuple(_at(a, rows, columns) for a in directions)
 
-    for rows, columns, t, solid in barrier(solids, windows, rays_of):
+    for rows, columns, t, solid in intersect(solids, windows, rays_of):
         ray = rows * shape[1] + columns
         np.minimum.at(distance, ray, t)
         won = t == distance[ray]

@@ -6,7 +6,7 @@ import numpy as np
 
 from kdnb.errors import InputError
 from kdnb.world import figures, furniture, palette, vehicles
-from kdnb.world.layout import Placer, Street, draw_street
+from kdnb.world.layout import Placer, Street, sample_street
 from kdnb.world.solids import Kit, Solids, solids
 
 SPLITS = ("train", "val", "test")
@@ -169,7 +169,7 @@ def add_scenery(rng, stage: Stage, street: Street, placer: Placer, split: str):
                 continue
             back = street.frontage(side)
             if rng.uniform() < 0.78:
-                name, (wall, trim) = palette.named(rng, facades)
+                name, (wall, trim) = palette.choose(rng, facades)
                 deep = rng.uniform(8, 11)
                 kit, _ = furniture.building(rng, wall, trim, wide, deep)
                 yaw = 0.0 if side < 0 else np.pi
@@ -217,7 +217,7 @@ def _kerbside(rng, stage, street, placer, side):
 def _end_of_street(rng, stage, street, facades):
     for k in range(-3, 4):
         if rng.uniform() < 0.5:
-            kit, _ = furniture.building(rng, *palette.named(rng, facades)[1], 14, 8)
+            kit, _ = furniture.building(rng, *palette.choose(rng, facades)[1], 14, 8)
             stage.scenery(kit, *street.to_ego(118 + rng.uniform(0, 8), 14.5 * k, np.pi / 2))
         else:
             kit, _ = furniture.tree(rng, 2.0)
@@ -226,7 +226,7 @@ def _end_of_street(rng, stage, street, facades):
 
 def _end_of_side_street(rng, stage, street, facades):
     for side in (-1, 1):
-        kit, _ = furniture.building(rng, *palette.named(rng, facades)[1], 30, 8)
+        kit, _ = furniture.building(rng, *palette.choose(rng, facades)[1], 30, 8)
         x, y = sum(street.side) / 2 + rng.uniform(-6, 6), side * rng.uniform(62, 75)
         stage.scenery(kit, *street.to_ego(x, y, 0.0 if side < 0 else np.pi))
         for k in (-1, 1):
@@ -240,8 +240,8 @@ def make_scene(seed: int, split: str = "train", index: int = 0) -> Scene:
     Raises InputError for an unknown split.
     """
     rng = generator(seed, split, index)
-    look = palette.draw_look(rng, split)
-    street = draw_street(rng)
+    look = palette.sample_look(rng, split)
+    street = sample_street(rng)
     lens = round(rng.uniform(0.92, 1.10), 4)
     height = rng.uniform(1.35, 1.9) if street.viewpoint == "car" else rng.uniform(1.4, 2.3)
     pitch = round(rng.uniform(0.0, 0.06) + 0.035 * (height - 1.5), 4)
@@ -261,7 +261,7 @@ def make_car(
 ) -> Scene:
     """One car alone on its street, close to the camera and turned any way: fine-grained close-ups."""
     rng = generator(seed, split, index)
-    look, street = palette.draw_look(rng, split), draw_street(rng)
+    look, street = palette.sample_look(rng, split), sample_street(rng)
     stage, placer = Stage(), Placer(rng, street, half_view=0.5)
     kit, attributes = vehicles.car(rng, body, colour, trim)
     stage.thing("car", kit, attributes, rng.uniform(6.0, 7.5), rng.uniform(-0.6, 0.6), rng.uniform(0, 2 * np.pi), "")

@@ -3,7 +3,7 @@
 import numpy as np
 
 from kdnb.world.car_paint import CAR_PAINT
-from kdnb.world.raycast import barrier, faces, into_frame
+from kdnb.world.raycast import faces, intersect, into_frame
 from kdnb.world.solids import SEMANTIC
 from kdnb.world.textures import PAINT as STREET_PAINT
 from kdnb.world.textures import Patch, noise, smooth_noise
@@ -147,7 +147,7 @@ def _shadows(scene, camera, grid, gx, gy, out):
     def rays_of(rows, columns):
         return (gx[rows, columns], gy[rows, columns], np.float32(0)), tuple(sun.astype(np.float32))
 
-    for rows, columns, _, _ in barrier(solids, area, rays_of):
+    for rows, columns, _, _ in intersect(solids, area, rays_of):
         out[rows, columns] = 0
 
 

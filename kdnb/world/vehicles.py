@@ -54,8 +54,8 @@ def wheels(kit, xs, width, radius, thick=0.22):
 
 def car(rng: np.random.Generator, body=None, colour=None, trim=None) -> tuple[Kit, dict]:
     """A car; ``body`` of BODIES, ``colour`` of palette.CAR_COLOURS, ``trim`` of TRIMS, each drawn when None."""
-    body = body or palette.named(rng, BODIES)[0]
-    colour = colour or palette.named(rng, palette.CAR_COLOURS)[0]
+    body = body or palette.choose(rng, BODIES)[0]
+    colour = colour or palette.choose(rng, palette.CAR_COLOURS)[0]
     trim = trim or TRIMS[int(rng.integers(len(TRIMS)))]
     paint = np.clip(np.array(palette.CAR_COLOURS[colour]) * rng.uniform(0.9, 1.1), 0, 1)
     length, width, height, start, end, rake, rear, sill, belt = BODIES[body]
@@ -106,8 +106,8 @@ def car(rng: np.random.Generator, body=None, colour=None, trim=None) -> tuple[Ki
 
 
 def van(rng: np.random.Generator) -> tuple[Kit, dict]:
-    colour, paint = palette.named(rng, FIRMS)
-    _, logo = palette.named(rng, FIRMS)
+    colour, paint = palette.choose(rng, FIRMS)
+    _, logo = palette.choose(rng, FIRMS)
     length, width, height = rng.uniform(4.8, 5.8), 2.0, rng.uniform(2.1, 2.6)
     kit = Kit("van")
     kit.add(
@@ -127,8 +127,8 @@ def van(rng: np.random.Generator) -> tuple[Kit, dict]:
 
 
 def truck(rng: np.random.Generator) -> tuple[Kit, dict]:
-    colour, paint = palette.named(rng, FIRMS)
-    cargo_colour, cargo = palette.named(rng, FIRMS)
+    colour, paint = palette.choose(rng, FIRMS)
+    cargo_colour, cargo = palette.choose(rng, FIRMS)
     length, width, height = rng.uniform(7.0, 9.0), 2.45, rng.uniform(3.0, 3.6)
     kit = Kit("truck")
     front = length / 2
@@ -156,7 +156,7 @@ def truck(rng: np.random.Generator) -> tuple[Kit, dict]:
 
 
 def bus(rng: np.random.Generator) -> tuple[Kit, dict]:
-    colour, paint = palette.named(rng, BUSES)
+    colour, paint = palette.choose(rng, BUSES)
     length, width, height = rng.uniform(8.5, 11.0), 2.5, rng.uniform(2.95, 3.2)
     kit = Kit("bus")
     trim = (0.9, 0.9, 0.88) if colour != "white" else (0.12, 0.32, 0.66)
@@ -178,8 +178,8 @@ def bus(rng: np.random.Generator) -> tuple[Kit, dict]:
 
 def tram(rng: np.random.Generator) -> tuple[Kit, dict]:
     """A tram of two cars with a bellows between them and a pantograph on the roof; VOC calls it a train."""
-    colour, paint = palette.named(rng, TRAMS)
-    _, accent = palette.named(rng, {k: v for k, v in TRAMS.items() if k != colour})
+    colour, paint = palette.choose(rng, TRAMS)
+    _, accent = palette.choose(rng, {k: v for k, v in TRAMS.items() if k != colour})
     length, width, height = rng.uniform(12.0, 15.0), 2.4, rng.uniform(3.25, 3.45)
     kit = Kit("tram")
     half = length / 2
@@ -205,7 +205,7 @@ def tram(rng: np.random.Generator) -> tuple[Kit, dict]:
 
 def trailer(rng: np.random.Generator) -> tuple[Kit, dict]:
     """A trailer left at the roadside: a caravan, a box or an open one, with its drawbar ahead."""
-    colour, paint = palette.named(rng, FIRMS)
+    colour, paint = palette.choose(rng, FIRMS)
     kind = ("caravan", "box", "open")[int(rng.integers(3))]
     length, width = rng.uniform(2.4, 3.6) + (kind == "caravan"), rng.uniform(1.6, 2.0)
     height = {"caravan": 2.3, "box": 1.9, "open": 1.1}[kind] * rng.uniform(0.92, 1.08)

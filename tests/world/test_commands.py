@@ -9,7 +9,7 @@ import pytest
 from kdnb.datasets.talk2car_files import names_colour, names_side
 from kdnb.world.annotate import annotate
 from kdnb.world.camera import render, scene_camera
-from kdnb.world.commands import can_be_meant, commands, frames, word
+from kdnb.world.commands import commands, frames, is_referable, word
 from kdnb.world.phrases import describe, side_of
 from kdnb.world.referring import (
     COLOURS_ALIKE,
@@ -161,7 +161,7 @@ def test_every_command_means_exactly_one_thing(pictures):
     for found, meant in pictures:
         for m in meant:
             said = m.expression
-            assert singles_out(said, m.target, found) and can_be_meant(m.target)
+            assert singles_out(said, m.target, found) and is_referable(m.target)
             if "order" in said.says or "relation" in said.says:
                 continue
             fits = [
@@ -188,7 +188,7 @@ def test_twins_differ_in_the_one_attribute_that_is_named(pictures):
         other = m.twin_referent
         same_side = clear_side(other) == clear_side(m.target)
         assert other is not m.target and other.noun == m.target.noun and m.expression.says == (m.twin,)
-        assert can_be_meant(other) and None not in (clear_side(other), clear_side(m.target))
+        assert is_referable(other) and None not in (clear_side(other), clear_side(m.target))
         if m.twin == "colour":
             assert same_side and not alike(other.colour, m.target.colour, COLOURS_ALIKE)
             assert names_colour(m.text) and not names_side(m.text)

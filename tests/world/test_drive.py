@@ -6,7 +6,7 @@ import pytest
 from kdnb.world.annotate import annotate
 from kdnb.world.camera import render
 from kdnb.world.car_models import MODELS, model_car
-from kdnb.world.drive import driven, free_ahead, make_drive
+from kdnb.world.drive import advance, free_ahead, make_drive
 from kdnb.world.export_kitti import kitti_camera
 
 CAMERA = kitti_camera((414, 125))
@@ -19,7 +19,7 @@ def test_what_stood_ahead_comes_nearer_by_what_was_driven():
     row, column = np.nonzero(np.isfinite(view.depth) & (view.depth > 8) & (view.depth < 25))
     points = CAMERA.unproject(np.stack([column, row], 1) + 0.5, view.depth[row, column])
     cos, sin = np.cos(scene.street.heading), np.sin(scene.street.heading)
-    later = render(driven(scene, 3.0), camera=CAMERA, supersample=1)
+    later = render(advance(scene, 3.0), camera=CAMERA, supersample=1)
 
     def found(step):
         """Share of the points that the later view shows where they would be after a step ahead of so many metres."""
@@ -38,7 +38,7 @@ def test_the_ground_moves_with_the_things():
     x, y = np.meshgrid(np.arange(4, 20, 0.2, dtype=np.float32), np.array([scene.street.lane / 2], np.float32))
 
     def marks(metres):
-        street = driven(scene, metres).street
+        street = advance(scene, metres).street
         sx, _ = street.from_ego(x, y)
         return np.mod(sx, 6.0) < 2.6
 
@@ -47,7 +47,7 @@ def test_the_ground_moves_with_the_things():
 
 def test_steps_add_up_and_leave_the_street_alone():
     scene = make_drive(1, "test", 5)
-    once, twice = driven(scene, 4.0), driven(driven(scene, 1.5), 2.5)
+    once, twice = advance(scene, 4.0), advance(advance(scene, 1.5), 2.5)
     assert np.allclose(once.solids.centre, twice.solids.centre) and once.street.along == twice.street.along == 4.0
     assert scene.street.along == 0.0 and once.street.zebra == scene.street.zebra
 

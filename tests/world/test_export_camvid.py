@@ -39,7 +39,8 @@ def test_layouts_are_the_official_ones(roots):
 
 
 def test_ids_and_colours_are_the_official_ones():
-    assert camvid.CLASSES == {name: (class_id(SEGNET_GROUPS[name]), *rgb) for name, rgb in COLOURS.items()}
+    official = {name: (class_id(SEGNET_GROUPS[name]), *rgb) for name, rgb in COLOURS.items()}
+    assert official == camvid.CLASSES
 
 
 def test_both_layouts_hold_the_same(roots):
@@ -179,13 +180,13 @@ def test_town_only_adds():
     assert [t.category for t in plain.things] == [t.category for t in town.things]
     assert all((a.centre == b.centre).all() for a, b in zip(plain.things, town.things, strict=True))
     assert {thing.instance for thing in town.things} == set(np.unique(town.solids.instance)) - {0}
-    test_looks = {palette.draw_look(np.random.default_rng(k), "test").light for k in range(20)}
+    test_looks = {palette.sample_look(np.random.default_rng(k), "test").light for k in range(20)}
     assert town.look.light in test_looks and not test_looks & set(palette.LIGHTS["train"])
 
 
 def test_drawn_once_and_faults_in_one_line(tmp_path, monkeypatch):
     root = camvid.rendered_camvid(tmp_path, **SMALL)
-    monkeypatch.setattr(camvid, "draw_all", None)  # nothing is drawn again
+    monkeypatch.setattr(camvid, "render_all", None)  # nothing is drawn again
     assert camvid.rendered_camvid(tmp_path, **{**SMALL, "workers": 2}) == root and root.name.startswith("camvid_")
     for settings, message in (
         ({"layout": "cityscapes"}, "layout is 'cityscapes', expected one of segnet, colour"),

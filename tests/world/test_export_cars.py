@@ -11,8 +11,8 @@ from kdnb.errors import InputError
 from kdnb.world import export_cars as export
 from kdnb.world.camera import render
 from kdnb.world.car_models import MODELS, SOLD, TYPICAL, model_car
-from kdnb.world.close_up import cut_out, make_close_up
-from kdnb.world.export_cars import rendered_cars, export_cars, labels_of_test
+from kdnb.world.close_up import crop_camera, make_close_up
+from kdnb.world.export_cars import export_cars, labels_of_test, rendered_cars
 from kdnb.world.vehicles import BODIES, TRIMS
 
 SMALL = {"train_per_class": 5, "test": 10, "size": (48, 36), "workers": 1}
@@ -65,7 +65,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not(root, tmp_path)
 def test_each_model_is_seen_whole_and_nearly_alone():
     for k, model in enumerate(MODELS[::5]):
         scene, attributes = make_close_up(2, "test", k, model)
-        view = render(scene, camera=cut_out(scene, (64, 48)))
+        view = render(scene, camera=crop_camera(scene, (64, 48)))
         own = view.instance == 1
         assert own.mean() > 0.3 and own.sum() > 4 * np.sum(view.instance > 1)
         rows, columns = np.flatnonzero(own.any(1)), np.flatnonzero(own.any(0))

@@ -11,7 +11,7 @@ from pycocotools.coco import COCO
 from kdnb.errors import InputError
 from kdnb.world import export_coco as coco
 from kdnb.world.camera import render
-from kdnb.world.captions import EMPTY, Seen, captions
+from kdnb.world.captions import EMPTY, VisibleThing, captions
 from kdnb.world.phrases import colour_of, describe, noun, side_of, with_side
 from kdnb.world.scene import Thing, make_scene
 
@@ -128,7 +128,7 @@ def test_captions_say_what_is_there():
 
 
 def test_an_empty_street_has_captions_too():
-    speck = Seen(Thing(1, "car", {"colour": "red"}, np.ones(3), np.ones(3), 0.0), (0, 0, 2, 2), 4)
+    speck = VisibleThing(Thing(1, "car", {"colour": "red"}, np.ones(3), np.ones(3), 0.0), (0, 0, 2, 2), 4)
     assert captions([], 192, 144, (0, "val", 0)) == captions([speck], 192, 144, (0, "val", 0)) == list(EMPTY)
     assert len(set(EMPTY)) == 5
 
