@@ -1,8 +1,9 @@
-"""Merge the runs of several seeds into tables people read: Markdown, HTML, and the summary at the end of a run."""
+"""Merge the runs of several seeds into tables, as Markdown and HTML."""
 
 import html
 import json
 import zipfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,13 +13,9 @@ import pydantic
 from kdnb.errors import InputError
 from kdnb.evidence import Comparison
 from kdnb.files import atomic_write
-from kdnb.tables import (
-    arms_table,
-    comparisons_table,
-    course_notes,
-    course_table,
-    run_notes,
-)
+from kdnb.tables import arms_table, comparisons_table, course_notes, course_table, run_notes
+
+Section = tuple[str, list[str], list[tuple[str, list[str], list[list[str]]]]]  # title, notes, (caption, header, rows)
 
 
 class _Comparison(pydantic.BaseModel):
@@ -28,7 +25,7 @@ class _Comparison(pydantic.BaseModel):
 
 
 class Metrics(pydantic.BaseModel):
-    """A metrics.json, and with it the folder it lies in and its replicates."""
+    """A metrics.json with its folder and the bootstrap replicates of its comparisons."""
 
     project: str
     profile: str
@@ -41,28 +38,21 @@ class Metrics(pydantic.BaseModel):
     folder: Path
     replicates: dict[str, Any] = {}
 
-    def comparison(self, name):
-        """The named comparison with its replicates, as it was when the run wrote it."""
-        found = self.comparisons[name]
-        low_high = tuple(_number(x) for x in found.ci95)
-        return Comparison(
-            _number(found.delta),
-            low_high,
-            found.verdict,
-            self.replicates[name],
-            self.higher_is_better,
-            (_number(found.delta),),
-        )
+    def comparison(self, name: str) -> Comparison:
+        """The named comparison with its replicates, as the run wrote it."""
+        saved = self.comparisons[name]
+        delta, (low, high) = _number(saved.delta), map(_number, saved.ci95)
+        return Comparison(delta, (low, high), saved.verdict, self.replicates[name], self.higher_is_better, (delta,))
 
 
-def _number(value):
+def _number(value: float | None) -> float:
     return float("nan") if value is None else float(value)
 
 
 # --- reading ----------------------------------------------------------------------------------------------------
 
 
-def read_run(folder):
+def read_run(folder: str | Path) -> Metrics:
     """Read metrics.json and replicates.npz of one run folder; raises InputError naming what is missing or wrong."""
     folder = Path(folder)
     path = folder / "metrics.json"
@@ -79,24 +69,23 @@ def read_run(folder):
         with np.load(folder / "replicates.npz", allow_pickle=False) as file:
             metrics.replicates = {name: file[name] for name in metrics.comparisons}
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise InputError(
-            f"{folder / 'replicates.npz'} does not hold the replicates of the comparisons in metrics.json: {error}"
-        ) from None
+        fault = "does not hold the replicates of the comparisons in metrics.json"
+        raise InputError(f"{folder / 'replicates.npz'} {fault}: {error}") from None
     return metrics
 
 
-def first_problem(error):
-    """One line: where a pydantic model was not satisfied and why, or the first line of any other error."""
+def first_problem(error: Exception) -> str:
+    """One line: the field and message of a pydantic error, or the first line of any other error."""
     if isinstance(error, pydantic.ValidationError):
         problem = error.errors()[0]
         return f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
     return str(error).splitlines()[0]
 
 
-def _run_folders(folders):
+def _run_folders(folders: Iterable[str | Path]) -> Iterator[Path]:
     """Run folders among ``folders``; a folder that holds run folders stands for the finished ones in it.
 
-    07's own are passed over: what they hold is such a report, of the other runs.
+    07's runs are skipped: they hold a report of the other runs.
     """
     for folder in map(Path, folders):
         if (folder / "scoreboard.md").is_file():
@@ -105,37 +94,34 @@ def _run_folders(folders):
         yield from inside if inside and not (folder / "metrics.json").exists() else [folder]
 
 
-def group_runs(folders):
+def group_runs(folders: Iterable[str | Path]) -> dict[tuple[str, str, str], list[Metrics]]:
     """Runs that may be merged: {(project, profile, data): [one per seed]}; of two runs of a seed the newer counts."""
-    found = {}
+    groups: dict[tuple[str, str, str], dict[int, Metrics]] = {}
     for run in sorted(map(read_run, _run_folders(folders)), key=lambda run: run.folder.name):
         key = (run.project, run.profile, run.provenance.get("data", "drawn"))
-        found.setdefault(key, {})[run.seed] = run
-    return {key: [seeds[seed] for seed in sorted(seeds)] for key, seeds in sorted(found.items())}
+        groups.setdefault(key, {})[run.seed] = run
+    return {key: [seeds[seed] for seed in sorted(seeds)] for key, seeds in sorted(groups.items())}
 
 
 # --- writing ----------------------------------------------------------------------------------------------------
 
 
-def report(folders, out):
+def report(folders: Iterable[str | Path], out: str | Path) -> tuple[Path, Path]:
     """Merge runs into ``<out>.md`` and ``<out>.html``; returns the two paths.
 
-    ``folders``: run folders, or folders that hold them. Projects, profiles and data sets stay apart; where there are
-    several, one table over all of them comes first.
+    Projects, profiles and data sets stay apart; of several, a table over all of them comes first.
+
+    Args:
+        folders: run folders, or folders that hold run folders.
     """
-    found = group_runs(folders)
-    sections = []
-    if len(found) > 1:
-        sections.append(("All projects", course_notes(found), [("Scores, verdicts and costs", *course_table(found))]))
-    for (project, profile, data), runs in found.items():
+    groups = group_runs(folders)
+    sections: list[Section] = []
+    if len(groups) > 1:
+        sections.append(("All projects", course_notes(groups), [("Scores, verdicts and costs", *course_table(groups))]))
+    for (project, profile, data), runs in groups.items():
         source = "drawn data" if data == "drawn" else f"data {data}"
-        sections.append(
-            (
-                f"{project}, {profile}, {source}",
-                run_notes(runs),
-                [("Arms", *arms_table(runs)), ("Comparisons", *comparisons_table(runs))],
-            )
-        )
+        tables = [("Arms", *arms_table(runs)), ("Comparisons", *comparisons_table(runs))]
+        sections.append((f"{project}, {profile}, {source}", run_notes(runs), tables))
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     return (
@@ -144,15 +130,14 @@ def report(folders, out):
     )
 
 
-def _markdown(sections):
+def _markdown(sections: list[Section]) -> str:
     parts = ["# Results\n"]
     for title, notes, tables in sections:
         parts += [f"## {title}\n", *(note + "\n" for note in notes)]
         for _, header, rows in tables:
             lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
-            parts.append(
-                "\n".join("| " + " | ".join(c.replace("|", "\\|") for c in line) + " |" for line in lines) + "\n"
-            )
+            cells = [[cell.replace("|", "\\|") for cell in line] for line in lines]
+            parts.append("\n".join("| " + " | ".join(line) + " |" for line in cells) + "\n")
     return "\n".join(parts)
 
 
@@ -162,7 +147,7 @@ font-weight:600;padding:.3rem 0}th,td{padding:.3rem .7rem;border-bottom:1px soli
 white-space:nowrap}th:first-child{text-align:left}thead th{border-bottom:2px solid #1a1a1a}"""
 
 
-def _html(sections):
+def _html(sections: list[Section]) -> str:
     body = []
     for title, notes, tables in sections:
         body.append(f"<h2>{html.escape(title)}</h2>" + "".join(f"<p>{html.escape(note)}</p>" for note in notes))
@@ -175,16 +160,14 @@ def _html(sections):
     )
 
 
-def _html_table(caption, header, rows):
-    """A table a screen reader can walk: caption, column and row headers; scrollable with the keyboard."""
+def _html_table(caption: str, header: list[str], rows: list[list[str]]) -> str:
+    """A table for screen readers: with caption, column and row headers; scrollable with the keyboard."""
     caption = html.escape(caption)
     head = "".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in header)
-    lines = "".join(
-        f'<tr><th scope="row">{html.escape(row[0])}</th>'
-        + "".join(f"<td>{html.escape(cell)}</td>" for cell in row[1:])
-        + "</tr>\n"
-        for row in rows
-    )
+    lines = ""
+    for first, *others in rows:
+        cells = "".join(f"<td>{html.escape(cell)}</td>" for cell in others)
+        lines += f'<tr><th scope="row">{html.escape(first)}</th>{cells}</tr>\n'
     return (
         f'<div class="wide" role="region" tabindex="0" aria-label="{caption}"><table><caption>{caption}</caption>'
         f"<thead><tr>{head}</tr></thead>\n<tbody>\n{lines}</tbody></table></div>"
