@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
-from collections.abc import Callable, Iterator, Sequence
-from copy import deepcopy
-from functools import cached_property, partial
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
 
 from kdnb.distill.distiller import Distiller, LiveTeacher, require_stronger_teacher
 from kdnb.distill.teacher_outputs import TeacherOutputs
-from kdnb.engine import Plan, TrainConfig, TrainHistory, accelerator, barrier, dataloader_kwargs, fit, move
+from kdnb.engine import Plan, TrainConfig, TrainHistory, accelerator, fit
 from kdnb.errors import InputError
-from kdnb.evidence import Comparison, paired_bootstrap
+from kdnb.evidence import Comparison
 from kdnb.experiment.arms import Arm, ArmResult, ArmStore
+from kdnb.experiment.outcome import compare, save
 from kdnb.experiment.settings import TrainSettings
-from kdnb.experiment.step_cost import step_times, training_step
-from kdnb.experiment.workers import Task, train_waves
-from kdnb.metrics.cost import count_flops, count_parameters, latency_ms, state_dict_mb
+from kdnb.experiment.step_cost import add_costs, step_cost
+from kdnb.experiment.teachers import keep_teacher_outputs
+from kdnb.experiment.workers import train_waves
+from kdnb.metrics.cost import count_parameters, state_dict_mb
 from kdnb.options import load_settings, validate_settings
 from kdnb.run import Run
 from kdnb.viz.style import declare_roles
@@ -67,14 +66,14 @@ class Experiment:
         if self.is_small() and "KDNB_THREADS" not in os.environ:
             torch.set_num_threads(1)  # such small feature maps gain nothing from a second thread, and often lose
         self.store, self.results = ArmStore(run, self.primary), {}
-        self.teacher_checked = False
+        self._teacher_outputs: dict[str, TeacherOutputs] = {}
         self.known = {**self.arms, **self.ablations}
         self.check_labels()
         declare_roles({name: arm.shown_as() for name, arm in self.known.items()})
 
     @classmethod
     def start(cls, profile: str, seed: int = 0, data=None, results="results", root="data", **changes):
-        """A new run in a folder of its own below ``results``; ``changes`` are settings that differ from the profile's."""
+        """A new run, in a folder of its own below ``results``; ``changes`` are settings that differ from the profile."""
         settings = load_settings(cls.settings_class, profile, **changes)
         run = Run.start(cls.project, profile, seed, results, settings, data)
         return cls(run, settings, cls.open_data(settings, data, root), root)
@@ -222,11 +221,9 @@ class Experiment:
         Raises:
             InputError: with both scores, unless ``settings.allow_weaker_teacher``.
         """
-        if not self.teacher_checked:
-            teacher, student = (self.train(name).validation for name in self.checked)
-            name = f"validation {self.primary}"
-            require_stronger_teacher(teacher, student, name, self.settings.allow_weaker_teacher)
-            self.teacher_checked = True
+        teacher, student = (self.train(name).validation for name in self.checked)
+        metric = f"validation {self.primary}"
+        require_stronger_teacher(teacher, student, metric, self.settings.allow_weaker_teacher)
 
     def train_arm(self, name: str) -> ArmResult:
         """Train an arm whose needs are finished, and score it on test."""
@@ -239,16 +236,9 @@ class Experiment:
         distiller = self.build_distiller(model, arm)
         data, plan, collate = self.batches(arm)
         torch.manual_seed(self.run.seed)
-        training = fit(
-            distiller,
-            data,
-            plan,
-            self.train_config(arm),
-            collate=collate,
-            name=name,
-            checkpoint=self.store.checkpoint(name) if self.settings.checkpoint_every else None,
-            validate=lambda _: self.validation_score(model, arm),
-        )
+        file = self.store.checkpoint(name) if self.settings.checkpoint_every else None
+        watch = {"name": name, "checkpoint": file, "validate": lambda _: self.validation_score(model, arm)}
+        training = fit(distiller, data, plan, self.train_config(arm), collate=collate, **watch)
         return self.result(name, model, training)
 
     def start_weights(self, model: nn.Module, other: nn.Module) -> None:
@@ -265,7 +255,7 @@ class Experiment:
             **self.score(predictions, "test"),
             "params": count_parameters(model),
             "size_mb": state_dict_mb(model),
-            "train_s": self.seconds(training) + self.extra_seconds(name),
+            "train_s": self.seconds(training) + self.extra_seconds(self.known[name]),
             "steps": training.steps,
         }
         validation = max((score for _, score in training.scores), default=float("nan"))
@@ -275,9 +265,8 @@ class Experiment:
         """What training cost: CPU seconds on a CPU; on a GPU the clock, because the CPU only waits."""
         return training.cpu_seconds if self.acc.device.type == "cpu" else training.seconds
 
-    def extra_seconds(self, name: str) -> float:
+    def extra_seconds(self, arm: Arm) -> float:
         """What an arm cost beside its own training: kept teacher outputs count in full towards every arm."""
-        arm = self.known[name]
         return self.teacher_outputs(arm.teacher).seconds if self.keeps_outputs(arm) else 0.0
 
     def combine(self, name: str, members: list[ArmResult]) -> ArmResult:
@@ -306,33 +295,14 @@ class Experiment:
             return self.teacher_outputs(arm.teacher)
         return LiveTeacher(self.train(arm.teacher).model, type(self).teacher_step)
 
-    @cached_property
-    def _teacher_outputs(self) -> dict[str, TeacherOutputs]:
-        return {}
-
     def teacher_outputs(self, teacher: str) -> TeacherOutputs:
-        """The outputs of a teacher for every training item in every view, computed once for all arms."""
+        """The outputs of a teacher for all training items in all views, computed once for all arms."""
         if teacher not in self._teacher_outputs:
-            data, plan, collate = self.batches(Arm())
-            items, folder = self.train_items(), self.run.folder / "cache"
-            live = LiveTeacher(self.train(teacher).model, type(self).teacher_step)
-            live.model.to(self.acc.device)
-            kept = self.kept_outputs
-            store = TeacherOutputs(live, folder, self.data_key(), items.values(), plan.views, kept, self.kept_dtype)
-            loader = partial(self.load, data, collate, list(items))
-            self._teacher_outputs[teacher] = store.fill(loader, self.acc, self.kept_batch)
+            self._teacher_outputs[teacher] = keep_teacher_outputs(self, teacher)
         return self._teacher_outputs[teacher]
 
-    def load(self, data: Any, collate: Callable, indices: Sequence[int], batches: Sequence) -> Iterator[dict]:
-        """Collated batches on the device, of lists of (position in ``indices``, view)."""
-        keys = [[(indices[position], view) for position, view in batch] for batch in batches]
-        # a generator of its own: a loader otherwise takes numbers from the global one, and training would differ
-        kwargs = dataloader_kwargs(self.settings.workers)
-        loader = DataLoader(data, batch_sampler=keys, collate_fn=collate, generator=torch.Generator(), **kwargs)
-        return (move(batch, self.acc.device) for batch in loader)
-
     def train_items(self) -> dict[int, int | str]:
-        """Index in the training data -> id, as batches carry it, of every item that an arm may train on."""
+        """Index in the training data -> id, as batches carry it, of the items that arms may train on."""
         raise NotImplementedError
 
     def data_key(self) -> str:
@@ -372,51 +342,12 @@ class Experiment:
     # --- cost -------------------------------------------------------------------------------------------------------
 
     def cost_factor(self, name: str) -> float:
-        """How many times longer than the baseline an arm trains for, its teacher's passes included."""
-        return self.step_cost(name)["factor"]
-
-    def step_cost(self, name: str) -> dict[str, float]:
-        """Milliseconds of "plain step" and "distilling step", timed in turn once per run, and "factor", their ratio.
-
-        Totals of two trainings also hold what else the machine did. The time it took to keep a teacher's outputs is
-        spread over the steps of the arm.
-        """
-        file = self.run.folder / f"step_cost_{name}.json"
-        if self.acc.is_main_process and not file.exists():
-            arm = self.known[name]
-            config = self.train_config(arm)
-            plain = dataclasses.replace(arm, terms=(), teacher="")
-            steps = {label: self.timed_step(one, config) for label, one in (("plain", plain), ("distilling", arm))}
-            times = step_times(steps, self.some_batches(arm))
-            kept_ms = 1000 * self.extra_seconds(name) / config.steps
-            factor = (times["distilling"] + kept_ms) / times["plain"]
-            self.run.save_json(file.stem, {**times, "factor": factor})
-        barrier(self.acc)
-        return json.loads(file.read_text())
-
-    def timed_step(self, arm: Arm, config: TrainConfig, teacher=None) -> Callable:
-        """A function that trains a fresh network of the arm on one batch."""
-        distiller = self.build_distiller(self.build(arm, self.seed_of(arm), self.settings), arm, teacher)
-        return training_step(distiller.to(self.acc.device).train(), config)
-
-    def some_batches(self, arm: Arm, count: int = 14) -> list:
-        """The first batches of an arm, on the device."""
-        data, plan, collate = self.batches(arm)
-        return [move(collate([data[key] for key in plan.batch(step)]), self.acc.device) for step in range(count)]
+        """How many times longer than without its terms an arm trains for, its teacher's passes included."""
+        return step_cost(self, name)["factor"]
 
     def add_costs(self) -> None:
-        """Put FLOPs and latency of one prediction into the numbers of all arms; networks take turns in one run."""
-        calls = {}
-        for name in self.results:
-            if self.network_key(name) not in calls:
-                model = deepcopy(self.train(name).model).cpu().eval()
-                calls[self.network_key(name)] = self.one_call(model, name)
-        with torch.inference_mode():
-            flops = {key: count_flops(call) for key, call in calls.items()}
-            milliseconds = latency_ms(calls)
-        for name, result in self.results.items():
-            key = self.network_key(name)
-            result.numbers.update(flops=flops[key], latency_ms=milliseconds[key])
+        """Put FLOPs and latency of one prediction into the numbers of all arms."""
+        add_costs(self)
 
     # --- evidence ---------------------------------------------------------------------------------------------------
 
@@ -426,35 +357,9 @@ class Experiment:
             self.train(name)
 
     def compare(self) -> dict[str, Comparison]:
-        """ "b_vs_a" -> paired bootstrap over test items, of every pair in ``comparisons`` whose arms are finished."""
-        metrics = {}
-        for name in {name for pair in self.comparisons for name in pair if name in self.results}:
-            metrics[name], items = self.bootstrap_metric(name)
-        return {
-            f"{b}_vs_{a}": paired_bootstrap(metrics[a], metrics[b], items, higher_is_better=self.higher_is_better)
-            for b, a in self.comparisons
-            if a in metrics and b in metrics
-        }
+        """ "b_vs_a" -> paired bootstrap over test items, of the pairs in ``comparisons`` whose arms are finished."""
+        return compare(self)
 
     def save(self) -> dict[str, Comparison]:
         """Costs, comparisons and metrics.json; returns the comparisons."""
-        self.add_costs()
-        comparisons = self.compare()
-        arms = {name: result.numbers for name, result in self.results.items() if self.primary in result.numbers}
-        about = {
-            "roles": {name: self.known[name].shown_as() for name in arms},
-            "teacher": self.known["distilled"].teacher,
-        }
-        self.run.save_metrics(self.primary, self.higher_is_better, arms, comparisons, self.acc.device, about)
-        return comparisons
-
-    def task(self, name: str) -> Task:
-        """An arm of this run, for a worker."""
-        data = None if self.run.data is None else str(Path(self.run.data).resolve())
-        folder, root = Path(self.run.folder).resolve(), Path(self.root).resolve()
-        return Task(type(self).__module__, type(self).__name__, str(folder), data, str(root), name)
-
-    @property
-    def processes(self) -> int:
-        """How many arms train at a time."""
-        return self.settings.processes if self.acc.num_processes == 1 else 1
+        return save(self)

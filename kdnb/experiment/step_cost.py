@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 
 import torch
 
 from kdnb.distill.distiller import Distiller, LiveTeacher
-from kdnb.engine import TrainConfig, accelerator, make_optimizer
-from kdnb.experiment.arms import ArmResult, in_order
+from kdnb.engine import TrainConfig, accelerator, barrier, make_optimizer, move
+from kdnb.experiment.arms import Arm, ArmResult, in_order
+from kdnb.metrics.cost import count_flops, latency_ms
 from kdnb.run import set_threads
 
 
@@ -56,20 +59,74 @@ def ratio_table(title: str, milliseconds: Mapping[str, float]) -> str:
     return "\n".join(lines)
 
 
+def timed_step(experiment, arm: Arm, teacher=None) -> Callable:
+    """A function that trains a fresh network of an arm on one batch."""
+    model = experiment.build(arm, experiment.seed_of(arm), experiment.settings)
+    distiller = experiment.build_distiller(model, arm, teacher)
+    return training_step(distiller.to(experiment.acc.device).train(), experiment.train_config(arm))
+
+
+def some_batches(experiment, arm: Arm, count: int = 14) -> list:
+    """The first batches of an arm, on the device."""
+    data, plan, collate = experiment.batches(arm)
+    return [move(collate([data[key] for key in plan.batch(step)]), experiment.acc.device) for step in range(count)]
+
+
+def without_terms(arm: Arm) -> Arm:
+    return dataclasses.replace(arm, terms=(), teacher="")
+
+
+def step_cost(experiment, name: str) -> dict[str, float]:
+    """Milliseconds of a "plain" and a "distilling" step of an arm, timed in turns once per run, and "factor".
+
+    Totals of two trainings also hold what else the machine did, so single steps are timed. The seconds that keeping
+    the teacher's outputs took are spread over the arm's steps. All processes read the result from the run's folder.
+    """
+    file = experiment.run.folder / f"step_cost_{name}.json"
+    if experiment.acc.is_main_process and not file.exists():
+        arm = experiment.known[name]
+        if arm.members:
+            arm = experiment.known[experiment.train(name).numbers["of"]]
+        steps = {
+            "plain": timed_step(experiment, without_terms(arm)),
+            "distilling": timed_step(experiment, arm),
+        }
+        times = step_times(steps, some_batches(experiment, arm))
+        kept_ms = 1000 * experiment.extra_seconds(arm) / experiment.steps(arm)
+        factor = (times["distilling"] + kept_ms) / times["plain"]
+        experiment.run.save_json(file.stem, {**times, "factor": factor})
+    barrier(experiment.acc)
+    return json.loads(file.read_text())
+
+
+def add_costs(experiment) -> None:
+    """Put FLOPs and latency of one prediction into the numbers of all arms; networks take turns in one run."""
+    calls: dict[str, Callable] = {}
+    for name, result in experiment.results.items():
+        key = experiment.network_key(name)
+        if key not in calls:
+            calls[key] = experiment.one_call(deepcopy(result.model).cpu().eval(), name)
+    with torch.inference_mode():
+        flops = {key: count_flops(call) for key, call in calls.items()}
+        milliseconds = latency_ms(calls)
+    for name, result in experiment.results.items():
+        key = experiment.network_key(name)
+        result.numbers.update(flops=flops[key], latency_ms=milliseconds[key])
+
+
 def kinds_of_steps(experiment, name: str) -> dict[str, float]:
     """Median milliseconds of an arm's steps: without its terms, with a live teacher, and with kept outputs if it has
     any; and of the teacher's forward pass alone."""
     arm = experiment.known[name]
-    config = experiment.train_config(arm)
     live = LiveTeacher(experiment.train(arm.teacher).model, type(experiment).teacher_step)
     steps = {
-        "plain step": experiment.timed_step(dataclasses.replace(arm, terms=(), teacher=""), config),
+        "plain step": timed_step(experiment, without_terms(arm)),
         "teacher forward": lambda batch: live.observe(batch, None, []),
-        "KD step, live": experiment.timed_step(arm, config, live),
+        "KD step, live": timed_step(experiment, arm, live),
     }
     if experiment.kept_outputs:
-        steps["KD step, kept outputs"] = experiment.timed_step(arm, config, experiment.teacher_outputs(arm.teacher))
-    return step_times(steps, experiment.some_batches(arm))
+        steps["KD step, kept outputs"] = timed_step(experiment, arm, experiment.teacher_outputs(arm.teacher))
+    return step_times(steps, some_batches(experiment, arm))
 
 
 def bench_table(kind: type, profile: str = "lite", root="data", name: str = "distilled", **changes) -> str:

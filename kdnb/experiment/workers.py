@@ -47,6 +47,19 @@ class Task(NamedTuple):
     name: str
 
 
+def task_of(experiment, name: str) -> Task:
+    """An arm of an ``Experiment``."""
+    run, kind = experiment.run, type(experiment)
+    data = None if run.data is None else str(Path(run.data).resolve())
+    folder, root = (str(Path(place).resolve()) for place in (run.folder, experiment.root))
+    return Task(kind.__module__, kind.__name__, folder, data, root, name)
+
+
+def processes_of(experiment) -> int:
+    """How many arms train at a time: under torchrun, one on all processes."""
+    return experiment.settings.processes if experiment.acc.num_processes == 1 else 1
+
+
 def train_side_by_side(tasks: Sequence[Task], processes: int) -> Iterator[Task]:
     """Train all tasks, as many at a time as there are processes; yields each as it finishes.
 
@@ -211,9 +224,9 @@ def train_waves(experiments: Sequence, names: Sequence[str]) -> None:
         for experiment, name in ready:
             experiment.before_training(name)
         combined = [(e, name) for e, name in ready if e.known[name].members]
-        processes = 1 if combined else min(len(ready), ready[0][0].processes)
+        processes = 1 if combined else min(len(ready), processes_of(ready[0][0]))
         if processes > 1 or (spreads() and not combined):
-            runs = {experiment.task(name): experiment for experiment, name in ready}
+            runs = {task_of(experiment, name): experiment for experiment, name in ready}
             for task in train_side_by_side(list(runs), processes):
                 print(runs[task].store.line(task.name), flush=True)
         else:
