@@ -1,4 +1,4 @@
-"""What the notebooks share: the set-up cell, run where kdnb is missing, the way to the neighbours, the badges."""
+"""What the notebooks share: the set-up cell, executed where kdnb is missing, the links to the neighbours, the badges."""
 
 import importlib.util
 import os
@@ -42,7 +42,7 @@ def run_setup(source, folder, monkeypatch, installed=("torch",)):
     return commands
 
 
-def test_all_notebooks_wear_the_same_shared_cells():
+def test_all_notebooks_have_the_same_shared_cells():
     """Mend it with: kdnb publish NN, or kdnb publish --repo owner/name."""
     for path in find_notebooks():
         assert course.refresh_shared_cells(read_notebook(path), path) == read_notebook(path), path.name
@@ -57,7 +57,7 @@ def test_every_notebook_says_minutes_and_memory_at_the_top():
         assert re.search(r"\| `lite`.*minutes?.*GB", top), path.name
 
 
-def test_the_way_leads_through_all_notebooks():
+def test_links_lead_through_all_notebooks():
     paths = find_notebooks()
     assert [path.stem[:2] for path in paths] == ["00", "01", "02", "03", "04", "05", "06", "07"]
     for before, after in zip(paths, paths[1:], strict=False):
@@ -120,7 +120,7 @@ def test_publish_repo_writes_addresses_everywhere_and_keeps_outputs_valid(copied
     for name in ("old/place", "me/kdnb-fork"):
         done = CliRunner().invoke(main, ["publish", "--repo", name])
         assert done.exit_code == 0, done.output
-    assert course.repository("pyproject.toml") == "https://github.com/me/kdnb-fork"
+    assert course.repository(Path("pyproject.toml")) == "https://github.com/me/kdnb-fork"
     assert (copied / "pyproject.toml").read_text().count("[project.urls]") == 1
     for path in find_notebooks():
         notebook, committed = read_notebook(path), read_notebook(ROOT / "notebooks" / path.name)
@@ -142,5 +142,5 @@ def test_publish_refuses_what_is_no_repository(copied, arguments):
 
 
 def test_the_badges_lie_beside_the_notebooks():
-    for picture in re.findall(r"\((images/.+?)\)", course.badges("03_x.ipynb", "https://github.com/a/b")):
-        assert (ROOT / "notebooks" / picture).stat().st_size > 0
+    for image in re.findall(r"\((images/.+?)\)", course.badges(Path("03_x.ipynb"), "https://github.com/a/b")):
+        assert (ROOT / "notebooks" / image).stat().st_size > 0
