@@ -93,14 +93,14 @@ def _ranking(ax, ranked, true, longest) -> None:
     ax.spines[["top", "right", "left"]].set_visible(False)
 
 
-def text_to_crops(sentence: str, found: dict[str, list[tuple]]) -> Figure:
+def text_to_crops(sentence: str, nearest: dict[str, list[tuple]]) -> Figure:
     """The eight crops that each arm finds nearest to a sentence, the right ones framed and ticked.
 
     Args:
-        found: arm → [(crop, is it right), ...], nearest first.
+        nearest: arm → [(crop, whether it is right), ...], nearest first.
     """
-    figure, axes = new_figure(1.15 * CROPS + 1.4, 1.45 * len(found) + 0.6, len(found), CROPS, squeeze=False)
-    for row, (arm, crops) in zip(axes, found.items(), strict=True):
+    figure, axes = new_figure(1.15 * CROPS + 1.4, 1.45 * len(nearest) + 0.6, len(nearest), CROPS, squeeze=False)
+    for row, (arm, crops) in zip(axes, nearest.items(), strict=True):
         for k, ax in enumerate(row):
             if k >= len(crops):
                 ax.set(xticks=[], yticks=[])

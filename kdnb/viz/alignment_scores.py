@@ -46,9 +46,9 @@ def _bars_width(numbers, groups: int) -> float:
 
 def _bars(ax, numbers, ending: str) -> None:
     """One group per metric that any arm has, one bar per arm; NaN and missing leave a gap."""
-    there = {key for of_arm in numbers.values() for key in of_arm}
+    present = {key for of_arm in numbers.values() for key in of_arm}
     names = [(f"{way}_R@{k}{ending}", f"{words}\nR@{k}") for way, words in METRICS.items() for k in (1, 5, 10)]
-    names = [(key, words) for key, words in names if key in there]
+    names = [(key, words) for key, words in names if key in present]
     width = 0.84 / max(1, len(numbers))
     for a, (arm, of_arm) in enumerate(numbers.items()):
         values = np.array([np.nan if of_arm.get(key) is None else of_arm[key] for key, _ in names], dtype=float)

@@ -1,6 +1,6 @@
-"""3D boxes over an image, and a cloud from above, straight into pixels: milliseconds where matplotlib needs a second.
+"""3D boxes over an image, and a cloud from above, straight into pixels: in milliseconds; matplotlib needs a second.
 
-Velodyne frame: x forward, y left, z up, metres. From above, forward is up and left is left. What an arm found is a
+Velodyne frame: x forward, y left, z up, metres. From above, forward is up and left is left. Detections are a
 dict of "boxes" (K, 7) LiDAR boxes, "scores" (K,) and "labels" (K,), indices into CLASSES; the truth needs no scores.
 """
 
@@ -23,13 +23,13 @@ TRUTH = "ground truth"
 AHEAD, ASIDE = 50.0, 20.0  # metres that the view from above shows
 HEIGHTS = (-2.0, 1.0)  # metres above the sensor at which the colours of points end
 RAMP = (colormaps[COLOURS](np.arange(256))[:, :3] * 255).round().astype(np.uint8)
-OUTLINE, CROSS = np.array(EDGES), np.array([(0, 5), (1, 4)])  # pairs of corners; the cross is on the side that leads
+OUTLINE, CROSS = np.array(EDGES), np.array([(0, 5), (1, 4)])  # pairs of corners; the cross is on the front
 
 
-def sure(found: dict, threshold: float) -> dict:
-    """Those of the detections whose score is at least ``threshold``."""
-    kept = np.asarray(found["scores"]) >= threshold
-    return {key: np.asarray(found[key])[kept] for key in ("boxes", "scores", "labels")}
+def sure(detections: dict, threshold: float) -> dict:
+    """The detections whose score is at least ``threshold``."""
+    kept = np.asarray(detections["scores"]) >= threshold
+    return {key: np.asarray(detections[key])[kept] for key in ("boxes", "scores", "labels")}
 
 
 def fitted(image: np.ndarray, width: int, height: int) -> np.ndarray:
@@ -42,16 +42,18 @@ def fitted(image: np.ndarray, width: int, height: int) -> np.ndarray:
 # --- over the image ---------------------------------------------------------------------------------------------
 
 
-def draw_over(image: np.ndarray, found: dict[str, dict], calibration: Calibration, zoom: float = 1.0) -> np.ndarray:
-    """Every arm's boxes over an image, with a cross on the side that leads, class and score beside it.
+def draw_over(
+    image: np.ndarray, detections: dict[str, dict], calibration: Calibration, zoom: float = 1.0
+) -> np.ndarray:
+    """The boxes of all arms over an image, with a cross on the front side, class and score beside it.
 
     Args:
         image: uint8 (H, W, 3), ``zoom`` times as large as the one that the calibration is for.
-        found: arm, or "ground truth" → what it found.
+        detections: arm, or "ground truth" → its boxes, as above.
     """
-    picture = Image.fromarray(image)
-    draw, names = ImageDraw.Draw(picture), []
-    for arm, one in found.items():
+    canvas = Image.fromarray(image)
+    draw, names = ImageDraw.Draw(canvas), []
+    for arm, one in detections.items():
         colour = arm_colour(arm)
         lines, crosses = (lines_of(one["boxes"], pairs, calibration, zoom) for pairs in (OUTLINE, CROSS))
         for k, (outline, cross) in enumerate(zip(lines, crosses, strict=True)):
@@ -64,12 +66,12 @@ def draw_over(image: np.ndarray, found: dict[str, dict], calibration: Calibratio
     taken = []  # names come after all boxes, so that no line crosses a word; the surest have the first choice of places
     for score, name, outline, colour in sorted(names, key=lambda n: -n[0]):
         _write_above(draw, outline, f"{name} {score:.2f}", colour, taken)
-    return np.asarray(picture)
+    return np.asarray(canvas)
 
 
 def lines_of(boxes: np.ndarray, pairs: np.ndarray, calibration: Calibration, zoom: float = 1.0) -> list[np.ndarray]:
-    """For each box (K, 7) the lines between pairs (P, 2) of its corners, ends (at most P, 2, 2) in pixels. What is
-    behind the camera is left out; a line that comes from there is cut at the plane NEAR before the camera."""
+    """For each box (K, 7) the lines between pairs (P, 2) of its corners, ends (at most P, 2, 2) in pixels. Lines
+    behind the camera are left out; a line that starts there is cut at the plane NEAR before the camera."""
     each = calibration.lidar_to_rect(corners(boxes).reshape(-1, 3)).reshape(-1, 8, 3)[:, pairs]  # K, P, 2, 3
     depth = each[..., 2]
     ahead = depth >= NEAR
@@ -77,10 +79,10 @@ def lines_of(boxes: np.ndarray, pairs: np.ndarray, calibration: Calibration, zoo
     share = (NEAR - depth) / np.where(crosses, depth[..., ::-1] - depth, 1)
     ends = np.where((crosses & ~ahead)[..., None], each + share[..., None] * (each[:, :, ::-1] - each), each)
     uv = calibration.rect_to_image(ends.reshape(-1, 3)).reshape(*ends.shape[:-1], 2)
-    return [((of_box + 0.5) * zoom - 0.5)[seen.any(1)] for of_box, seen in zip(uv, ahead, strict=True)]
+    return [((of_box + 0.5) * zoom - 0.5)[visible.any(1)] for of_box, visible in zip(uv, ahead, strict=True)]
 
 
-def _draw_lines(draw, lines, colour, width):
+def _draw_lines(draw: ImageDraw.ImageDraw, lines: np.ndarray, colour: str, width: int) -> None:
     for (x1, y1), (x2, y2) in lines.tolist():
         draw.line([x1, y1, x2, y2], fill=colour, width=width)
 
@@ -102,8 +104,8 @@ def _write_above(draw, outline, text, colour, taken):
 # --- from above -------------------------------------------------------------------------------------------------
 
 
-def draw_above(points: np.ndarray, found: dict[str, dict], height: int = 450) -> np.ndarray:
-    """A cloud (N, 3 or more) from above, coloured by height, with outlines of boxes and a line to the side that leads.
+def draw_above(points: np.ndarray, detections: dict[str, dict], height: int = 450) -> np.ndarray:
+    """A cloud (N, 3 or more) from above, coloured by height, with outlines of boxes and a line to their front.
 
     Returns:
         uint8 (height, 2 ASIDE / AHEAD · height, 3).
@@ -118,8 +120,8 @@ def draw_above(points: np.ndarray, found: dict[str, dict], height: int = 450) ->
     colour = RAMP[np.clip((z[inside] - low) / (high - low) * 255, 0, 255).astype(int)]
     for down, right in ((0, 0), (0, 1), (1, 0), (1, 1)):  # a point is two pixels wide
         sheet[row + down, column + right] = colour
-    picture = Image.fromarray(sheet)
-    draw = ImageDraw.Draw(picture)
+    canvas = Image.fromarray(sheet)
+    draw = ImageDraw.Draw(canvas)
     for metres in range(10, round(AHEAD), 10):
         draw.line([0, height - metres * scale, 6, height - metres * scale], fill="#666666")
         draw.text(
@@ -130,10 +132,10 @@ def draw_above(points: np.ndarray, found: dict[str, dict], height: int = 450) ->
             stroke_width=2,
             stroke_fill="white",
         )
-    for arm, one in found.items():
+    for arm, one in detections.items():
         _draw_outlines(draw, np.asarray(one["boxes"], float).reshape(-1, 7), arm_colour(arm), scale, height)
-    draw.rectangle([0, 0, picture.width - 1, height - 1], outline="#999999")
-    return np.asarray(picture)
+    draw.rectangle([0, 0, canvas.width - 1, height - 1], outline="#999999")
+    return np.asarray(canvas)
 
 
 def _draw_outlines(draw, boxes, colour, scale, height):
@@ -144,23 +146,21 @@ def _draw_outlines(draw, boxes, colour, scale, height):
         draw.line(place[5:], fill=colour, width=2)
 
 
-def beside(pictures: list[np.ndarray], gap: int = 6) -> np.ndarray:
-    """Pictures (H, W, 3) from left to right, on white."""
-    high = max(picture.shape[0] for picture in pictures)
+def beside(images: list[np.ndarray], gap: int = 6) -> np.ndarray:
+    """Images (H, W, 3) from left to right, on white."""
+    high = max(image.shape[0] for image in images)
     return np.concatenate(
         [
-            np.pad(
-                picture, ((0, high - picture.shape[0]), (0, gap * (k < len(pictures) - 1)), (0, 0)), constant_values=255
-            )
-            for k, picture in enumerate(pictures)
+            np.pad(image, ((0, high - image.shape[0]), (0, gap * (k < len(images) - 1)), (0, 0)), constant_values=255)
+            for k, image in enumerate(images)
         ],
         1,
     )
 
 
-def below(pictures: list[np.ndarray], gap: int = 6) -> np.ndarray:
-    """Pictures (H, W, 3) from top to bottom, on white."""
-    return beside([picture.transpose(1, 0, 2) for picture in pictures], gap).transpose(1, 0, 2)
+def below(images: list[np.ndarray], gap: int = 6) -> np.ndarray:
+    """Images (H, W, 3) from top to bottom, on white."""
+    return beside([image.transpose(1, 0, 2) for image in images], gap).transpose(1, 0, 2)
 
 
 # --- depth and legend -------------------------------------------------------------------------------------------
@@ -174,14 +174,14 @@ def draw_depth(depth: np.ndarray, width: int, height: int) -> np.ndarray:
 
 
 def legend(rows: list[tuple[str, str]], width: int, depth: bool = False) -> np.ndarray:
-    """Arms with their colours and what there is to say about each; below, what the points' colours mean.
+    """Arms with their colours and a text for each; below, what the points' colours mean.
 
     Args:
         rows: (arm, text behind its name).
         depth: explain the colours of a depth map too.
     """
-    picture = Image.new("RGB", (width, 66 + 22 * len(rows) + 52 * depth), "white")
-    draw, y = ImageDraw.Draw(picture), 6
+    canvas = Image.new("RGB", (width, 66 + 22 * len(rows) + 52 * depth), "white")
+    draw, y = ImageDraw.Draw(canvas), 6
     for arm, text in rows:
         draw.rectangle([8, y + 2, 26, y + 12], fill=arm_colour(arm))
         draw.text((34, y - 1), f"{arm_label(arm)}: {text}", fill="black", font=font(14))
@@ -192,7 +192,7 @@ def legend(rows: list[tuple[str, str]], width: int, depth: bool = False) -> np.n
     if depth:
         low, high = np.log(DEPTHS.vmin), np.log(DEPTHS.vmax)
         _ramp(draw, y + 52, "depth, m", [(f"{m}", (np.log(m) - low) / (high - low)) for m in (5, 10, 20, 40)])
-    return np.asarray(picture)
+    return np.asarray(canvas)
 
 
 def _ramp(draw, y, title, ticks, wide=200):
@@ -204,5 +204,5 @@ def _ramp(draw, y, title, ticks, wide=200):
 
 
 @lru_cache
-def font(size: int):
+def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size=size)

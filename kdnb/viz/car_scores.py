@@ -1,6 +1,6 @@
-"""Pictures of scores of cars in five folds: learning, what longer training leaves of a gain, meta data, reliability.
+"""Figures of scores of cars in five folds: learning, what longer training leaves of a gain, meta data, reliability.
 
-Log loss is in nats; every other score is percent.
+Log loss is in nats, all other scores in percent.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from kdnb.viz.figures import new_figure
 from kdnb.viz.style import GREY, VERMILION, arm_colour, arm_label, arm_line, arm_marker
 
-META = {"A": "nothing", "B": "aspect ratio", "C": "mean colour", "D": "both"}  # beside the picture, by experiment
+META = {"A": "nothing", "B": "aspect ratio", "C": "mean colour", "D": "both"}  # beside the image, by experiment
 
 
 def arm_look(name: str) -> dict:
@@ -51,7 +51,7 @@ def accuracy_against_steps(
 
     Args:
         scores: arm → [(step, validation score), ...].
-        pairs: (without a teacher, with it); the gain is drawn at the steps that both have.
+        pairs: (without a teacher, with it); the gain is plotted at the steps that both have.
     """
     figure, (above, below) = new_figure(7, 5.4, 2, sharex=True, height_ratios=[2.4, 1])
     for arm in dict.fromkeys(arm for pair in pairs for arm in pair):
@@ -108,8 +108,8 @@ def meta_gain(scores: Mapping[str, Mapping[int, float]], metric: str = "log loss
     axes.set(xlabel="what the network is told beside the picture", ylabel=f"validation {_measure(metric)}")
     axes.set_xlim(-0.5, len(scores) - 0.3)
     axes.grid(alpha=0.3, axis="y")
-    every = sorted(set().union(*scores.values()))
-    handles = [Line2D([], [], label=f"fold {fold}", **_dot(fold, fold in shared)) for fold in every]
+    folds = sorted(set().union(*scores.values()))
+    handles = [Line2D([], [], label=f"fold {fold}", **_dot(fold, fold in shared)) for fold in folds]
     mean_of = f"mean of {'folds' if len(shared) > 1 else 'fold'} {', '.join(map(str, shared))}"
     handles += [Line2D([], [], color=VERMILION, lw=2.5, label=mean_of)] if shared else []
     figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), frameon=False, fontsize=8)

@@ -1,6 +1,6 @@
-"""Pictures of cars in five folds: classes, folds, soft labels, agreement, mix-ups; those of scores are in car_scores.
+"""Figures of cars in five folds: classes, folds, soft labels, agreement, mix-ups; scores are in car_scores.
 
-Everywhere here a picture is uint8 (3, H, W), probabilities are (N, C) with rows that sum to 1, and labels are N class
+Everywhere here an image is uint8 (3, H, W), probabilities are (N, C) with rows that sum to 1, and labels are N class
 numbers.
 """
 
@@ -42,31 +42,31 @@ LEGIBLE = 45  # classes whose names still fit along an axis
 # --- data -------------------------------------------------------------------------------------------------------
 
 
-def class_sheet(pictures: Mapping[str, np.ndarray], columns: int = 8, most: int = 48) -> Figure:
-    """One picture per class under its name, with its size in pixels; no picture is stretched.
+def class_sheet(images: Mapping[str, np.ndarray], columns: int = 8, most: int = 48) -> Figure:
+    """One image per class under its name, with its size in pixels; no image is stretched.
 
     Args:
-        pictures: class → picture; those after the first ``most`` are left out, and the title says so.
+        images: class → image; those after the first ``most`` are left out, and the title says so.
     """
-    shown = list(pictures.items())[:most]
+    shown = list(images.items())[:most]
     columns = min(columns, len(shown))
     rows = -(-len(shown) // columns)
     figure, axes = new_figure(1.65 * columns, 1.6 * rows + 0.3, rows, columns, squeeze=False)
     for ax in axes.flat:
         ax.set_axis_off()
         ax.set_anchor("N")
-    for ax, (name, picture) in zip(axes.flat, shown, strict=False):
-        _, height, width = picture.shape
-        ax.imshow(_pixels(picture))
+    for ax, (name, image) in zip(axes.flat, shown, strict=False):
+        _, height, width = image.shape
+        ax.imshow(_pixels(image))
         words = textwrap.wrap(drawable(name).replace("_", " "), 22, max_lines=2, placeholder=" …")
         ax.set_title("\n".join([*words, f"{width}×{height}"]), fontsize=8)
-    if len(pictures) > most:
-        figure.suptitle(f"the first {most} of {len(pictures)} classes", fontsize=10)
+    if len(images) > most:
+        figure.suptitle(f"the first {most} of {len(images)} classes", fontsize=10)
     return figure
 
 
-def fold_split(splits: Mapping[str, Sequence[int]], labels, classes: Sequence[str]) -> Figure:
-    """How many images of each class each fold holds out: with a stratified split every column is as level as can be.
+def fold_split(splits: Mapping[str, Sequence[int]], labels: Sequence[int], classes: Sequence[str]) -> Figure:
+    """How many images of each class each fold holds out: a stratified split makes the columns as level as can be.
 
     Args:
         splits: title → for each of N training images the fold that validates on it, 0 for the first.
@@ -94,34 +94,34 @@ def fold_split(splits: Mapping[str, Sequence[int]], labels, classes: Sequence[st
     return figure
 
 
-def fold_counts(folds, labels, classes: int) -> np.ndarray:
+def fold_counts(folds: Sequence[int], labels: Sequence[int], classes: int) -> np.ndarray:
     """(folds, classes) images of each class that each fold holds out."""
     counts = np.zeros((int(np.max(folds)) + 1, classes), int)
     np.add.at(counts, (np.asarray(folds), np.asarray(labels)), 1)
     return counts
 
 
-# --- answers ----------------------------------------------------------------------------------------------------
+# --- prediction--------------------------------------------------------------------------------------------------
 
 
-def agreement(found: Mapping[str, Sequence]) -> tuple[np.ndarray, np.ndarray]:
+def agreement(predictions: Mapping[str, Sequence]) -> tuple[np.ndarray, np.ndarray]:
     """(F, F) percent of the images that two folds name alike, and (N,) whether all of them agree on an image.
 
     Args:
-        found: fold → N class numbers.
+        predictions: fold → N class numbers.
     """
-    named = np.stack([np.asarray(of_fold) for of_fold in found.values()])
+    named = np.stack([np.asarray(of_fold) for of_fold in predictions.values()])
     return 100 * (named[:, None] == named[None]).mean(-1), (named == named[0]).all(0)
 
 
-def fold_agreement(found: Mapping[str, Sequence], truth=None) -> Figure:
-    """How often two folds give the same answer; the title says how often all do and, with a truth, what that is worth.
+def fold_agreement(predictions: Mapping[str, Sequence], truth: Sequence[int] | None = None) -> Figure:
+    """How often two folds predict the same class; the title says how often all do and, with a truth, how often rightly.
 
     Args:
-        found: fold → N class numbers.
+        predictions: fold → N class numbers.
         truth: N class numbers, or None.
     """
-    matrix, unanimous = agreement(found)
+    matrix, unanimous = agreement(predictions)
     apart = ~np.eye(len(matrix), dtype=bool)
     figure, axes = new_figure(5.4, 4.4)
     axes.set_facecolor(WRONG)
@@ -132,13 +132,13 @@ def fold_agreement(found: Mapping[str, Sequence], truth=None) -> Figure:
     for row, column in np.argwhere(apart):
         value = matrix[row, column]
         axes.text(column, row, f"{value:.0f}", ha="center", va="center", color=_ink((value - low) / (high - low)))
-    names = [arm_label(name) for name in found]
+    names = [arm_label(name) for name in predictions]
     axes.set_xticks(range(len(names)), names, fontsize=9)
     axes.set_yticks(range(len(names)), names, fontsize=9)
     title = f"all {len(names)} agree on {100 * unanimous.mean():.0f} % of the images"
     if truth is not None:
-        right = np.asarray(next(iter(found.values()))) == np.asarray(truth)
-        mean = np.mean([np.asarray(one) == np.asarray(truth) for one in found.values()], axis=0)
+        right = np.asarray(next(iter(predictions.values()))) == np.asarray(truth)
+        mean = np.mean([np.asarray(one) == np.asarray(truth) for one in predictions.values()], axis=0)
         title += f"\nright there: {_rate(right[unanimous])}; elsewhere, mean fold: {_rate(mean[~unanimous])}"
     axes.set_title(title, fontsize=10)
     figure.colorbar(image, ax=axes, label="images named alike, %")
@@ -148,7 +148,7 @@ def fold_agreement(found: Mapping[str, Sequence], truth=None) -> Figure:
 def soft_labels(
     items: Sequence[Mapping], probabilities: Mapping[str, np.ndarray], classes: Sequence[str], most: int = 5
 ) -> Figure:
-    """One row per picture: the picture, then the likeliest classes in each column's opinion, the true one ticked.
+    """One row per image: the image, then the likeliest classes in each column's opinion, the true one ticked.
 
     Args:
         items: N dicts with "image" and "label" (a class number, or None).
@@ -175,7 +175,7 @@ def soft_labels(
 # --- mix-ups ----------------------------------------------------------------------------------------------------
 
 
-def closest_pairs(matrix, most: int = 10) -> list[tuple[int, int, float]]:
+def closest_pairs(matrix: np.ndarray, most: int = 10) -> list[tuple[int, int, float]]:
     """[(a, b, percent)], the pairs of classes that are taken for each other most often, the worst first.
 
     The percentage is of the images of both classes together, in either direction.
@@ -191,7 +191,7 @@ def closest_pairs(matrix, most: int = 10) -> list[tuple[int, int, float]]:
     return [(int(a[k]), int(b[k]), float(share[a[k], b[k]])) for k in order]
 
 
-def confusion(matrix, classes: Sequence[str], groups: Sequence[str] | None = None) -> Figure:
+def confusion(matrix: np.ndarray, classes: Sequence[str], groups: Sequence[str] | None = None) -> Figure:
     """What each class is mistaken for. Neighbours of one group are framed: do the mistakes stay within it?
 
     Args:
@@ -199,7 +199,7 @@ def confusion(matrix, classes: Sequence[str], groups: Sequence[str] | None = Non
         groups: C names such as body types; the title says how many mistakes stay within one.
     """
     counts = np.asarray(matrix, float)
-    wrong = np.where(np.eye(len(counts), dtype=bool), np.nan, counts)  # what is right would outshine every mistake
+    wrong = np.where(np.eye(len(counts), dtype=bool), np.nan, counts)  # the diagonal would outshine all mistakes
     side = min(9, 2.6 + 0.26 * len(classes))
     figure, axes = new_figure(side + 0.9, side)
     axes.set_facecolor(WRONG)
@@ -222,7 +222,7 @@ def confusion(matrix, classes: Sequence[str], groups: Sequence[str] | None = Non
 
 
 def closest_generations(matrices: Mapping[str, np.ndarray], classes: Sequence[str], most: int = 10) -> Figure:
-    """The pairs of classes that the first arm mixes up most, and how often every other arm does.
+    """The pairs of classes that the first arm mixes up most, and how often the other arms do.
 
     Args:
         matrices: arm → (C, C) counts, rows are the truth.
@@ -261,8 +261,8 @@ def closest_generations(matrices: Mapping[str, np.ndarray], classes: Sequence[st
 # --- parts ------------------------------------------------------------------------------------------------------
 
 
-def _pixels(picture) -> np.ndarray:
-    return np.asarray(picture).transpose(1, 2, 0)
+def _pixels(image: np.ndarray) -> np.ndarray:
+    return np.asarray(image).transpose(1, 2, 0)
 
 
 def _short(name: str, characters: int = 20) -> str:

@@ -1,6 +1,8 @@
-"""Pictures of detections: boxes on images, foreground masks per pyramid level, feature errors, arms side by side."""
+"""Figures of detections: boxes on images, foreground masks per pyramid level, feature errors, arms side by side."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -20,22 +22,22 @@ def class_colour(label: int) -> str:
 
 
 def draw_boxes(
-    image: Tensor, boxes: Tensor, labels: Tensor, classes, scores: Tensor | None = None, zoom: int = 2
+    image: Tensor, boxes: Tensor, labels: Tensor, classes: Sequence[str], scores: Tensor | None = None, zoom: int = 2
 ) -> np.ndarray:
-    """A copy of the picture, ``zoom`` times larger, with labelled boxes; a word that would cover others is left out.
+    """A copy of the image, ``zoom`` times larger, with labelled boxes; a word that would cover others is left out.
 
     Args:
         image: (3, H, W) uint8.
-        boxes: (N, 4) xyxy in pixels of the picture.
+        boxes: (N, 4) xyxy in pixels of the image.
         labels: (N,) 1-based into ``classes``.
         scores: (N,) 0..1, written behind the class.
 
     Returns:
         (zoom·H, zoom·W, 3) uint8.
     """
-    picture = Image.fromarray(image.permute(1, 2, 0).numpy())
-    picture = picture.resize((picture.width * zoom, picture.height * zoom), Image.Resampling.LANCZOS)
-    draw = ImageDraw.Draw(picture)
+    canvas = Image.fromarray(image.permute(1, 2, 0).numpy())
+    canvas = canvas.resize((canvas.width * zoom, canvas.height * zoom), Image.Resampling.LANCZOS)
+    draw = ImageDraw.Draw(canvas)
     font = ImageFont.load_default(size=max(11, 3 * zoom + 1))
     corners = [[corner * zoom for corner in box] for box in boxes.tolist()]
     for box, label in zip(corners, labels, strict=True):
@@ -46,12 +48,12 @@ def draw_boxes(
         text = classes[int(labels[i]) - 1] + (f" {100 * float(scores[i]):.0f}" if scores is not None else "")
         left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
         width, height = right - left + 4, bottom - top + 4
-        x = min(max(box[0], 0), picture.width - width)
+        x = min(max(box[0], 0), canvas.width - width)
         y = free_row(taken, int(x), int(width), int(box[1] - height if box[1] >= height else box[1]), int(height))
         if y is not None:
             draw.rectangle([x, y, x + width, y + height], fill=class_colour(labels[i]))
             draw.text((x + 2 - left, y + 2 - top), text, fill="black", font=font)
-    return np.asarray(picture)
+    return np.asarray(canvas)
 
 
 def free_row(taken: list[tuple[int, int, int]], x: int, width: int, lowest: int, height: int) -> int | None:
@@ -65,21 +67,21 @@ def free_row(taken: list[tuple[int, int, int]], x: int, width: int, lowest: int,
     return y
 
 
-def picture_grid(
-    pictures: list[list[np.ndarray]], titles: list[str], rows: list[str] | None = None, width: float = 3.0
+def image_grid(
+    images: list[list[np.ndarray]], titles: list[str], rows: list[str] | None = None, width: float = 3.0
 ) -> Figure:
-    """Rows of equally large pictures; titles above the first row, row names at the left."""
-    height, across = pictures[0][0].shape[:2]
+    """Rows of equally large images; titles above the first row, row names at the left."""
+    height, across = images[0][0].shape[:2]
     figure, axes = new_figure(
-        width * len(pictures[0]),
-        width * height / across * len(pictures) + 0.3,
-        len(pictures),
-        len(pictures[0]),
+        width * len(images[0]),
+        width * height / across * len(images) + 0.3,
+        len(images),
+        len(images[0]),
         squeeze=False,
     )
-    for r, row in enumerate(pictures):
-        for c, picture in enumerate(row):
-            axes[r, c].imshow(picture)
+    for r, row in enumerate(images):
+        for c, image in enumerate(row):
+            axes[r, c].imshow(image)
             axes[r, c].set_xticks([])
             axes[r, c].set_yticks([])
             if r == 0 and c < len(titles):
@@ -89,55 +91,59 @@ def picture_grid(
     return figure
 
 
-def draw_item(item: dict, classes, zoom: int = 2) -> np.ndarray:
-    """A picture with its ground truth, difficult objects left out."""
+def draw_item(item: dict, classes: Sequence[str], zoom: int = 2) -> np.ndarray:
+    """An image with its ground truth, difficult objects left out."""
     keep = ~item["difficult"]
     return draw_boxes(item["image"], item["boxes"][keep], item["labels"][keep], classes, zoom=zoom)
 
 
-def draw_detections(item: dict, found: dict, threshold: float, classes, zoom: int = 2) -> np.ndarray:
-    keep = found["scores"] >= threshold
-    return draw_boxes(item["image"], found["boxes"][keep], found["labels"][keep], classes, found["scores"][keep], zoom)
+def draw_detections(
+    item: dict, detections: dict, threshold: float, classes: Sequence[str], zoom: int = 2
+) -> np.ndarray:
+    """An image with the detections whose score is at least ``threshold``."""
+    keep = detections["scores"] >= threshold
+    boxes, labels, scores = (detections[key][keep] for key in ("boxes", "labels", "scores"))
+    return draw_boxes(item["image"], boxes, labels, classes, scores, zoom)
 
 
-def samples(items: list[dict], classes, columns: int = 4) -> Figure:
-    """A sheet of pictures with their ground truth."""
-    pictures = [draw_item(item, classes) for item in items]
-    return picture_grid([pictures[i : i + columns] for i in range(0, len(pictures), columns)], [])
+def samples(items: list[dict], classes: Sequence[str], columns: int = 4) -> Figure:
+    """A sheet of images with their ground truth."""
+    images = [draw_item(item, classes) for item in items]
+    return image_grid([images[i : i + columns] for i in range(0, len(images), columns)], [])
 
 
-def side_by_side(items: list[dict], found: dict[str, dict], threshold: float, classes) -> Figure:
-    """One row per picture: each arm's detections, then the ground truth.
+def side_by_side(items: list[dict], detections: dict[str, dict], threshold: float, classes: Sequence[str]) -> Figure:
+    """One row per image: each arm's detections, then the ground truth.
 
     Args:
-        found: arm → image id → detections.
+        detections: arm → image id → detections.
     """
     rows = [
-        [draw_detections(item, of_arm[item["id"]], threshold, classes) for of_arm in found.values()]
+        [draw_detections(item, of_arm[item["id"]], threshold, classes) for of_arm in detections.values()]
         + [draw_item(item, classes)]
         for item in items
     ]
-    return picture_grid(rows, [arm_label(name) for name in found] + ["ground truth"], [i["id"] for i in items])
+    return image_grid(rows, [arm_label(name) for name in detections] + ["ground truth"], [i["id"] for i in items])
 
 
 def mask_on_image(image: Tensor, mask: Tensor, zoom: int = 2) -> np.ndarray:
-    """The picture with the cells of a mask (H_l, W_l) tinted, drawn as the blocks of pixels that they stand for."""
+    """The image with the cells of a mask (H_l, W_l) tinted, each as the block of pixels that it stands for."""
     height, width = image.shape[1:]
     size = (height * zoom, width * zoom)
-    picture = torch.nn.functional.interpolate(image[None].float(), size=size, mode="bilinear")[0].permute(1, 2, 0)
+    canvas = torch.nn.functional.interpolate(image[None].float(), size=size, mode="bilinear")[0].permute(1, 2, 0)
     cells = torch.nn.functional.interpolate(mask[None, None].float(), size=size, mode="nearest")[0, 0, :, :, None]
     tint = torch.tensor([0.0, 158.0, 115.0])
-    return (picture * (1 - 0.6 * cells) * 0.9 + tint * 0.6 * cells).clamp(0, 255).byte().numpy()
+    return (canvas * (1 - 0.6 * cells) * 0.9 + tint * 0.6 * cells).clamp(0, 255).byte().numpy()
 
 
 def masks_per_level(image: Tensor, masks: list[Tensor], first_level: int = 2) -> Figure:
-    """The foreground cells of one picture on every level of the pyramid, which begins at P<first_level>."""
-    pictures = [mask_on_image(image, mask[0, 0]) for mask in masks]
+    """The foreground cells of one image on every level of the pyramid, which begins at P<first_level>."""
+    images = [mask_on_image(image, mask[0, 0]) for mask in masks]
     titles = [
         f"P{i}: {m.shape[-1]} x {m.shape[-2]} cells, {int(m.sum())} foreground"
         for i, m in enumerate(masks, first_level)
     ]
-    return picture_grid([pictures], titles, width=3.3)
+    return image_grid([images], titles, width=3.3)
 
 
 def feature_errors(image: Tensor, errors: dict[str, Tensor], level: str) -> Figure:
@@ -160,14 +166,14 @@ def feature_errors(image: Tensor, errors: dict[str, Tensor], level: str) -> Figu
     return figure
 
 
-def disagreement(found_a: dict, found_b: dict, threshold: float = 0.5) -> float:
-    """How differently two models see one picture: detections of either without a counterpart in the other.
+def disagreement(first: dict, second: dict, threshold: float = 0.5) -> float:
+    """How much two models differ on one image: how many detections have no counterpart in the other's.
 
     A counterpart has the same label and an IoU of at least 0.5; both sides count only from the threshold on.
     """
     from torchvision.ops import box_iou
 
-    a, b = ({k: v[found["scores"] >= threshold] for k, v in found.items()} for found in (found_a, found_b))
+    a, b = ({k: v[one["scores"] >= threshold] for k, v in one.items()} for one in (first, second))
     if not len(a["boxes"]) or not len(b["boxes"]):
         return float(len(a["boxes"]) + len(b["boxes"]))
     pairs = (box_iou(a["boxes"], b["boxes"]) >= 0.5) & (a["labels"][:, None] == b["labels"][None])

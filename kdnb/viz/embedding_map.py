@@ -13,7 +13,7 @@ from kdnb.viz.figures import new_figure
 from kdnb.viz.style import BLUE, GREEN, ORANGE, PINK, SKY, VERMILION, YELLOW, arm_label
 
 LABEL_COLOURS = (BLUE, ORANGE, GREEN, VERMILION, SKY, PINK, YELLOW, "#333333")
-# what is called red should not be drawn green
+# labels that name a colour have it
 OWN_COLOURS = {
     "blue": "#0072B2",
     "red": "#D55E00",

@@ -1,11 +1,11 @@
 """Interactive looks at predictions, with core ipywidgets only, so that they work in JupyterLab, Notebook and Colab.
 
-Every explorer has a static twin: the figure that the notebook draws above it.
+Each explorer has a static twin: the figure above it in the notebook.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import ipywidgets as widgets
 import numpy as np
@@ -13,72 +13,68 @@ import torch
 from torch import Tensor
 
 from kdnb.viz.detection import disagreement, draw_detections, draw_item, mask_on_image
-from kdnb.viz.guard import PANEL, guarded, png, screen, side_by_side_titled, take_upload
+from kdnb.viz.guard import PANEL, arm_boxes, guarded, png, screen, side_by_side_titled, take_upload
 from kdnb.viz.style import arm_label
 
 
 class DetectionExplorer:
-    """Pick a picture, a score threshold, the arms to show and a mask level; or upload a picture of your own.
+    """Pick an image, a score threshold, the arms to show and a mask level; or upload an image of your own.
 
     Args:
         items: samples with "id", "image" uint8 (3, H, W), "boxes", "labels", "difficult".
-        found: arm → image id → detections. Pictures are sorted by how much the last two arms disagree.
+        detections: arm → image id → detections. Images are sorted by how much the last two arms disagree.
         classes: names; label 1 is the first.
         masks: ``masks(item)`` → per level (1, 1, H_l, W_l), the foreground cells; one panel shows the chosen level.
-        predictors: arm → ``predict(image)`` → detections, for uploaded pictures.
+        predictors: arm → ``predict(image)`` → detections, for uploaded images.
         first_level: number of the finest level, for its name.
     """
 
     def __init__(
         self,
         items: list[dict],
-        found: dict[str, dict],
-        classes,
+        detections: dict[str, dict],
+        classes: Sequence[str],
         masks: Callable[[dict], list[Tensor]],
         predictors: dict[str, Callable[[Tensor], dict]],
         first_level: int = 2,
     ):
-        self.found, self.classes, self.masks, self.predictors = found, classes, masks, predictors
+        self.detections, self.classes, self.masks, self.predictors = detections, classes, masks, predictors
         self.first_level = first_level
-        first, second = list(found)[-2:]
-        order = {i["id"]: disagreement(found[first][i["id"]], found[second][i["id"]]) for i in items}
+        first, second = list(detections)[-2:]
+        order = {i["id"]: disagreement(detections[first][i["id"]], detections[second][i["id"]]) for i in items}
         self.items = {item["id"]: item for item in sorted(items, key=lambda i: -order[i["id"]])}
         options = [(f"{name}: {order[name]:.0f} differences", name) for name in self.items]
         wide = {"style": {"description_width": "90px"}, "layout": widgets.Layout(width="330px")}
-        self.picture = widgets.Dropdown(options=options, description="picture", **wide)
+        self.image = widgets.Dropdown(options=options, description="picture", **wide)
         self.threshold = widgets.FloatSlider(0.5, min=0.05, max=0.95, step=0.05, description="threshold", **wide)
         levels = [("no mask", -1), *((f"P{k + first_level}", k) for k in range(len(masks(items[0]))))]
         self.level = widgets.Dropdown(options=levels, value=-1, description="mask level", **wide)
-        self.arms = {
-            name: widgets.Checkbox(
-                True, description=arm_label(name), indent=False, layout=widgets.Layout(width="150px")
-            )
-            for name in found
-        }
+        self.arms = arm_boxes(detections, 150)
         self.upload = widgets.FileUpload(accept="image/*", multiple=False, description="your picture")
         self.screen = screen()
         self.message = widgets.HTML()
         self.view = widgets.VBox(
             [
-                widgets.HBox([self.picture, self.threshold]),
+                widgets.HBox([self.image, self.threshold]),
                 widgets.HBox([self.level, *self.arms.values(), self.upload]),
                 self.message,
                 self.screen,
             ]
         )
-        for control in (self.picture, self.threshold, self.level, *self.arms.values()):
+        for control in (self.image, self.threshold, self.level, *self.arms.values()):
             control.observe(guarded(self.message, self._redraw), "value")
         self.upload.observe(guarded(self.message, self._uploaded), "value")
         self._redraw()
 
     def render(self) -> np.ndarray:
         """The screen as (H, W, 3) uint8: chosen arms, ground truth if there is one, the mask if one is chosen."""
-        item = self.items[self.picture.value]
+        item = self.items[self.image.value]
         zoom = max(1, round(PANEL / item["image"].shape[-1]))
         panels = []
         for name, box in self.arms.items():
             if box.value:
-                shown = draw_detections(item, self.found[name][item["id"]], self.threshold.value, self.classes, zoom)
+                detections = self.detections[name][item["id"]]
+                shown = draw_detections(item, detections, self.threshold.value, self.classes, zoom)
                 panels.append((arm_label(name), shown))
         if not item.get("uploaded"):
             panels.append(("ground truth", draw_item(item, self.classes, zoom)))
@@ -90,7 +86,7 @@ class DetectionExplorer:
         return side_by_side_titled(panels)
 
     def _redraw(self) -> None:
-        self.level.disabled = "uploaded" in self.items[self.picture.value]  # nobody knows what is foreground there
+        self.level.disabled = "uploaded" in self.items[self.image.value]  # its foreground is unknown
         self.screen.value = png(self.render())
 
     def _uploaded(self) -> None:
@@ -108,7 +104,7 @@ class DetectionExplorer:
             "uploaded": True,
         }
         for arm, predict in self.predictors.items():
-            self.found[arm][name] = predict(image)
-        self.picture.options = [(name, name), *(option for option in self.picture.options if option[1] != name)]
-        self.picture.value = name
+            self.detections[arm][name] = predict(image)
+        self.image.options = [(name, name), *(option for option in self.image.options if option[1] != name)]
+        self.image.value = name
         self._redraw()

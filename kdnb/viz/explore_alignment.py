@@ -1,4 +1,4 @@
-"""Which sentences does each arm read into a crop, and which crops does it find for a sentence of yours?"""
+"""Which sentences does each arm read into a crop, and which crops for a sentence of yours?"""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdnb.errors import InputError
-from kdnb.viz.guard import guarded, png, screen, take_upload
+from kdnb.viz.guard import arm_boxes, guarded, png, screen, take_upload
 from kdnb.viz.style import VERMILION, arm_colour, arm_label
 
-MOST, BEST, ACROSS = 10, 8, 4  # sentences listed, crops found, crops in a row
+MOST, BEST, ACROSS = 10, 8, 4  # sentences listed, crops listed, crops in a row
 LINE, TITLE, TILE, GAP = 20, 30, 84, 10  # pixels
 LEFT, LIST, BAR = 180, 400, 70  # pixels across: the chosen crop, an arm's list, its bars
 HEIGHT = TITLE + (MOST + 1) * LINE + GAP  # of an arm; the line more is for your sentence
@@ -51,7 +51,7 @@ class AlignmentExplorer:
         self.embeddings = {arm: _unit(vectors) for arm, vectors in image_embeddings.items()}
         self.sentences = list(dict.fromkeys(sentences))
         self.texts = _unit(encode_texts(self.sentences))
-        self.uploads = {}  # name -> (picture, arm -> (D,))
+        self.uploads = {}  # name -> (image, arm -> (D,))
         wide = {"style": {"description_width": "80px"}}
         self.crop = widgets.Dropdown(
             options=[(name, k) for k, name in enumerate(names)],
@@ -76,12 +76,7 @@ class AlignmentExplorer:
             layout=widgets.Layout(width="560px"),
             **wide,
         )
-        self.arms = {
-            name: widgets.Checkbox(
-                True, description=arm_label(name), indent=False, layout=widgets.Layout(width="160px")
-            )
-            for name in self.embeddings
-        }
+        self.arms = arm_boxes(self.embeddings)
         self.upload = widgets.FileUpload(accept="image/*", multiple=False, description="your crop")
         self.screen = screen()
         self.message = widgets.HTML()
@@ -109,7 +104,7 @@ class AlignmentExplorer:
         cosines = (self.texts @ vector).numpy()
         return [(self.sentences[k], float(cosines[k])) for k in np.argsort(-cosines, kind="stable")]
 
-    def found(self, arm: str) -> list[tuple[int, float]]:
+    def nearest(self, arm: str) -> list[tuple[int, float]]:
         """The eight crops nearest to the sentence in the text box, (index, cosine), nearest first."""
         cosines = (self.embeddings[arm] @ self.texts[self.sentences.index(self._learned())]).numpy()
         return [(int(k), float(cosines[k])) for k in np.argsort(-cosines, kind="stable")[:BEST]]
@@ -122,11 +117,11 @@ class AlignmentExplorer:
         words, arms = self._learned(), [name for name, box in self.arms.items() if box.value]
         sheet = Image.new("RGB", (LEFT + LIST + ACROSS * TILE + 2 * GAP, TITLE + max(1, len(arms)) * HEIGHT), "white")
         draw = ImageDraw.Draw(sheet)
-        picture = self.uploads[self.crop.value][0] if self.crop.value in self.uploads else self.crops[self.crop.value]
+        image = self.uploads[self.crop.value][0] if self.crop.value in self.uploads else self.crops[self.crop.value]
         _text(draw, (0, 4), "chosen crop", 14)
         _text(draw, (LEFT, 4), f"its nearest of {len(self.sentences)} sentences, with cosines; orange: yours", 14)
         _text(draw, (LEFT + LIST + GAP, 4), f"nearest crops to “{words}”", 14, ACROSS * TILE)
-        sheet.paste(_fitted(picture, LEFT - 2 * GAP), (0, TITLE))
+        sheet.paste(_fitted(image, LEFT - 2 * GAP), (0, TITLE))
         for k, line in enumerate(textwrap.wrap(self.crop.label, 23)[:4]):
             _text(draw, (0, TITLE + LEFT - GAP + 18 * k), line, 13, LEFT - GAP)
         for k, arm in enumerate(arms):
@@ -134,7 +129,7 @@ class AlignmentExplorer:
             draw.rectangle([LEFT, top + 5, LEFT + 12, top + 17], fill=arm_colour(arm))
             _text(draw, (LEFT + 18, top + 2), arm_label(arm), 15)
             _list(draw, LEFT, top + TITLE, self.ranked(arm), self.count.value, words, arm_colour(arm))
-            for place, (index, cosine) in enumerate(self.found(arm)):
+            for place, (index, cosine) in enumerate(self.nearest(arm)):
                 x = LEFT + LIST + GAP + place % ACROSS * TILE
                 y = top + TITLE + place // ACROSS * (TILE + LINE)
                 sheet.paste(_fitted(self.crops[index], TILE - 6), (x, y))
@@ -150,7 +145,7 @@ class AlignmentExplorer:
         return words
 
     def _learned(self) -> str:
-        """The sentence in the text box, which joins the ranked ones; its embedding is asked for once."""
+        """The sentence in the text box, which joins the ranked ones; its embedding is computed once."""
         words = self._words()
         if words not in self.sentences:
             self.texts = torch.cat([self.texts, _unit(self.encode_texts([words]))])
@@ -163,10 +158,10 @@ class AlignmentExplorer:
     def _uploaded(self) -> None:
         if not self.upload.value:
             return
-        file, picture = take_upload(self.upload)
-        vectors = {arm: _unit(encode(picture)) for arm, encode in self.encode_image.items()}
+        file, image = take_upload(self.upload)
+        vectors = {arm: _unit(encode(image)) for arm, encode in self.encode_image.items()}
         name = f"your {file}"
-        self.uploads[name] = picture, vectors
+        self.uploads[name] = image, vectors
         self.crop.options = [(name, name), *(option for option in self.crop.options if option[1] != name)]
         self.crop.value = name
         self._redraw()
@@ -204,9 +199,9 @@ def _font(size: int):
     return ImageFont.load_default(size=size)
 
 
-def _fitted(picture: Tensor, side: int) -> Image.Image:
-    """A picture (3, H, W) in a square, enlarged without smoothing or made smaller with it, grey around it."""
-    shown = Image.fromarray(np.ascontiguousarray(picture.permute(1, 2, 0).numpy()))
+def _fitted(image: Tensor, side: int) -> Image.Image:
+    """An image (3, H, W) in a square, enlarged without smoothing or made smaller with it, grey around it."""
+    shown = Image.fromarray(np.ascontiguousarray(image.permute(1, 2, 0).numpy()))
     zoom = side / max(shown.size)
     size = tuple(max(1, round(length * zoom)) for length in shown.size)
     shown = shown.resize(size, Image.Resampling.NEAREST if zoom > 1 else Image.Resampling.LANCZOS)

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from kdnb.errors import InputError
 from kdnb.viz.car_scores import arm_look
-from kdnb.viz.guard import guarded, png, screen, take_upload
+from kdnb.viz.guard import arm_boxes, guarded, png, screen, take_upload
 from kdnb.viz.hangul import drawable
 from kdnb.viz.style import arm_label
 
 MOST, ACROSS = 5, 3  # classes listed per arm, arms in a row
-CAR, PANEL, BAR, GAP = 300, 290, 190, 14  # pixels across: the picture, an arm's panel, its longest bar, between them
+CAR, PANEL, BAR, GAP = 300, 290, 190, 14  # pixels across: the image, an arm's panel, its longest bar, between them
 LINE, TITLE = 34, 46  # pixels down: a class, what stands above them
 HEIGHT = TITLE + (MOST + 1) * LINE + GAP  # of an arm; the line more is for a true class that is not among the first
 FLOOR = np.log(1e-15)  # of a log-probability, so that a distance stays finite
@@ -32,41 +32,41 @@ class CarsExplorer:
 
     Args:
         items: N dicts with "name" and "image" uint8 (3, H, W).
-        answers: arm → logits (N, C).
+        outputs: arm → logits (N, C).
         classes: C names.
-        truth: N class numbers, or None where nobody knows.
-        ask: arm → ``f(image uint8 (3, H, W))`` → logits (C,), for an upload; an arm that is not there has no answer.
+        truth: N class numbers, or None.
+        predict: arm → ``f(image uint8 (3, H, W))`` → logits (C,), for an upload; other arms have none.
 
-    Raises InputError when an arm's answers are not one row per car and one column per class.
+    Raises InputError when an arm's outputs are not one row per car and one column per class.
     """
 
     def __init__(
         self,
         items: Sequence[dict],
-        answers: Mapping[str, np.ndarray | Tensor],
+        outputs: Mapping[str, np.ndarray | Tensor],
         classes: Sequence[str],
         truth: Sequence[int] | None = None,
-        ask: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
+        predict: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
     ):
-        self.classes, self.ask = [drawable(name) for name in classes], dict(ask or {})
-        answers = {arm: np.asarray(logits, float) for arm, logits in answers.items()}
-        for arm, logits in answers.items():
+        self.classes, self.predict = [drawable(name) for name in classes], dict(predict or {})
+        outputs = {arm: np.asarray(logits, float) for arm, logits in outputs.items()}
+        for arm, logits in outputs.items():
             if logits.shape != (len(items), len(classes)):
-                raise InputError(f"answers of {arm} are {logits.shape}, expected ({len(items)}, {len(classes)})")
-        self.teacher = next((arm for arm in ("ensemble", "teacher") if arm in answers), next(iter(answers)))
-        self.student = list(answers)[-1]
-        apart = divergence(answers[self.teacher], answers[self.student])
-        self.cars = {}  # name -> (picture, true class or None, arm -> logits (C,))
+                raise InputError(f"outputs of {arm} are {logits.shape}, expected ({len(items)}, {len(classes)})")
+        self.teacher = next((arm for arm in ("ensemble", "teacher") if arm in outputs), next(iter(outputs)))
+        self.student = list(outputs)[-1]
+        apart = divergence(outputs[self.teacher], outputs[self.student])
+        self.cars = {}  # name -> (image, true class or None, arm -> logits (C,))
         options = []
         for k in np.argsort(-apart, kind="stable"):
             name = items[k]["name"]
             self.cars[name] = (
                 items[k]["image"],
                 None if truth is None else int(truth[k]),
-                {arm: logits[k] for arm, logits in answers.items()},
+                {arm: logits[k] for arm, logits in outputs.items()},
             )
             options.append((f"{name}: {apart[k]:.2f} nats apart", name))
-        self._controls(options, answers)
+        self._controls(options, outputs)
         row = widgets.Layout(flex_flow="row wrap")
         self.view = widgets.VBox(
             [
@@ -87,30 +87,25 @@ class CarsExplorer:
         self.temperature = widgets.FloatSlider(
             1.0, min=0.5, max=8, step=0.1, description="temperature", readout_format=".1f", **wide
         )
-        self.arms = {
-            name: widgets.Checkbox(
-                True, description=arm_label(name), indent=False, layout=widgets.Layout(width="160px")
-            )
-            for name in arms
-        }
+        self.arms = arm_boxes(arms)
         self.upload = widgets.FileUpload(accept="image/*", multiple=False, description="your car")
         self.screen = screen()
         self.message = widgets.HTML()
 
     def soft(self, arm: str) -> np.ndarray | None:
-        """The arm's soft labels (C,) of the chosen car at the chosen temperature; None when it has no answer."""
+        """The arm's soft labels (C,) of the chosen car at the chosen temperature; None when it has no output."""
         logits = self.cars[self.car.value][2].get(arm)
         return None if logits is None else np.exp(log_softmax(logits / self.temperature.value))
 
     def render(self) -> np.ndarray:
         """The screen as (H, W, 3) uint8: the car at the left, each chosen arm's likeliest classes beside it."""
-        picture, label, answers = self.cars[self.car.value]
+        image, label, outputs = self.cars[self.car.value]
         arms = [name for name, box in self.arms.items() if box.value]
         rows = max(1, -(-len(arms) // ACROSS))
         sheet = Image.new("RGB", (CAR + GAP + ACROSS * (PANEL + GAP), rows * HEIGHT), "white")
         draw = ImageDraw.Draw(sheet)
-        sheet.paste(fitted(picture, CAR, HEIGHT - TITLE - LINE), (0, TITLE))
-        _text(draw, (0, 2), f"{picture.shape[2]} by {picture.shape[1]} pixels; T = {self.temperature.value:.1f}", 13)
+        sheet.paste(fitted(image, CAR, HEIGHT - TITLE - LINE), (0, TITLE))
+        _text(draw, (0, 2), f"{image.shape[2]} by {image.shape[1]} pixels; T = {self.temperature.value:.1f}", 13)
         known = "nobody knows its class" if label is None else f"truth: {self.classes[label]}"
         _text(draw, (0, 20), known, 14, CAR, "black" if label is None else TRUE)
         for k, arm in enumerate(arms):
@@ -128,26 +123,26 @@ class CarsExplorer:
         if soft is None:
             _text(draw, (x, y + TITLE), "no answer for this car", 13)
             return
-        _text(draw, (x, y + 22), self._said(arm), 12, PANEL)
+        _text(draw, (x, y + 22), self._summary(arm), 12, PANEL)
         order = np.argsort(-soft, kind="stable")
         lines = [(place, int(c)) for place, c in enumerate(order, 1) if place <= MOST or c == label]
         for k, (place, c) in enumerate(lines):
             top, right = y + TITLE + k * LINE, c == label
-            said = f"{place}  {'true: ' if right else ''}{self.classes[c]}"
-            _text(draw, (x, top), said, 13, PANEL, TRUE if right else "black")
+            text = f"{place}  {'true: ' if right else ''}{self.classes[c]}"
+            _text(draw, (x, top), text, 13, PANEL, TRUE if right else "black")
             draw.rectangle([x, top + 17, x + BAR, top + 27], outline="#BBBBBB")
             draw.rectangle([x, top + 17, x + round(BAR * soft[c]), top + 27], fill=colour)
             _text(draw, (x + BAR + 8, top + 13), f"{100 * soft[c]:.1f} %", 13)
 
-    def _said(self, arm: str) -> str:
+    def _summary(self, arm: str) -> str:
         """How many classes its soft label is spread over, and how far it is from the teacher's."""
-        answers, temperature = self.cars[self.car.value][2], self.temperature.value
-        logs = log_softmax(answers[arm] / temperature)
-        said = f"spread over {np.exp(-(np.exp(logs) * np.maximum(logs, FLOOR)).sum()):.1f} classes"
-        if arm == self.teacher or self.teacher not in answers:
-            return said
-        apart = divergence(answers[self.teacher] / temperature, answers[arm] / temperature)
-        return f"{said}, {apart:.2f} nats from {arm_label(self.teacher)}"
+        outputs, temperature = self.cars[self.car.value][2], self.temperature.value
+        logs = log_softmax(outputs[arm] / temperature)
+        text = f"spread over {np.exp(-(np.exp(logs) * np.maximum(logs, FLOOR)).sum()):.1f} classes"
+        if arm == self.teacher or self.teacher not in outputs:
+            return text
+        apart = divergence(outputs[self.teacher] / temperature, outputs[arm] / temperature)
+        return f"{text}, {apart:.2f} nats from {arm_label(self.teacher)}"
 
     def _redraw(self) -> None:
         self.screen.value = png(self.render())
@@ -156,12 +151,12 @@ class CarsExplorer:
         if not self.upload.value:
             return
         file, image = take_upload(self.upload)
-        answers = {arm: np.asarray(f(image), float).reshape(-1) for arm, f in self.ask.items()}
-        for arm, logits in answers.items():
+        outputs = {arm: np.asarray(f(image), float).reshape(-1) for arm, f in self.predict.items()}
+        for arm, logits in outputs.items():
             if logits.shape != (len(self.classes),):
-                raise InputError(f"answer of {arm} has {len(logits)} numbers, expected one per class")
+                raise InputError(f"output of {arm} has {len(logits)} numbers, expected one per class")
         name = f"your {file}"
-        self.cars[name] = image, None, answers
+        self.cars[name] = image, None, outputs
         self.car.options = [(name, name), *(option for option in self.car.options if option[1] != name)]
         self.car.value = name
         self._redraw()
@@ -170,14 +165,14 @@ class CarsExplorer:
 # --- numbers ----------------------------------------------------------------------------------------------------
 
 
-def log_softmax(logits) -> np.ndarray:
+def log_softmax(logits: np.ndarray) -> np.ndarray:
     """Of the last axis."""
     logits = np.asarray(logits, float)
     shifted = logits - logits.max(-1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
 
 
-def divergence(teacher, student) -> np.ndarray:
+def divergence(teacher: np.ndarray, student: np.ndarray) -> np.ndarray:
     """KL(teacher ‖ student) in nats of logits (..., C); log-probabilities are cut at that of 1e-15."""
     first, second = log_softmax(teacher), log_softmax(student)
     return (np.exp(first) * (np.maximum(first, FLOOR) - np.maximum(second, FLOOR))).sum(-1)
@@ -186,9 +181,9 @@ def divergence(teacher, student) -> np.ndarray:
 # --- drawing ----------------------------------------------------------------------------------------------------
 
 
-def fitted(picture: Tensor, width: int, height: int) -> Image.Image:
-    """A picture (3, H, W) as large as fits, not stretched, on grey."""
-    shown = Image.fromarray(np.ascontiguousarray(np.asarray(picture).transpose(1, 2, 0)))
+def fitted(image: Tensor, width: int, height: int) -> Image.Image:
+    """An image (3, H, W) as large as fits, not stretched, on grey."""
+    shown = Image.fromarray(np.ascontiguousarray(np.asarray(image).transpose(1, 2, 0)))
     zoom = min(width / shown.width, height / shown.height)
     size = max(1, round(shown.width * zoom)), max(1, round(shown.height * zoom))
     shown = shown.resize(size, Image.Resampling.BICUBIC if zoom > 1 else Image.Resampling.LANCZOS)

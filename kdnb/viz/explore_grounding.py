@@ -1,4 +1,4 @@
-"""Say what you like to any picture and see which box each arm takes for it, and where it looked."""
+"""Say what you like to any image and see which box each arm takes for it, and where it looked."""
 
 from __future__ import annotations
 
@@ -15,39 +15,39 @@ from torch import Tensor
 from kdnb.errors import InputError
 from kdnb.metrics.grounding import iou
 from kdnb.viz.grounding import TRUTH, weight_map
-from kdnb.viz.guard import guarded, screen, take_upload
+from kdnb.viz.guard import arm_boxes, guarded, screen, take_upload
 from kdnb.viz.style import arm_colour, arm_label
 
-WIDTH, HEIGHT, BESIDE, TITLE, GAP = 420, 236, 150, 24, 8  # pixels of a panel's picture, of what stands around it
-MOST = 12  # candidates that fit beside a picture
+WIDTH, HEIGHT, BESIDE, TITLE, GAP = 420, 236, 150, 24, 8  # pixels of a panel's image, of what stands around it
+MOST = 12  # candidates that fit beside an image
 SHOW = {"box": "chosen box", "scores": "scores of the proposals", "attention": "attention"}
 HEAT = colormaps["Reds"]
-ROOM = "#F2F2F2"  # around a picture that is not 16 to 9
+ROOM = "#F2F2F2"  # around an image that is not 16 to 9
 
 
 class GroundingExplorer:
-    """Pick a picture, change the command, see each arm's box, scores or attention; or upload a picture of your own.
+    """Pick an image, change the command, see each arm's box, scores or attention; or upload an image of your own.
 
     Args:
         items: dicts with "id", "image" uint8 (3, H, W), "command", "box" (4,) or None, "proposals" (P, 4). Boxes are
-            (x1, y1, x2, y2) in the picture's pixels, here and below.
-        answer: arm → ``f(image, proposals, command)`` → {"box" (4,), "scores" (P,) and "attention" (P,), each with a
+            (x1, y1, x2, y2) in the image's pixels, here and below.
+        predict: arm → ``f(image, proposals, command)`` → {"box" (4,), "scores" (P,) and "attention" (P,), each with a
             sum of 1}.
-        propose: ``f(image)`` → proposals (P, 4), for an uploaded picture.
+        propose: ``f(image)`` → proposals (P, 4), for an uploaded image.
     """
 
     def __init__(
         self,
         items: list[dict],
-        answer: dict[str, Callable[[Tensor, Tensor, str], dict]],
+        predict: dict[str, Callable[[Tensor, Tensor, str], dict]],
         propose: Callable[[Tensor], Tensor],
     ):
         self.items = {item["id"]: item for item in items}
-        self.answer, self.propose, self._known = answer, propose, {}
+        self.predict, self.propose, self._known = predict, propose, {}
         wide = {"style": {"description_width": "80px"}}
         half = widgets.Layout(width="380px")
         options = [(f"{k}: {item['command']}", name) for k, (name, item) in enumerate(self.items.items(), start=1)]
-        self.picture = widgets.Dropdown(options=options, description="picture", layout=half, **wide)
+        self.image = widgets.Dropdown(options=options, description="picture", layout=half, **wide)
         self.command = widgets.Text(
             items[0]["command"],
             description="command",
@@ -71,19 +71,14 @@ class GroundingExplorer:
             layout=widgets.Layout(width="320px"),
             **wide,
         )
-        self.arms = {
-            name: widgets.Checkbox(
-                True, description=arm_label(name), indent=False, layout=widgets.Layout(width="160px")
-            )
-            for name in answer
-        }
+        self.arms = arm_boxes(predict)
         self.upload = widgets.FileUpload(accept="image/*", multiple=False, description="your picture")
         self.screen = screen()
         self.message = widgets.HTML()
         row = widgets.Layout(flex_flow="row wrap")
         self.view = widgets.VBox(
             [
-                widgets.HBox([self.picture, self.command], layout=row),
+                widgets.HBox([self.image, self.command], layout=row),
                 widgets.HBox([self.show, self.count, self.upload], layout=row),
                 widgets.HBox(list(self.arms.values()), layout=row),
                 self.message,
@@ -92,30 +87,30 @@ class GroundingExplorer:
         )
         for control in (self.command, self.show, self.count, *self.arms.values()):
             control.observe(guarded(self.message, self._redraw), "value")
-        self.picture.observe(guarded(self.message, self._picked), "value")
+        self.image.observe(guarded(self.message, self._picked), "value")
         self.upload.observe(guarded(self.message, self._uploaded), "value")
         guarded(self.message, self._redraw)(None)
 
     def render(self) -> np.ndarray:
-        """The screen as (H, W, 3) uint8: what was asked, then one panel for each chosen arm. Raises InputError for an
+        """The screen as (H, W, 3) uint8: the question, then one panel for each chosen arm. Raises InputError for an
         empty command."""
-        item, command = self.items[self.picture.value], self.command.value.strip()
+        item, command = self.items[self.image.value], self.command.value.strip()
         if not command:
             raise InputError("the command is empty, expected words such as 'park behind the white van'")
         truth = item["box"] if command == item["command"] else None
         panels = [question_panel(item, command, truth, self.show.value)]
         for name, box in self.arms.items():
             if box.value:
-                found = self._answered(name, item, command)
-                panels.append(answer_panel(name, item, found, truth, self.show.value, self.count.value))
+                output = self._output(name, item, command)
+                panels.append(answer_panel(name, item, output, truth, self.show.value, self.count.value))
         return in_rows(panels)
 
-    def _answered(self, arm: str, item: dict, command: str) -> dict:
-        """The arm's answer; a change of what is shown does not ask again."""
+    def _output(self, arm: str, item: dict, command: str) -> dict:
+        """The arm's output, computed once for an image and a command."""
         key = arm, item["id"], command
         if key not in self._known:
-            found = self.answer[arm](item["image"], item["proposals"], command)
-            self._known[key] = {name: np.asarray(values, dtype=np.float64) for name, values in found.items()}
+            output = self.predict[arm](item["image"], item["proposals"], command)
+            self._known[key] = {name: np.asarray(values, dtype=np.float64) for name, values in output.items()}
         return self._known[key]
 
     def _redraw(self) -> None:
@@ -124,11 +119,11 @@ class GroundingExplorer:
         self.screen.value = buffer.getvalue()
 
     def _picked(self) -> None:
-        own = self.items[self.picture.value]["command"]
+        own = self.items[self.image.value]["command"]
         if own is None or own == self.command.value:
             self._redraw()
         else:
-            self.command.value = own  # which draws
+            self.command.value = own  # which redraws
 
     def _uploaded(self) -> None:
         if not self.upload.value:
@@ -136,20 +131,20 @@ class GroundingExplorer:
         file, image = take_upload(self.upload)
         proposals = self.propose(image)
         if not len(proposals):
-            raise InputError(f"{file}: no proposals found in it, expected a picture with things in it")
+            raise InputError(f"{file}: no proposals found in it, expected an image with objects in it")
         name = f"your {file}"
-        self._known = {key: found for key, found in self._known.items() if key[1] != name}
+        self._known = {key: output for key, output in self._known.items() if key[1] != name}
         self.items[name] = {"id": name, "image": image, "command": None, "box": None, "proposals": proposals}
-        self.picture.options = [(name, name), *(option for option in self.picture.options if option[1] != name)]
-        self.picture.value = name
+        self.image.options = [(name, name), *(option for option in self.image.options if option[1] != name)]
+        self.image.value = name
         self._redraw()
 
 
 # --- panels -----------------------------------------------------------------------------------------------------
 
 
-def question_panel(item: dict, command: str, truth, show: str) -> Image.Image:
-    """The picture with what the command means, or with all proposals when nobody knows; the command beside it."""
+def question_panel(item: dict, command: str, truth: np.ndarray | None, show: str) -> Image.Image:
+    """The image with what the command means, or with all proposals when nobody knows; the command beside it."""
     panel, draw, place = _panel("ground truth" if truth is not None else "no ground truth for this command", item)
     if truth is None:
         for proposal in _boxes(item["proposals"]):
@@ -169,19 +164,19 @@ def question_panel(item: dict, command: str, truth, show: str) -> Image.Image:
     return panel
 
 
-def answer_panel(arm: str, item: dict, found: dict, truth, show: str, count: int) -> Image.Image:
-    """An arm's box, scores or attention on the picture, and its best ``count`` proposals listed beside it.
+def answer_panel(arm: str, item: dict, output: dict, truth: np.ndarray | None, show: str, count: int) -> Image.Image:
+    """An arm's box, scores or attention on the image, and its best ``count`` proposals listed beside it.
 
     Args:
-        found: "box" (4,), "scores" (P,), "attention" (P,), numpy.
+        output: "box" (4,), "scores" (P,), "attention" (P,), numpy.
         truth: (4,) or None.
         show: "box", "scores" or "attention". The list is by attention when that is shown, else by score.
     """
     colour, proposals = arm_colour(arm), _boxes(item["proposals"])
-    weights = found["attention" if show == "attention" else "scores"]
+    weights = output["attention" if show == "attention" else "scores"]
     title = arm_label(arm)
     if truth is not None:
-        overlap = float(iou(found["box"], np.asarray(truth, dtype=np.float64)))
+        overlap = float(iou(output["box"], np.asarray(truth, dtype=np.float64)))
         title += f": IoU {overlap:.2f}, {'right' if overlap > 0.5 else 'wrong'}"
     best = np.argsort(-weights, kind="stable")[:count]
     heat = None if show == "box" else weight_map(tuple(item["image"].shape[1:]), proposals, weights)
@@ -194,7 +189,7 @@ def answer_panel(arm: str, item: dict, found: dict, truth, show: str, count: int
     if show == "box":
         for k in best[::-1]:
             _box(draw, place(proposals[k]), "#DDDDDD", 1)
-    _box(draw, place(found["box"]), colour, 3, "white")
+    _box(draw, place(output["box"]), colour, 3, "white")
     _numbers(draw, [place(proposals[k]) for k in best])
     _candidates(draw, weights[best], "most attention" if show == "attention" else "best scores", colour)
     return panel
@@ -210,9 +205,9 @@ def in_rows(panels: list[Image.Image], columns: int = 2) -> np.ndarray:
 
 
 def _panel(title: str, item: dict, heat: np.ndarray | None = None):
-    """(panel, its pen, function from a box in the picture's pixels to one in the panel's), the picture as drawn.
+    """(panel, its pen, function from a box in the image's pixels to one in the panel's), the image pasted in.
 
-    Every picture is fitted into the same frame, so that nothing moves when another one is chosen.
+    Every image is fitted into the same frame, so that nothing moves when another one is chosen.
     """
     pixels = item["image"].permute(1, 2, 0).numpy()
     if heat is not None:
@@ -227,7 +222,7 @@ def _panel(title: str, item: dict, heat: np.ndarray | None = None):
     panel.paste(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS), (left, top))
     draw.text((2, 2), title, fill="black", font=_font(15))
 
-    def place(box) -> list[float]:
+    def place(box: np.ndarray) -> list[float]:
         x1, y1, x2, y2 = (float(v) * zoom for v in box)
         x1, x2 = (min(max(x, 0), size[0] - 1) + left for x in (x1, x2))
         y1, y2 = (min(max(y, 0), size[1] - 1) + top for y in (y1, y2))
@@ -264,7 +259,7 @@ def _numbers(draw, boxes) -> None:
 
 
 def _candidates(draw, weights, what: str, colour: str) -> None:
-    """The list beside the picture: number, bar, percent."""
+    """The list beside the image: number, bar, percent."""
     x, y, bar = WIDTH + 10, TITLE, 70
     draw.text((x, y), what, fill="black", font=_font(13))
     for k, weight in enumerate(weights, 1):

@@ -1,4 +1,4 @@
-"""Look at KITTI frames: which arm finds what, over the image and from above; and at an image of your own."""
+"""Look at KITTI frames: what each arm detects, over the image and from above; and at an image of your own."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ them.</i>"""
 
 @dataclass
 class Shot:
-    """What is looked at: an image uint8 (H, W, 3), its clouds by name (N, 4), answers by arm; ``truth`` (boxes and
+    """What is shown: an image uint8 (H, W, 3), its clouds by name (N, 4), detections by arm; ``truth`` (boxes and
     labels) and ``depth`` (H, W) where there are any."""
 
     image: np.ndarray
     calibration: Calibration
     clouds: dict[str, np.ndarray]
-    answers: dict[str, dict]
+    detections: dict[str, dict]
     truth: dict | None = None
     depth: np.ndarray | None = None
 
@@ -48,32 +48,37 @@ class KittiExplorer:
 
     Args:
         frames: in the order in which they are offered.
-        found: arm → frame's name → "boxes" (K, 7), "scores" (K,), "labels" (K,).
-        ask: ``ask(arm, image, calibration, points)`` → the same, "points" (N, 4) and "depth" (H, W), for an image of
-            your own; ``points`` is None at first, then what the first arm looked at.
+        detections: arm → frame's name → "boxes" (K, 7), "scores" (K,), "labels" (K,).
+        predict: ``predict(arm, image, calibration, points)`` → the same, "points" (N, 4) and "depth" (H, W), for an
+            image of your own; ``points`` is None for the first arm, then that arm's.
         clouds: name → ``f(frame)`` → points (N, 4).
-        own: arms that need no LiDAR, asked about your own image.
+        own: arms that need no LiDAR, for your own image.
     """
 
     def __init__(
         self,
         frames: Sequence[Frame],
-        found: dict[str, dict[str, dict]],
-        ask: Callable,
+        detections: dict[str, dict[str, dict]],
+        predict: Callable,
         clouds: dict[str, Callable[[Frame], np.ndarray]],
         own: Sequence[str] = ("baseline", "distilled"),
     ):
-        self.frames, self.found, self.ask, self.clouds = {f.name: f for f in frames}, found, ask, clouds
+        self.frames, self.detections, self.predict, self.clouds = (
+            {f.name: f for f in frames},
+            detections,
+            predict,
+            clouds,
+        )
         self.own, self.images, self._last = list(own), {}, (None, None)
         options = [
             (f"{name}: {len(objects_to_detect(frame.labels))} objects", name) for name, frame in self.frames.items()
         ]
         wide = {"style": {"description_width": "90px"}, "layout": widgets.Layout(width="330px")}
-        self.picture = widgets.Dropdown(options=options, description="frame", **wide)
+        self.image = widgets.Dropdown(options=options, description="frame", **wide)
         self.threshold = widgets.FloatSlider(0.3, min=0.05, max=0.95, step=0.05, description="threshold", **wide)
         self.cloud = widgets.ToggleButtons(options=list(clouds), style={"button_width": "130px"})
         box = {"indent": False, "layout": widgets.Layout(width="140px")}
-        self.arms = {name: widgets.Checkbox(True, description=arm_label(name), **box) for name in (TRUTH, *found)}
+        self.arms = {name: widgets.Checkbox(True, description=arm_label(name), **box) for name in (TRUTH, *detections)}
         self.upload = widgets.FileUpload(accept="image/*", multiple=False, description="your image")
         self.fov = widgets.IntSlider(
             KITTI_FOV,
@@ -89,7 +94,7 @@ class KittiExplorer:
         row = widgets.Layout(flex_flow="row wrap")
         self.view = widgets.VBox(
             [
-                widgets.HBox([self.picture, self.threshold], layout=row),
+                widgets.HBox([self.image, self.threshold], layout=row),
                 widgets.HBox([*self.arms.values(), self.cloud], layout=row),
                 widgets.HBox([self.upload, self.fov], layout=row),
                 self.notice,
@@ -97,7 +102,7 @@ class KittiExplorer:
                 self.screen,
             ]
         )
-        for control in (self.picture, self.threshold, self.cloud, self.fov, *self.arms.values()):
+        for control in (self.image, self.threshold, self.cloud, self.fov, *self.arms.values()):
             control.observe(guarded(self.message, self._redraw), "value")
         self.upload.observe(guarded(self.message, self._uploaded), "value")
         guarded(self.message, self._redraw)(None)
@@ -108,17 +113,17 @@ class KittiExplorer:
         image = fitted(shot.image, WIDE, HIGH)
         chosen = [name for name, box in self.arms.items() if box.value]
         shown = {TRUTH: shot.truth} if TRUTH in chosen and shot.truth else {}
-        shown |= {name: sure(shot.answers[name], self.threshold.value) for name in chosen if name in shot.answers}
+        shown |= {name: sure(shot.detections[name], self.threshold.value) for name in chosen if name in shot.detections}
         over = draw_over(image, shown, shot.calibration, image.shape[1] / shot.image.shape[1])
         above = draw_above(shot.clouds.get(self.cloud.value, next(iter(shot.clouds.values()))), shown, ABOVE)
-        words = [(name, said(name, shown.get(name), shot.truth)) for name in chosen]
+        words = [(name, summary(name, shown.get(name), shot.truth)) for name in chosen]
         column = [legend(words, WIDE - above.shape[1] - GAP, shot.depth is not None)]
         if shot.depth is not None:
             column.insert(0, draw_depth(shot.depth, column[0].shape[1], ABOVE - GAP - column[0].shape[0]))
         return below([over, beside([above, below(column, GAP)], GAP)], GAP)
 
     def _redraw(self) -> None:
-        mine = self.picture.value in self.images
+        mine = self.image.value in self.images
         self.notice.layout.display = self.fov.layout.display = "" if mine else "none"
         self.cloud.layout.display = "none" if mine else ""
         buffer = io.BytesIO()  # JPEG: a third of a PNG's size, in a tenth of its time
@@ -126,11 +131,11 @@ class KittiExplorer:
         self.screen.value = buffer.getvalue()
 
     def _shot(self) -> Shot:
-        """What is chosen; a change of what is shown of it does not read or ask again."""
-        name = self.picture.value
+        """The chosen frame or upload, read and predicted once."""
+        name = self.image.value
         key = name, self.fov.value if name in self.images else None
         if self._last[0] != key:
-            shot = self._asked(self.images[name]) if name in self.images else self._read(self.frames[name])
+            shot = self._predicted(self.images[name]) if name in self.images else self._read(self.frames[name])
             self._last = key, shot
         return self._last[1]
 
@@ -144,18 +149,18 @@ class KittiExplorer:
             frame.image(),
             frame.calibration,
             {name: points(frame) for name, points in self.clouds.items()},
-            {arm: found[frame.name] for arm, found in self.found.items()},
+            {arm: detections[frame.name] for arm, detections in self.detections.items()},
             None if frame.labels is None else truth,
         )
 
-    def _asked(self, image: np.ndarray) -> Shot:
+    def _predicted(self, image: np.ndarray) -> Shot:
         calibration = guessed_calibration(image.shape[1::-1], self.fov.value)
-        answers, points, depth = {}, None, None
+        detections, points, depth = {}, None, None
         for arm in self.own:
-            answers[arm] = self.ask(arm, image, calibration, points)
+            detections[arm] = self.predict(arm, image, calibration, points)
             if points is None:
-                points, depth = answers[arm]["points"], answers[arm]["depth"]
-        return Shot(image, calibration, {"pseudo-LiDAR": points}, answers, depth=depth)
+                points, depth = detections[arm]["points"], detections[arm]["depth"]
+        return Shot(image, calibration, {"pseudo-LiDAR": points}, detections, depth=depth)
 
     def _uploaded(self) -> None:
         if not self.upload.value:
@@ -164,33 +169,33 @@ class KittiExplorer:
         name = f"your {file}"
         self.images[name] = image.permute(1, 2, 0).numpy()
         self._last = None, None
-        self.picture.options = [(name, name), *(option for option in self.picture.options if option[1] != name)]
-        self.picture.value = name
+        self.image.options = [(name, name), *(option for option in self.image.options if option[1] != name)]
+        self.image.value = name
         self._redraw()
 
 
-def said(arm: str, found: dict | None, truth: dict | None) -> str:
-    """What the legend tells of an arm."""
-    if found is None:
+def summary(arm: str, detections: dict | None, truth: dict | None) -> str:
+    """The legend's text for an arm."""
+    if detections is None:
         return "nobody knows" if arm == TRUTH else "needs a LiDAR"
-    count = len(found["boxes"])
+    count = len(detections["boxes"])
     if arm == TRUTH:
         return f"{count} object{'s' * (count != 1)}"
     if truth is None:
-        return ", ".join(f"{int((found['labels'] == k).sum())} {name}" for k, name in enumerate(CLASSES))
-    right = hits(truth, found)
+        return ", ".join(f"{int((detections['labels'] == k).sum())} {name}" for k, name in enumerate(CLASSES))
+    right = hits(truth, detections)
     return f"{right} of {len(truth['boxes'])} found, {count - right} more where nothing is"
 
 
-def hits(truth: dict, found: dict) -> int:
-    """How many objects are found: by a box of their class that shares more of the volume with them than KITTI's loose
-    limit. A box finds one object, the surest box first."""
-    limits = np.array(OVERLAPS["loose"]["3d"])[found["labels"]]
-    m, k = np.nonzero(truth["labels"][:, None] == found["labels"])  # the pairs of one class
+def hits(truth: dict, detections: dict) -> int:
+    """How many objects have a detection of their class whose 3D IoU with them is above KITTI's loose limit. A box
+    counts for one object, the most certain box first."""
+    limits = np.array(OVERLAPS["loose"]["3d"])[detections["labels"]]
+    m, k = np.nonzero(truth["labels"][:, None] == detections["labels"])  # the pairs of one class
     overlap, count = np.zeros((len(truth["labels"]), len(limits))), 0
-    overlap[m, k] = rotated_ious(upright(truth["boxes"][m]), upright(found["boxes"][k]))[1]
+    overlap[m, k] = rotated_ious(upright(truth["boxes"][m]), upright(detections["boxes"][k]))[1]
     overlap[overlap <= limits] = 0
-    for box in np.argsort(-found["scores"], kind="stable"):
+    for box in np.argsort(-detections["scores"], kind="stable"):
         if overlap[:, box].any():
             overlap[overlap[:, box].argmax()] = 0  # it is taken
             count += 1

@@ -1,5 +1,5 @@
 """All students on one frame, beside their teachers: pick a street, say something to the driver, ask about a car, or
-upload a picture of your own."""
+upload an image of your own."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from kdnb.errors import InputError
 from kdnb.viz.guard import guarded, screen, take_upload
 from kdnb.viz.one_frame import LAYERS, sheet
 
-LONGEST = 828  # pixels to which an uploaded picture is shrunk
-FOV = 81  # degrees across: of the drawn frames, and what is guessed of an upload
+LONGEST = 828  # pixels to which an uploaded image is shrunk
+FOV = 81  # degrees across: of the rendered frames, and the guess for an upload
 CAR = "car"
 SHOWN = {"objects": "objects (03)", "road": "road (05)", "command": "command (02)"}
 GUESSED = """<i>No network here has seen a photograph. The camera is guessed from the field of view; distances, and
@@ -26,8 +26,8 @@ class OneFrameExplorer:
     """Frame, command, car, threshold and layers; or an upload with its field of view.
 
     Args:
-        frames: drawn ones, see ``one_frame``.
-        look: "teachers" and "students" → ``f(frame, command, car's box)`` → what that stack found.
+        frames: rendered ones, see ``one_frame``.
+        look: "teachers" and "students" → ``f(frame, command, car's box)`` → that stack's outputs.
         photo: ``photo(name, pixels, fov)`` → a frame.
         classes: names of the objects, label 1 is the first.
         milliseconds: "teachers" and "students" → task → latency.
@@ -99,13 +99,13 @@ class OneFrameExplorer:
         if not command:
             raise InputError("the command is empty, expected words such as 'stop behind the red car'")
         car = self._cars()[self.car.value] if self.car.value >= 0 else None
-        found = self._found(frame, command, None if car is None else car[0])
+        outputs = self._outputs(frame, command, None if car is None else car[0])
         layers = [name for name, box in self.layers.items() if box.value]
-        took = {
+        latencies = {
             side: {task: ms for task, ms in self.milliseconds.get(side, {}).items() if one.get(task) is not None}
-            for side, one in found.items()
+            for side, one in outputs.items()
         }
-        return sheet(frame, found, took, self.classes, car, self.threshold.value, layers, command)
+        return sheet(frame, outputs, latencies, self.classes, car, self.threshold.value, layers, command)
 
     def _frame(self):
         name = self.frame.value
@@ -113,19 +113,19 @@ class OneFrameExplorer:
             return self.photo(name, self.images[name], self.fov.value)
         return self.frames[name]
 
-    def _found(self, frame, command: str, car: tuple | None) -> dict[str, dict]:
-        """What both stacks found; a change of what is shown of it does not ask them again."""
+    def _outputs(self, frame, command: str, car: tuple | None) -> dict[str, dict]:
+        """The outputs of both stacks, computed once."""
         key = frame.name, self.fov.value if frame.name in self.images else None, command, car
         if key not in self._known:
             self._known[key] = {side: look(frame, command, car) for side, look in self.look.items()}
         return self._known[key]
 
     def _cars(self) -> list[tuple[tuple, str]]:
-        """Cars that can be asked about: those that are there, or those that the students found in an upload."""
+        """The cars to choose from: the frame's own, or those that the students detect in an upload."""
         frame = self._frame()
         if frame.name not in self.images:
             return frame.cars
-        objects = self._found(frame, self.command.value.strip() or frame.command, None)["students"].get("objects")
+        objects = self._outputs(frame, self.command.value.strip() or frame.command, None)["students"].get("objects")
         if objects is None:
             return []
         are = [k for k in np.argsort(-objects["scores"]) if self.classes[int(objects["labels"][k]) - 1] == CAR]
@@ -167,9 +167,9 @@ class OneFrameExplorer:
         file, image = take_upload(self.upload, LONGEST)
         name = f"your {file}"
         self.images[name] = image.permute(1, 2, 0).numpy()
-        self._known = {key: found for key, found in self._known.items() if key[0] != name}
+        self._known = {key: outputs for key, outputs in self._known.items() if key[0] != name}
         self.frame.options = [name, *(option for option in self.frame.options if option != name)]
         if self.frame.value == name:
             self._picked()
         else:
-            self.frame.value = name  # which draws
+            self.frame.value = name  # which redraws

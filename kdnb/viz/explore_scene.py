@@ -1,7 +1,8 @@
-"""Stand in the street: move the camera, change the light, take cars away, and see every sensor change at once."""
+"""Stand in the street: move the camera, change the light, take cars away, and see all sensors change at once."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import ipywidgets as widgets
@@ -51,18 +52,20 @@ COLOURS = {  # of what a pixel shows; those of one kind are neighbours in hue
 
 
 class SceneExplorer:
-    """Six pictures of one moment: photograph, depth, classes, objects, LiDAR in the photograph, LiDAR from above.
+    """Six images of one moment: photograph, depth, classes, objects, LiDAR in the photograph, LiDAR from above.
 
     Args:
         streets: indices of the drives to choose from, see ``kdnb.world.drive.make_drive``.
-        size: width and height of each picture in pixels.
+        size: width and height of each image in pixels.
         seed, split: of the drives.
 
     Raises:
         InputError: no streets.
     """
 
-    def __init__(self, streets=range(8), size: tuple[int, int] = (320, 192), seed: int = 0, split: str = "train"):
+    def __init__(
+        self, streets: Sequence[int] = range(8), size: tuple[int, int] = (320, 192), seed: int = 0, split: str = "train"
+    ):
         if not len(streets):
             raise InputError("no streets to explore, expected at least one index of a drive")
         self.size, self.seed, self.split = size, seed, split
@@ -104,23 +107,23 @@ class SceneExplorer:
         return scene, camera_at(self.size, self.height.value, self.pitch.value, self.field.value)
 
     def render(self) -> np.ndarray:
-        """The six pictures as one, (H, W, 3) uint8."""
+        """The six images as one, (H, W, 3) uint8."""
         scene, camera = self.shown()
         view, points = render(scene, camera=camera), cloud(scene, camera, self.beams.value)
-        self.seen = view
+        self.rendered = view
         return side_by_side_titled(
             [
                 ("what the camera sees", view.image),
-                (f"depth, {NEAR:.0f} m dark to {FAR:.0f} m bright", depth_picture(view.depth)),
-                ("which class a pixel shows", class_picture(view.semantic)),
-                (f"which object: {len(np.unique(view.instance)) - 1} in view", object_picture(view.instance)),
+                (f"depth, {NEAR:.0f} m dark to {FAR:.0f} m bright", depth_image(view.depth)),
+                ("which class a pixel shows", class_image(view.semantic)),
+                (f"which object: {len(np.unique(view.instance)) - 1} in view", object_image(view.instance)),
                 (f"LiDAR, {self.beams.value} beams: {len(points):,} points", over_image(view, points)),
                 (f"from above: {AHEAD:.0f} m ahead to the right", from_above(points, camera)),
             ]
         )
 
     def _move(self) -> None:
-        """To another street: all of its cars are there."""
+        """To another street, with all its cars."""
         self.scene = make_drive(self.seed, self.split, self.street.value)
         count = sum(thing.category == "car" for thing in self.scene.things)
         self.resting = True
@@ -132,14 +135,14 @@ class SceneExplorer:
     def _redraw(self) -> None:
         if not self.resting:
             self.screen.value = png(self.render())
-            self.key.value = key_of(self.seen.semantic)
+            self.key.value = key_of(self.rendered.semantic)
 
 
 # --- the scene --------------------------------------------------------------------------------------------------
 
 
 def with_cars(scene: Scene, count: int) -> Scene:
-    """The scene with its ``count`` nearest cars; what else stands there stays as it is."""
+    """The scene with its ``count`` nearest cars; everything else stays."""
     cars = sorted(
         (thing for thing in scene.things if thing.category == "car"),
         key=lambda thing: float(np.hypot(*thing.centre[:2])),
@@ -193,7 +196,7 @@ def cloud(scene: Scene, camera: Camera, beams: int) -> np.ndarray:
     return scan(scene, sensor=sensor)[:, :3] + sensor.origin
 
 
-# --- pictures ---------------------------------------------------------------------------------------------------
+# --- images ---------------------------------------------------------------------------------------------------
 
 
 def shades(metres: np.ndarray) -> np.ndarray:
@@ -202,17 +205,17 @@ def shades(metres: np.ndarray) -> np.ndarray:
     return (255 * colormaps["cividis"](share)[..., :3]).astype(np.uint8)
 
 
-def depth_picture(depth: np.ndarray) -> np.ndarray:
-    """(H, W) metres, infinite where there is only sky → (H, W, 3) uint8."""
+def depth_image(depth: np.ndarray) -> np.ndarray:
+    """(H, W) metres, infinite in the sky → (H, W, 3) uint8."""
     return np.where(np.isfinite(depth)[..., None], shades(depth), SKY).astype(np.uint8)
 
 
-def class_picture(semantic: np.ndarray) -> np.ndarray:
+def class_image(semantic: np.ndarray) -> np.ndarray:
     """(H, W) indices into SEMANTICS → (H, W, 3) uint8."""
     return np.array([_rgb(COLOURS[name]) for name in SEMANTICS], np.uint8)[semantic]
 
 
-def object_picture(instance: np.ndarray) -> np.ndarray:
+def object_image(instance: np.ndarray) -> np.ndarray:
     """(H, W) instances → (H, W, 3) uint8, a colour for each; scenery, 0, is grey."""
     hues = (np.arange(instance.max()) * 0.618) % 1  # the golden ratio: neighbours differ
     return np.array([SKY, *(255 * colormaps["turbo"](hues)[:, :3])], np.uint8)[instance]
@@ -225,26 +228,26 @@ def over_image(view: View, points: np.ndarray) -> np.ndarray:
     inside = (depth > 0) & (pixels >= 0).all(1) & (pixels < (width, height)).all(1)
     order = np.argsort(-depth[inside])
     column, row = pixels[inside][order].astype(int).T
-    picture = np.repeat((0.5 * view.image.mean(2) + 110)[..., None], 3, 2).astype(np.uint8)
-    picture[row, column] = shades(depth[inside][order])
-    return picture
+    image = np.repeat((0.5 * view.image.mean(2) + 110)[..., None], 3, 2).astype(np.uint8)
+    image[row, column] = shades(depth[inside][order])
+    return image
 
 
 def from_above(points: np.ndarray, camera: Camera) -> np.ndarray:
     """The points from above as large as the photograph, the sensor in the middle of the left edge, ahead to the right;
     bright is high. The two lines are the edges of what the camera sees."""
     width, height = camera.width, camera.height
-    picture = np.full((height, width, 3), 255, np.uint8)
+    image = np.full((height, width, 3), 255, np.uint8)
     ahead = np.arange(width) / width * AHEAD
     for side in (-1, 1):
         aside = side * ahead * width / 2 / camera.fx
-        seen = np.abs(aside) < ASIDE
-        picture[_rows(aside[seen], height), np.flatnonzero(seen)] = (213, 94, 0)
+        visible = np.abs(aside) < ASIDE
+        image[_rows(aside[visible], height), np.flatnonzero(visible)] = (213, 94, 0)
     near = (points[:, 0] > 0) & (points[:, 0] < AHEAD) & (np.abs(points[:, 1]) < ASIDE)
     x, y, z = points[near][np.argsort(points[near, 2])].T
     colours = (255 * colormaps["cividis"](np.clip(z / 3, 0, 1))[:, :3]).astype(np.uint8)
-    picture[_rows(y, height), (x / AHEAD * width).astype(int)] = colours
-    return picture
+    image[_rows(y, height), (x / AHEAD * width).astype(int)] = colours
+    return image
 
 
 def _rows(aside: np.ndarray, height: int) -> np.ndarray:

@@ -10,14 +10,14 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from kdnb.errors import InputError
-from kdnb.viz.guard import guarded, png, screen, take_upload
+from kdnb.viz.guard import arm_boxes, guarded, png, screen, take_upload
 from kdnb.viz.segmentation import colour, share_right
 from kdnb.viz.style import arm_label
 
-WIDTH, HEIGHT, TITLE, GAP, ACROSS = 400, 300, 24, 8, 3  # pixels of a panel's picture, of what stands around it
+WIDTH, HEIGHT, TITLE, GAP, ACROSS = 400, 300, 24, 8, 3  # pixels of a panel's image, of what stands around it
 KEY = 28  # pixels of the row that says which colour is which class
-ROOM = "#F2F2F2"  # around a picture that is not 4 to 3
-CHANGED, CLEAR = (213, 94, 0), 0.7  # vermilion, and how much of it covers the picture
+ROOM = "#F2F2F2"  # around an image that is not 4 to 3
+CHANGED, CLEAR = (213, 94, 0), 0.7  # vermilion, and how much of it covers the image
 SEPARATOR = ";"  # between the words of a prompt: a sentence may have commas
 
 Labels = np.ndarray | Tensor
@@ -28,7 +28,7 @@ class SegmentationExplorer:
 
     Args:
         items: dicts with "name", "image" uint8 (3, H, W), "label" (H, W) with ``len(classes)`` for void.
-        predictions: arm → ``f(image)`` → labels (H, W), or name → labels; only the former can answer for an upload.
+        predictions: arm → ``f(image)`` → labels (H, W), or name → labels; only the former works for an upload.
         classes: K names.
         palette: RGB uint8 (K + 1, 3), void's last.
         prompts: class → its texts (a list, or one text), shown for editing.
@@ -40,12 +40,12 @@ class SegmentationExplorer:
         items: Sequence[dict],
         predictions: Mapping[str, Callable[[Tensor], Labels] | Mapping],
         classes: Sequence[str],
-        palette,
+        palette: np.ndarray,
         prompts: Mapping[str, str | Sequence[str]],
         resegment: Callable[[Tensor, dict[str, list[str]]], Labels],
     ):
-        self.items = {item["name"]: {**item, "known": {}} for item in items}  # known: labels that were asked for
-        self.longest = max(items[0]["image"].shape[1:])  # an uploaded picture is as large as the others
+        self.items = {item["name"]: {**item, "known": {}} for item in items}  # known: predicted labels
+        self.longest = max(items[0]["image"].shape[1:])  # an uploaded image is as large as the others
         self.predictions, self.classes, self.palette, self.resegment = predictions, list(classes), palette, resegment
         self.original = {
             name: [prompts[name]] if isinstance(prompts[name], str) else list(prompts[name]) for name in classes
@@ -80,12 +80,7 @@ class SegmentationExplorer:
         self.frame = widgets.Dropdown(options=list(self.items), description="frame", **wide)
         self.opacity = widgets.FloatSlider(0.6, min=0, max=1, step=0.05, description="classes", **wide)
         self.upload = widgets.FileUpload(accept="image/*", multiple=False, description="your picture")
-        self.arms = {
-            name: widgets.Checkbox(
-                True, description=arm_label(name), indent=False, layout=widgets.Layout(width="160px")
-            )
-            for name in self.predictions
-        }
+        self.arms = arm_boxes(self.predictions)
         self.prompts = {
             name: widgets.Text(
                 written(texts),
@@ -116,28 +111,28 @@ class SegmentationExplorer:
         """The screen as (H, W, 3) uint8: the truth if there is one, the chosen arms, the teacher under your prompts."""
         item, told, opacity = self.items[self.frame.value], self.texts(), self.opacity.value
         shown = {"ground truth": item["label"]}
-        shown |= {arm_label(name): self._answered(name, item) for name, box in self.arms.items() if box.value}
-        shown["teacher, your prompts"] = asked = self._asked(item, told)
+        shown |= {arm_label(name): self._predicted(name, item) for name, box in self.arms.items() if box.value}
+        shown["teacher, your prompts"] = resegmented = self._resegmented(item, told)
         panels = [
             panel(title + self._right(labels, item["label"]), item["image"], colour(labels, self.palette), opacity)
             for title, labels in shown.items()
             if labels is not None
         ]
-        changed = (asked != self._asked(item, self.original))[..., None]
+        changed = (resegmented != self._resegmented(item, self.original))[..., None]
         title = f"what your words changed: {100 * changed.mean():.1f} %"
         panels.append(panel(title, item["image"], np.where(changed, CHANGED, 255).astype(np.uint8), CLEAR))
         return with_key(in_rows(panels), self.classes, self.palette)
 
-    def _answered(self, arm: str, item: dict) -> np.ndarray | None:
-        """The arm's labels of a frame, asked for once; None for an upload when the arm has stored answers only."""
+    def _predicted(self, arm: str, item: dict) -> np.ndarray | None:
+        """The arm's labels of a frame, predicted once; None for an upload when the arm has stored labels only."""
         if arm not in item["known"]:
             of_arm = self.predictions[arm]
             labels = of_arm(item["image"]) if callable(of_arm) else of_arm.get(item["name"])
             item["known"][arm] = None if labels is None else np.asarray(labels)
         return item["known"][arm]
 
-    def _asked(self, item: dict, told: dict[str, list[str]]) -> np.ndarray:
-        """The teacher's labels of a frame under these prompts, asked for once."""
+    def _resegmented(self, item: dict, told: dict[str, list[str]]) -> np.ndarray:
+        """The teacher's labels of a frame under these prompts, predicted once."""
         key = tuple(map(tuple, told.values()))
         if key not in item["known"]:
             item["known"][key] = np.asarray(self.resegment(item["image"], told))
@@ -169,8 +164,8 @@ class SegmentationExplorer:
         file, image = take_upload(self.upload, self.longest)
         item = {"name": f"your {file}", "image": image, "label": None, "known": {}}
         for arm in self.arms:  # what fails here leaves everything as it was
-            self._answered(arm, item)
-        self._asked(item, self.texts())
+            self._predicted(arm, item)
+        self._resegmented(item, self.texts())
         name = item["name"]
         self.items[name] = item
         self.frame.options = [name, *(option for option in self.frame.options if option != name)]
@@ -187,16 +182,16 @@ def written(texts: Sequence[str]) -> str:
 
 
 def panel(title: str, image: Tensor, colours: np.ndarray, opacity: float) -> Image.Image:
-    """The picture under colours (H, W, 3), fitted into the same frame as every other, so that nothing moves."""
-    picture = Image.fromarray(np.ascontiguousarray(np.asarray(image).transpose(1, 2, 0)))
-    zoom = min(WIDTH / picture.width, HEIGHT / picture.height)
-    size = max(1, round(picture.width * zoom)), max(1, round(picture.height * zoom))
-    picture = picture.resize(size, Image.Resampling.LANCZOS)
+    """The image under colours (H, W, 3), in a frame of fixed size, so that nothing moves."""
+    canvas = Image.fromarray(np.ascontiguousarray(np.asarray(image).transpose(1, 2, 0)))
+    zoom = min(WIDTH / canvas.width, HEIGHT / canvas.height)
+    size = max(1, round(canvas.width * zoom)), max(1, round(canvas.height * zoom))
+    canvas = canvas.resize(size, Image.Resampling.LANCZOS)
     tint = Image.fromarray(colours).resize(size, Image.Resampling.NEAREST)
     sheet = Image.new("RGB", (WIDTH, TITLE + HEIGHT), "white")
     draw = ImageDraw.Draw(sheet)
     draw.rectangle([0, TITLE, WIDTH - 1, TITLE + HEIGHT - 1], fill=ROOM)
-    sheet.paste(Image.blend(picture, tint, opacity), ((WIDTH - size[0]) // 2, TITLE + (HEIGHT - size[1]) // 2))
+    sheet.paste(Image.blend(canvas, tint, opacity), ((WIDTH - size[0]) // 2, TITLE + (HEIGHT - size[1]) // 2))
     draw.text((2, 2), title, fill="black", font=ImageFont.load_default(size=15))
     return sheet
 
@@ -210,14 +205,14 @@ def in_rows(panels: list[Image.Image]) -> Image.Image:
     return sheet
 
 
-def with_key(sheet: Image.Image, classes: Sequence[str], palette) -> np.ndarray:
-    """The sheet below a row that names every class beside its colour: (H, W, 3) uint8."""
-    whole = Image.new("RGB", (sheet.width, sheet.height + KEY), "white")
-    draw, font = ImageDraw.Draw(whole), ImageFont.load_default(size=14)
+def with_key(sheet: Image.Image, classes: Sequence[str], palette: np.ndarray) -> np.ndarray:
+    """The sheet below a row that names the classes beside their colours: (H, W, 3) uint8."""
+    canvas = Image.new("RGB", (sheet.width, sheet.height + KEY), "white")
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=14)
     step = sheet.width / (len(classes) + 1)
     for k, (name, rgb) in enumerate(zip([*classes, "void"], np.asarray(palette).tolist(), strict=True)):
         x = round(k * step)
         draw.rectangle([x, 6, x + 14, 20], fill=tuple(rgb), outline="#666666")
         draw.text((x + 19, 4), name, fill="black", font=font)
-    whole.paste(sheet, (0, KEY))
-    return np.asarray(whole)
+    canvas.paste(sheet, (0, KEY))
+    return np.asarray(canvas)

@@ -17,49 +17,53 @@ from kdnb.viz.guard import guarded
 from kdnb.viz.style import arm_label
 from kdnb.viz.video import detect_video
 
-FEW = 100  # frames that are looked at unless more are asked for
+FEW = 100  # frames by default
 LARGEST = 10  # MB: what Jupyter's connection to the browser carries in one piece, and drops without a word beyond
 
 
-def seen_by(ask: Callable, arm: str, fov: float = KITTI_FOV, threshold: float = 0.3) -> tuple[Callable, Callable]:
-    """``answer`` and ``draw`` for ``detect_video``, of a camera of which only its horizontal field of view is known.
+def seen_by(predict: Callable, arm: str, fov: float = KITTI_FOV, threshold: float = 0.3) -> tuple[Callable, Callable]:
+    """``predict`` and ``draw`` for ``detect_video``, for a camera with a known horizontal field of view.
 
     Args:
-        ask: ``ask(arm, image, calibration)`` → "boxes", "scores", "labels" and "points", such as ``Experiment.ask``.
+        predict: ``predict(arm, image, calibration)`` → "boxes", "scores", "labels" and "points".
         fov: degrees.
         threshold: of the scores.
 
     Returns:
-        ``answer(frame)`` and ``draw(frame, answer)``: the frame with boxes, and beside it what is seen from above.
+        ``predict(frame)`` and ``draw(frame, output)``: the frame with boxes, and beside it the view from above.
     """
 
-    def answer(frame: np.ndarray) -> dict:
+    def predict_frame(frame: np.ndarray) -> dict:
         image = fitted(frame, LONGEST, LONGEST) if max(frame.shape) > LONGEST else frame
         calibration = guessed_calibration(image.shape[1::-1], fov)
-        return {**ask(arm, image, calibration), "image": image, "calibration": calibration}
+        return {**predict(arm, image, calibration), "image": image, "calibration": calibration}
 
-    def draw(frame: np.ndarray, found: dict) -> np.ndarray:
-        image, shown = fitted(found["image"], WIDE, HIGH), {arm: sure(found, threshold)}
-        over = draw_over(image, shown, found["calibration"], image.shape[1] / found["image"].shape[1])
-        return beside([over, draw_above(found["points"], shown, len(over))])
+    def draw(frame: np.ndarray, output: dict) -> np.ndarray:
+        image, shown = fitted(output["image"], WIDE, HIGH), {arm: sure(output, threshold)}
+        over = draw_over(image, shown, output["calibration"], image.shape[1] / output["image"].shape[1])
+        return beside([over, draw_above(output["points"], shown, len(over))])
 
-    return answer, draw
+    return predict_frame, draw
 
 
 class VideoPanel:
     """Upload a video or type where it lies; see it with an arm's boxes.
 
     Args:
-        ask: as for ``seen_by``.
+        predict: as for ``seen_by``.
         folder: where uploads and results go; made when it is needed.
         clip: path of a video that is offered at first.
         arms: to choose from.
     """
 
     def __init__(
-        self, ask: Callable, folder: str | Path, clip: str | Path = "", arms: Sequence[str] = ("distilled", "baseline")
+        self,
+        predict: Callable,
+        folder: str | Path,
+        clip: str | Path = "",
+        arms: Sequence[str] = ("distilled", "baseline"),
     ):
-        self.ask, self.folder = ask, Path(folder)
+        self.predict, self.folder = predict, Path(folder)
         wide = {"style": {"description_width": "110px"}, "layout": widgets.Layout(width="360px")}
         self.upload = widgets.FileUpload(accept="video/*", multiple=False, description="your video")
         self.path = widgets.Text(
@@ -72,7 +76,7 @@ class VideoPanel:
         self.arm = widgets.Dropdown(options=[(arm_label(arm), arm) for arm in arms], description="arm", **wide)
         self.fov = widgets.IntSlider(KITTI_FOV, min=30, max=130, description="field of view, °", **wide)
         self.threshold = widgets.FloatSlider(0.3, min=0.05, max=0.95, step=0.05, description="threshold", **wide)
-        self.every = widgets.BoundedIntText(1, min=1, max=1000, description="every n-th frame", **wide)
+        self.stride = widgets.BoundedIntText(1, min=1, max=1000, description="every n-th frame", **wide)
         self.most = widgets.BoundedIntText(FEW, min=1, max=100_000, description="at most, frames", **wide)
         self.start = widgets.Button(description="find objects", button_style="primary")
         self.bar, self.state = widgets.IntProgress(0, min=0, max=1), widgets.Label()
@@ -85,7 +89,7 @@ class VideoPanel:
             [
                 widgets.HBox([self.upload, self.path], layout=row),
                 widgets.HBox([self.arm, self.threshold], layout=row),
-                widgets.HBox([self.fov, self.every, self.most], layout=row),
+                widgets.HBox([self.fov, self.stride, self.most], layout=row),
                 widgets.HTML(GUESSED),
                 widgets.HBox([self.start, self.bar, self.state], layout=row),
                 self.message,
@@ -96,7 +100,7 @@ class VideoPanel:
         self.start.on_click(guarded(self.message, self.run))
 
     def run(self) -> Path:
-        """What the button does; returns the path of the result. One that is there stays until the new one is whole.
+        """What the button does; returns the path of the result. An older one stays until the new one is complete.
 
         Raises:
             InputError: no video, or as ``detect_video``.
@@ -106,10 +110,10 @@ class VideoPanel:
             raise InputError("no video, expected an upload or the path of one")
         self.folder.mkdir(parents=True, exist_ok=True)
         target = self.folder / f"{source.stem}_{self.arm.value}.mp4"
-        how = seen_by(self.ask, self.arm.value, self.fov.value, self.threshold.value)
+        how = seen_by(self.predict, self.arm.value, self.fov.value, self.threshold.value)
         self.start.disabled, self.bar.value, self.state.value = True, 0, ""
         try:
-            detect_video(source, target, *how, self._progress, self.every.value, self.most.value)
+            detect_video(source, target, *how, self._progress, self.stride.value, self.most.value)
         finally:
             self.start.disabled = False
         self.state.value += f", written to {target}"

@@ -1,9 +1,9 @@
-"""Figures that every project shares: learning curves, scores by class, cost against score, gains with intervals."""
+"""Figures that the projects share: learning curves, scores by class, cost against score, gains with intervals."""
 
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from IPython.display import Image
 from matplotlib.figure import Figure
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 PARTS = ((ORANGE, "-"), (GREEN, "--"), (BLUE, ":"), (PINK, "-."))  # of a loss: its colour and its line
 
 
-def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **subplots):
+def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **subplots) -> tuple[Figure, Any]:
     """(figure, axes) outside pyplot's global state, so that nothing is shown twice or kept open."""
     figure = Figure((width, height), layout="constrained")
     return figure, figure.subplots(rows, columns, **subplots)

@@ -1,19 +1,22 @@
-"""Pictures of grounding: commands and what they mean, each arm's answer, where it looked, scores by kind of command.
+"""Figures of grounding: commands and what they mean, each arm's box, where it looked, scores by kind of command.
 
-Everywhere here a picture is uint8 (3, H, W) and a box is (x1, y1, x2, y2) in the pixels of that picture. The true box
-is yellow with a black rim in all of them, so that it stands out from every arm's colour and from every picture.
+Everywhere here an image is uint8 (3, H, W) and a box is (x1, y1, x2, y2) in the pixels of that image. The true box
+is yellow with a black rim in all of them, so that it stands out from all arms and images.
 """
 
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.patheffects import Normal, Stroke
+from torch import Tensor
 
 from kdnb.metrics.grounding import NAMES
 from kdnb.viz.figures import new_figure
@@ -33,11 +36,11 @@ SLICES = {
 CHARACTERS = 10.5  # of a row's title that fit an inch
 
 
-# --- pictures ---------------------------------------------------------------------------------------------------
+# --- images ---------------------------------------------------------------------------------------------------
 
 
 def commands_sheet(items: list[dict], columns: int = 3) -> Figure:
-    """Pictures with the object that a command means, its twin if it has one, and the proposals; the command below.
+    """Images with the object that a command means, its twin if it has one, and the proposals; the command below.
 
     Args:
         items: dicts with "image", "command", "box" (4,) or None, "twin_box" (4,) or None, "proposals" (P, 4) or None;
@@ -47,7 +50,7 @@ def commands_sheet(items: list[dict], columns: int = 3) -> Figure:
     rows = -(-len(items) // columns)
     figure, axes = _sheet(items, rows, columns, 3.6, 0.5 * rows)
     for ax, item in zip(axes.flat, items, strict=False):
-        show_picture(ax, item["image"])
+        show_image(ax, item["image"])
         for proposal in _boxes(item.get("proposals")):
             draw_box(ax, proposal, PROPOSAL, width=0.8, rim=False)
         if item.get("twin_box") is not None:
@@ -69,8 +72,8 @@ def predictions_sheet(items: list[dict], boxes: dict[str, list], ious: dict[str,
 
     Args:
         items: dicts with "image", "command", "box" (4,) or None.
-        boxes: arm → a box (4,) per item, None where the arm has no answer.
-        ious: arm → an IoU 0..1 per item; an arm that is not there gets no number.
+        boxes: arm → a box (4,) per item, None where the arm has none.
+        ious: arm → an IoU 0..1 per item; a missing arm gets no number.
     """
     figure, axes = _command_rows(items, list(boxes))
     for (r, item), (c, arm) in _cells(items, boxes):
@@ -80,10 +83,10 @@ def predictions_sheet(items: list[dict], boxes: dict[str, list], ious: dict[str,
         if boxes[arm][r] is not None:
             draw_box(ax, boxes[arm][r], arm_colour(arm), width=2.6, rim_colour="white")
         overlap = ious[arm][r] if arm in ious else None
-        said = "no answer" if boxes[arm][r] is None else ""
+        verdict = "no answer" if boxes[arm][r] is None else ""
         if overlap is not None:
-            said = f"IoU {float(overlap):.2f} {'✓' if overlap > 0.5 else '✗'}"
-        _cell_title(ax, f"{arm_label(arm)}{': ' if said else ''}{said}")
+            verdict = f"IoU {float(overlap):.2f} {'✓' if overlap > 0.5 else '✗'}"
+        _cell_title(ax, f"{arm_label(arm)}{': ' if verdict else ''}{verdict}")
     entries = [_entry(f"box of {arm_label(arm)}", arm_colour(arm), 2.6, rim_colour="white") for arm in boxes]
     _legend_above(figure, [*entries, _entry("true box", TRUTH, dashed=True)])
     return figure
@@ -96,7 +99,7 @@ def attention_sheet(items: list[dict], weights: dict[str, list]) -> Figure:
 
     Args:
         items: dicts with "image", "command", "proposals" (P, 4), "box" (4,) or None.
-        weights: arm → per item (P,) that sum to 1, None where there are none.
+        weights: arm → per item (P,) that sum to 1, or None.
     """
     known = [float(np.max(np.asarray(w))) for of_arm in weights.values() for w in of_arm if w is not None and len(w)]
     scale = ScalarMappable(Normalize(0, max(known, default=1.0)), "Reds")
@@ -143,31 +146,23 @@ def weight_map(size: tuple[int, int], proposals: np.ndarray, weights: np.ndarray
 
 
 def slice_bars(scores: dict[str, dict], chance: dict[str, float] | None = None) -> Figure:
-    """AP50 of every arm on every kind of command; a dashed line where a random choice among the candidates ends up.
+    """AP50 of each arm on each kind of command; a dashed line at a random choice among the candidates.
 
     Args:
-        scores: arm → slice → percent, None or absent where there is no such command. Slices as in ``SLICES``.
+        scores: arm → slice → percent, None or absent without such commands. Slices as in ``SLICES``.
         chance: slice → percent, for as many of them as known.
     """
     chance, arms = chance or {}, list(scores)
-    there = {name for of_arm in scores.values() for name in of_arm}
-    names = [name for name in SLICES if name in there] + sorted(there - set(SLICES))
+    present = {name for of_arm in scores.values() for name in of_arm}
+    names = [name for name in SLICES if name in present] + sorted(present - set(SLICES))
     bar = 0.82 / len(arms)
     figure, axes = new_figure(max(7.5, 0.8 + len(names) * (0.45 + 0.17 * len(arms))), 4.2)
     for a, arm in enumerate(arms):
         colour, hatch = arm_colour(arm), arm_hatch(arm)
         at = np.arange(len(names)) + (a - (len(arms) - 1) / 2) * bar
         values = [scores[arm].get(name) for name in names]
-        axes.bar(
-            at,
-            [value or 0 for value in values],
-            bar * 0.92,
-            color=colour,
-            hatch=hatch,
-            edgecolor="white",
-            lw=0.5,
-            label=arm_label(arm),
-        )
+        heights, look = [value or 0 for value in values], {"hatch": hatch, "edgecolor": "white", "lw": 0.5}
+        axes.bar(at, heights, bar * 0.92, color=colour, label=arm_label(arm), **look)
         for x, value in zip(at, values, strict=True):
             if value is not None and len(arms) <= 5:
                 text = axes.text(x, value + 0.8, f"{value:.0f}", ha="center", va="bottom", fontsize=7.5, zorder=4)
@@ -193,7 +188,7 @@ def slice_bars(scores: dict[str, dict], chance: dict[str, float] | None = None) 
 
 
 def iou_curve(scores: dict[str, dict]) -> Figure:
-    """How many commands are found when the box must fit ever more tightly.
+    """AP of each arm over the IoU that a box must exceed.
 
     Args:
         scores: arm → {"AP50": percent, "AP55": ..., "AP95": ...}, see ``kdnb.metrics.grounding.evaluate_talk2car``.
@@ -226,8 +221,8 @@ def iou_curve(scores: dict[str, dict]) -> Figure:
 # --- parts ------------------------------------------------------------------------------------------------------
 
 
-def show_picture(ax, image, grey: bool = False) -> None:
-    """The picture without ticks, one unit a pixel from the left upper corner; washed-out grey as a ground for tints."""
+def show_image(ax: Axes, image: Tensor, grey: bool = False) -> None:
+    """The image without ticks, one unit a pixel from the left upper corner; washed-out grey as a ground for tints."""
     pixels = np.asarray(image.permute(1, 2, 0))
     height, width = pixels.shape[:2]
     extent = (0, width, height, 0)
@@ -238,15 +233,15 @@ def show_picture(ax, image, grey: bool = False) -> None:
     ax.set(xticks=[], yticks=[], xlim=(0, width), ylim=(height, 0))
 
 
-def draw_box(ax, box, colour, width: float = 1.6, dashed: bool = False, rim: bool = True, rim_colour="black") -> None:
-    """A rectangle with a rim, which keeps it visible on any ground; cut at the picture's edge but not hidden by it."""
+def draw_box(ax: Axes, box: Sequence[float], colour: str, width: float = 1.6, **line) -> None:
+    """A rectangle with a rim, which keeps it visible on any ground; cut at the image's edge but not hidden by it."""
     (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
     x1, x2 = np.clip([float(box[0]), float(box[2])], left + 1, right - 1)
     y1, y2 = np.clip([float(box[1]), float(box[3])], top + 1, bottom - 1)
-    ax.add_patch(_line(colour, width, dashed, rim, rim_colour, (x1, y1), x2 - x1, y2 - y1))
+    ax.add_patch(_line(colour, width, corner=(x1, y1), across=x2 - x1, down=y2 - y1, **line))
 
 
-def _line(colour, width, dashed, rim, rim_colour, corner=(0, 0), across=1.0, down=1.0) -> Rectangle:
+def _line(colour, width, dashed=False, rim=True, rim_colour="black", corner=(0, 0), across=1.0, down=1.0) -> Rectangle:
     patch = Rectangle(corner, across, down, fill=False, ec=colour, lw=width, ls=(0, (4, 2)) if dashed else "-")
     if rim:
         patch.set_path_effects([Stroke(linewidth=width + 1.6, foreground=rim_colour), Normal()])
@@ -280,7 +275,7 @@ def _cells(items, of_arms):
 
 
 def _sheet(items, rows, columns, width, above, beside=0.0):
-    """Axes (rows, columns) for pictures ``width`` inches across, ``above`` inches of words in all, and a legend."""
+    """Axes (rows, columns) for images ``width`` inches across, ``above`` inches of words in all, and a legend."""
     height, across = items[0]["image"].shape[1:]
     size = width * columns + beside, rows * width * height / across + above + 0.4
     return new_figure(*size, rows, columns, squeeze=False)
@@ -295,7 +290,7 @@ def _command_rows(items, arms, grey=False, beside=0.0):
     figure.get_layout_engine().set(h_pad=0.08)
     for row, item, words in zip(axes, items, wrapped, strict=True):
         for ax in row:
-            show_picture(ax, item["image"], grey)
+            show_image(ax, item["image"], grey)
             ax.set_title("\n" * len(words), fontsize=10)  # keeps room for the command, which spans the columns
         text = row[0].annotate(
             "\n".join(words),

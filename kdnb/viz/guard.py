@@ -1,9 +1,9 @@
-"""What every explorer shares: callbacks that show their own errors, uploaded pictures, titled panels side by side."""
+"""What the explorers share: callbacks that show their own errors, uploaded images, titled panels side by side."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from html import escape
 
 import ipywidgets as widgets
@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from kdnb.errors import InputError
+from kdnb.viz.style import arm_label
 
 PANEL = 420  # pixels across one panel
 
@@ -20,7 +21,7 @@ PANEL = 420  # pixels across one panel
 def guarded(message: widgets.HTML, action: Callable[[], None]) -> Callable:
     """A callback that shows its own error in ``message``: the browser console is no place for it."""
 
-    def callback(change):
+    def callback(change: dict | None) -> None:
         message.value = ""
         try:
             action()
@@ -31,8 +32,14 @@ def guarded(message: widgets.HTML, action: Callable[[], None]) -> Callable:
 
 
 def screen(format: str = "png") -> widgets.Image:
-    """Where an explorer shows its picture: at the picture's own size, smaller where the page is narrower."""
+    """Where an explorer shows its image: at the image's own size, smaller where the page is narrower."""
     return widgets.Image(format=format, layout=widgets.Layout(max_width="100%", align_self="flex-start"))
+
+
+def arm_boxes(arms: Iterable[str], width: int = 160) -> dict[str, widgets.Checkbox]:
+    """A ticked box for each arm, ``width`` pixels across."""
+    layout = {"indent": False, "layout": {"width": f"{width}px"}}
+    return {arm: widgets.Checkbox(True, description=arm_label(arm), **layout) for arm in arms}
 
 
 def png(pixels: np.ndarray) -> bytes:
@@ -43,23 +50,23 @@ def png(pixels: np.ndarray) -> bytes:
 
 
 def read_upload(name: str, content: bytes, longest: int = 640) -> Tensor:
-    """An uploaded picture as (3, H, W) uint8, upright, at most ``longest`` pixels on its longer side.
+    """An uploaded image as (3, H, W) uint8, upright, at most ``longest`` pixels on its longer side.
 
-    Raises InputError with the upload's ``name`` for what is no picture or only half of one.
+    Raises InputError with the upload's ``name`` for a file that is no image, or a damaged one.
     """
     try:
-        # a telephone stores what its sensor saw and notes in the EXIF part how to turn it
-        picture = ImageOps.exif_transpose(Image.open(io.BytesIO(content))).convert("RGB")
+        # a phone stores the image as its sensor lies, and the rotation in the EXIF part
+        image = ImageOps.exif_transpose(Image.open(io.BytesIO(content))).convert("RGB")
     except UnidentifiedImageError:  # its message knows no name, only where in memory the upload lies
-        raise InputError(f"{name}: not a readable picture, expected a JPEG or PNG") from None
+        raise InputError(f"{name}: not a readable image, expected a JPEG or PNG") from None
     except Exception as error:  # of a damaged file Pillow raises almost anything
-        raise InputError(f"{name}: not a readable picture ({error}), expected a JPEG or PNG") from None
-    picture.thumbnail((longest, longest))
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+        raise InputError(f"{name}: not a readable image ({error}), expected a JPEG or PNG") from None
+    image.thumbnail((longest, longest))
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
 def take_upload(upload: widgets.FileUpload, longest: int = 640) -> tuple[str, Tensor]:
-    """File name and picture of an upload, see ``read_upload``; the widget is emptied, so that it takes a file again."""
+    """File name and image of an upload, see ``read_upload``; the widget is emptied, so that it takes a file again."""
     file = upload.value[0]
     name, content = file["name"], bytes(file["content"])
     upload.value = ()
@@ -75,8 +82,8 @@ def side_by_side_titled(panels: list[tuple[str, np.ndarray]], columns: int = 3, 
     rows, across = -(-len(panels) // columns), min(columns, len(panels))
     sheet = Image.new("RGB", (across * (width + gap), rows * (height + 24 + gap)), "white")
     draw = ImageDraw.Draw(sheet)
-    for i, (title, picture) in enumerate(panels):
+    for i, (title, image) in enumerate(panels):
         x, y = i % columns * (width + gap), i // columns * (height + 24 + gap)
         draw.text((x + 2, y + 2), title, fill="black", font=font)
-        sheet.paste(Image.fromarray(picture), (x, y + 24))
+        sheet.paste(Image.fromarray(image), (x, y + 24))
     return np.asarray(sheet)

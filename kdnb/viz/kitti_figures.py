@@ -1,4 +1,4 @@
-"""Pictures of 04: frames with their boxes, what each arm sees and finds, scores by class and by distance."""
+"""Figures of 3D detection: frames with their boxes, each arm's cloud and detections, scores by class and distance."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from kdnb.viz.style import arm_colour, arm_label, arm_line, arm_marker
 
 
 def truth_of(frame: Frame) -> dict[str, np.ndarray]:
-    """The objects to find of a frame: "boxes" (M, 7), velodyne frame, "scores" (M,) of 1, "labels" (M,)."""
+    """The objects to detect in a frame: "boxes" (M, 7), velodyne frame, "scores" (M,) of 1, "labels" (M,)."""
     objects = objects_to_detect(frame.labels)
     labels = np.array([CLASSES.index(label.type) for label in objects], int)
     return {"boxes": boxes_in_lidar(objects, frame.calibration), "scores": np.ones(len(objects)), "labels": labels}
@@ -41,43 +41,43 @@ def frames_with_boxes(frames: Sequence[Frame], titles: Sequence[str], columns: i
 
 
 def disagreement(frame: Frame, first: dict, second: dict, threshold: float, near: float = 2.0) -> int:
-    """How many objects of a frame one of two arms finds and the other does not.
+    """How many objects of a frame one of two arms detects and the other does not.
 
-    An object is found when a box of its class with a score of at least ``threshold`` has its centre less than
-    ``near`` metres from the object's, seen from above.
+    An object counts as detected when a box of its class with a score of at least ``threshold`` has its centre less than
+    ``near`` metres from the object's, in the ground plane.
     """
     truth = truth_of(frame)
     return int((reached(truth, first, threshold, near) != reached(truth, second, threshold, near)).sum())
 
 
-def reached(truth: dict, found: dict, threshold: float, near: float) -> np.ndarray:
+def reached(truth: dict, detections: dict, threshold: float, near: float) -> np.ndarray:
     """bool (M,): which of the objects have a detection of their class close by."""
-    found = sure(found, threshold)
-    apart = np.linalg.norm(truth["boxes"][:, None, :2] - found["boxes"].reshape(-1, 7)[None, :, :2], axis=-1)
-    return ((apart < near) & (truth["labels"][:, None] == found["labels"])).any(1)
+    detections = sure(detections, threshold)
+    apart = np.linalg.norm(truth["boxes"][:, None, :2] - detections["boxes"].reshape(-1, 7)[None, :, :2], axis=-1)
+    return ((apart < near) & (truth["labels"][:, None] == detections["labels"])).any(1)
 
 
 def what_arms_find(
     frame: Frame,
     clouds: dict[str, np.ndarray],
-    found: dict[str, dict],
+    detections: dict[str, dict],
     threshold: float = 0.3,
     ahead: float = 40.0,
     aside: float = 15.0,
 ) -> Figure:
-    """A row for each arm: its boxes over the image, and from above on the cloud that it sees; truth in black.
+    """A row for each arm: its boxes over the image, and from above on its cloud; truth in black.
 
     Args:
-        clouds: arm → (N, 4), what it is fed.
-        found: arm → its detections in this frame.
+        clouds: arm → (N, 4), its input.
+        detections: arm → its detections in this frame.
         threshold: least score of a box that is shown.
     """
-    high = 3.4  # inches of a row; the image is as wide as fits beside the view from above
+    rows, high = len(detections), 3.4  # inches of a row; the image is as wide as fits beside the view from above
     figure, axes = new_figure(
-        12.5, high * len(found) + 0.4, len(found), 2, squeeze=False, width_ratios=[8.2, 2 * aside / ahead * high]
+        12.5, high * rows + 0.4, rows, 2, squeeze=False, width_ratios=[8.2, 2 * aside / ahead * high]
     )
     truth = truth_of(frame)
-    for (over, above), (name, one) in zip(axes, found.items(), strict=True):
+    for (over, above), (name, one) in zip(axes, detections.items(), strict=True):
         shown = sure(one, threshold)
         over.imshow(draw_over(frame.image(), {TRUTH: truth, name: shown}, frame.calibration))
         over.axis("off")

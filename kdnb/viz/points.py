@@ -5,7 +5,12 @@ Velodyne frame: x forward, y left, z up, metres. From above, forward is up and l
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
+from matplotlib.colorbar import Colorbar
 from matplotlib.colors import LogNorm, TwoSlopeNorm
 from matplotlib.figure import Figure
 
@@ -14,14 +19,17 @@ from kdnb.datasets.kitti_calib import Calibration, in_image
 from kdnb.viz.figures import new_figure
 from kdnb.viz.style import GREY, arm_colour, arm_label
 
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
 DEPTHS = LogNorm(4, 60)  # metres; the logarithm, as an error of a metre means more nearby
 COLOURS = "cividis"  # one lightness ramp that colour-blind readers see as others do (Nunez et al. 2018)
 MOST = 18_000  # points that a browser turns smoothly
 
 
 def draw_birds_eye(
-    ax, points: np.ndarray, boxes: dict[str, np.ndarray] | None = None, ahead: float = 50.0, aside: float = 20.0
-):
+    ax: Axes, points: np.ndarray, boxes: dict[str, np.ndarray] | None = None, ahead: float = 50.0, aside: float = 20.0
+) -> PathCollection:
     """Draw a cloud from above, and outlines of boxes with a line from the middle to the front.
 
     Args:
@@ -30,11 +38,11 @@ def draw_birds_eye(
         ahead, aside: metres shown in front of and to either side of the sensor.
 
     Returns:
-        The points as drawn, for a colour bar: their colour is the height above the sensor.
+        The plotted points, for a colour bar: their colour is the height above the sensor.
     """
     inside = (points[:, 0] > 0) & (points[:, 0] < ahead) & (np.abs(points[:, 1]) < aside)
     x, y, z = points[inside, :3].T
-    drawn = ax.scatter(y, x, c=z, s=1.2, lw=0, cmap=COLOURS, vmin=-2, vmax=1, rasterized=True)
+    scatter = ax.scatter(y, x, c=z, s=1.2, lw=0, cmap=COLOURS, vmin=-2, vmax=1, rasterized=True)
     for name, of_arm in (boxes or {}).items():
         of_arm = np.asarray(of_arm, float).reshape(-1, 7)
         for k, (ground, box) in enumerate(zip(corners(of_arm)[:, :4, :2], of_arm, strict=True)):
@@ -47,22 +55,23 @@ def draw_birds_eye(
     ax.set_aspect("equal")
     ax.set_xlabel("y, metres to the left")
     ax.set_ylabel("x, metres ahead")
-    return drawn
+    return scatter
 
 
-def draw_over_image(ax, image: np.ndarray, points: np.ndarray, calibration: Calibration):
+def draw_over_image(ax: Axes, image: np.ndarray, points: np.ndarray, calibration: Calibration) -> PathCollection:
     """Draw a cloud's points over the greyed image, coloured by depth; returns them for a colour bar."""
     uv, z = calibration.lidar_to_image(points[:, :3])
     height, width = image.shape[:2]
-    seen = in_image(uv, z, (width, height))
-    order = np.argsort(-z[seen])  # near ones last, on top
+    visible = in_image(uv, z, (width, height))
+    order = np.argsort(-z[visible])  # near ones last, on top
     ax.imshow(image.mean(2) * 0.6 + 90, cmap="gray", vmin=0, vmax=255)
-    drawn = ax.scatter(*uv[seen][order].T, c=z[seen][order], s=1.2, lw=0, cmap=COLOURS, norm=DEPTHS, rasterized=True)
+    (u, v), depth = uv[visible][order].T, z[visible][order]
+    scatter = ax.scatter(u, v, c=depth, s=1.2, lw=0, cmap=COLOURS, norm=DEPTHS, rasterized=True)
     ax.set_xlim(-0.5, width - 0.5)
     ax.set_ylim(height - 0.5, -0.5)
     ax.set_xticks([])
     ax.set_yticks([])
-    return drawn
+    return scatter
 
 
 def compare_clouds(
@@ -99,7 +108,7 @@ def compare_clouds(
     return figure
 
 
-def metre_ticks(bar, metres: tuple[int, ...]):
+def metre_ticks(bar: Colorbar, metres: tuple[int, ...]) -> None:
     bar.set_ticks(metres, labels=[str(m) for m in metres])
     bar.minorticks_off()
 
@@ -127,8 +136,8 @@ def depth_errors(image: np.ndarray, predicted: np.ndarray, truth: np.ndarray, li
     axes[2].set_xlim(-0.5, image.shape[1] - 0.5)
     axes[2].set_ylim(image.shape[0] - 0.5, -0.5)
     axes[2].set_aspect("equal")
-    said = f"mean {100 * np.abs(share).mean():.0f} % of the distance" if len(share) else "no LiDAR point in the image"
-    axes[2].set_title(f"error where the LiDAR measured: {said}")
+    mean = f"mean {100 * np.abs(share).mean():.0f} % of the distance" if len(share) else "no LiDAR point in the image"
+    axes[2].set_title(f"error where the LiDAR measured: {mean}")
     for ax in axes:
         ax.set_xticks([])
         ax.set_yticks([])
@@ -158,7 +167,9 @@ def error_curves(by_distance: dict[str, list[dict]]) -> Figure:
     return figure
 
 
-def cloud_3d(points: np.ndarray, boxes: dict[str, np.ndarray] | None = None, most: int = MOST, seed: int = 0):
+def cloud_3d(
+    points: np.ndarray, boxes: dict[str, np.ndarray] | None = None, most: int = MOST, seed: int = 0
+) -> go.Figure:
     """A cloud to turn and zoom, as a plotly figure; of more than ``most`` points a random choice is shown.
 
     Args:
@@ -197,7 +208,7 @@ def cloud_3d(points: np.ndarray, boxes: dict[str, np.ndarray] | None = None, mos
 
 
 def wireframes(boxes: np.ndarray) -> np.ndarray:
-    """(M, 3) points of all edges of boxes (K, 7), a row of NaN after each edge, so that one line draws them all."""
+    """(M, 3) points of all edges of boxes (K, 7), a row of NaN after each edge, so that one line plots them all."""
     each = corners(boxes)[:, np.array(EDGES)]  # K, 12, 2, 3
     gaps = np.full((*each.shape[:2], 1, 3), np.nan)
     return np.round(np.concatenate([each, gaps], 2).reshape(-1, 3), 2)

@@ -62,12 +62,12 @@ def labels_worth(scores: Mapping, reference: Mapping, thing: str = "labelled obj
     return figure
 
 
-def false_verdicts(rates: Mapping[float, Mapping[int, float]], seen: float | None = None) -> Figure:
+def false_verdicts(rates: Mapping[float, Mapping[int, float]], observed: float | None = None) -> Figure:
     """How often two equal models get a verdict, over the luck of a training, one line per number of seeds.
 
     Args:
         rates: spread in points → number of seeds → percent; see ``kdnb.projects.primer_lessons.false_verdicts``.
-        seen: a difference between two trainings of one arm in points, marked on the axis.
+        observed: a difference between two trainings of one arm in points, marked on the axis.
     """
     figure, axes = new_figure(6.6, 3.8)
     looks = zip(next(iter(rates.values())), (VERMILION, BLUE, GREEN, GREY), ("^", "s", "D", "o"), strict=False)
@@ -80,8 +80,8 @@ def false_verdicts(rates: Mapping[float, Mapping[int, float]], seen: float | Non
             label=f"{count} seed{'s' if count > 1 else ''} each",
         )
     axes.axhline(5, color="black", lw=1, ls="--", label="promised: 5 %")
-    if seen is not None:  # the difference of two has the standard deviation of one times the root of 2
-        axes.axvline(seen / np.sqrt(2), color=GREY, ls=":", label="as two trainings of one arm\ndiffer in this run")
+    if observed is not None:  # the difference of two has the standard deviation of one times the root of 2
+        axes.axvline(observed / np.sqrt(2), color=GREY, ls=":", label="as two trainings of one arm\ndiffer in this run")
     axes.set(
         xlabel="luck of a training: standard deviation of its accuracy, points",
         ylim=(0, None),

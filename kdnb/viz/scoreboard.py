@@ -1,6 +1,6 @@
-"""Figures over all projects: every gain with its interval, and scores against latency; each project in its own unit.
+"""Figures over all projects: all gains with their intervals, and scores against latency; each project in its own unit.
 
-``found`` is {(project, profile, data): [one run per seed]}, as ``kdnb.report.group_runs`` gives it.
+``groups`` is {(project, profile, data): [one run per seed]}, as ``kdnb.report.group_runs`` gives it.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ MARKS = {"BEATS": "D", "LOSES": "v", "INCONCLUSIVE": "o"}  # so that no verdict 
 ARMS = ("teacher", "baseline", "baseline_matched", "distilled")
 
 
-def gains(found: dict) -> Figure:
-    """What distilling gains in every project: one panel each, its own unit, right is always better.
+def gains(groups: dict) -> Figure:
+    """What distilling gains in each project: one panel each, its own unit, right is always better.
 
     The axis of a loss runs backwards, so that what lowers it points to the right as well.
     """
-    figure, axes = new_figure(8.5, 1.35 * len(found) + 0.4, len(found), 1, squeeze=False)
-    for ax, ((project, profile, _), runs) in zip(axes[:, 0], found.items(), strict=True):
+    figure, axes = new_figure(8.5, 1.35 * len(groups) + 0.4, len(groups), 1, squeeze=False)
+    for ax, ((project, profile, _), runs) in zip(axes[:, 0], groups.items(), strict=True):
         rows = {label: merged(runs, name) for label, name in GAINS.items()}
         rows = {label: gain for label, gain in rows.items() if gain is not None}
         _gains_of_one(ax, rows, runs[0].higher_is_better)
@@ -63,19 +63,19 @@ def _gains_of_one(ax, rows: dict, higher_is_better: bool) -> None:
     ax.grid(alpha=0.3, axis="x")
 
 
-def scores_against_latency(found: dict, columns: int = 3) -> Figure:
-    """Test score against the latency of one answer, a panel for each project; up and left is better everywhere."""
-    rows = -(-len(found) // columns)
+def scores_against_latency(groups: dict, columns: int = 3) -> Figure:
+    """Test score against the latency of one call, a panel for each project; up and left is always better."""
+    rows = -(-len(groups) // columns)
     figure, axes = new_figure(3.6 * columns, 2.9 * rows + 0.5, rows, columns, squeeze=False)
-    for ax in axes.flat[len(found) :]:
+    for ax in axes.flat[len(groups) :]:
         ax.set_axis_off()
-    for ax, ((project, _, _), runs) in zip(axes.flat, found.items(), strict=False):
+    for ax, ((project, _, _), runs) in zip(axes.flat, groups.items(), strict=False):
         _latency_of_one(ax, runs)
         ax.set_title(arm_label(project), fontsize=10)
         ax.set_ylabel(f"{arm_label(runs[0].primary)}, {UNITS[runs[0].higher_is_better]}", fontsize=8)
         ax.tick_params(labelsize=8)
         ax.grid(alpha=0.3)
-    for ax in axes.flat[: len(found)][-columns:]:
+    for ax in axes.flat[: len(groups)][-columns:]:
         ax.set_xlabel("latency, ms", fontsize=8)
     handles = {label: handle for ax in axes.flat for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
     figure.legend(handles.values(), handles.keys(), frameon=False, ncols=len(ARMS), loc="outside lower center")

@@ -6,6 +6,8 @@ palette is RGB uint8 (classes + 1, 3), whose last row is void's.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
@@ -13,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import FuncFormatter
+from numpy.typing import ArrayLike
 
 from kdnb.viz.figures import new_figure
 from kdnb.viz.segmentation_scores import iou_by_class, labels_curve
@@ -33,7 +36,7 @@ __all__ = [
     "side_by_side",
 ]
 
-# what became of a pixel between two arms: neither right, only the first, only the second, both; void last
+# a pixel between two arms: neither right, only the first, only the second, both; void last
 CHANGES = {
     "both wrong": "#3A3A3A",
     "only {before} right": arm_colour("baseline"),
@@ -46,32 +49,32 @@ CHANGES = {
 # --- pixels -----------------------------------------------------------------------------------------------------
 
 
-def colour(labels, palette) -> np.ndarray:
-    """(H, W, 3) uint8: every pixel in the colour of its class."""
+def colour(labels: ArrayLike, palette: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8: each pixel in the colour of its class."""
     return np.asarray(palette, dtype=np.uint8)[np.asarray(labels)]
 
 
-def overlay(image, labels, palette, opacity: float = 0.6) -> np.ndarray:
-    """(H, W, 3) uint8: the picture under its classes' colours; opacity 0 shows the picture alone, 1 the colours."""
+def overlay(image: ArrayLike, labels: ArrayLike, palette: np.ndarray, opacity: float = 0.6) -> np.ndarray:
+    """(H, W, 3) uint8: the image under its classes' colours; opacity 0 shows the image alone, 1 the colours."""
     pixels = np.asarray(image).transpose(1, 2, 0)
     return (pixels * (1 - opacity) + colour(labels, palette) * opacity).round().astype(np.uint8)
 
 
-def share_right(found, label, void: int) -> float:
-    """Percent of the pixels with a label that are labelled so; NaN where there is none."""
-    found, label = np.asarray(found), np.asarray(label)
+def share_right(prediction: ArrayLike, label: ArrayLike, void: int) -> float:
+    """Percent of the pixels with a label that are labelled so; NaN without such pixels."""
+    prediction, label = np.asarray(prediction), np.asarray(label)
     known = label != void
-    return 100 * float((found == label)[known].mean()) if known.any() else float("nan")
+    return 100 * float((prediction == label)[known].mean()) if known.any() else float("nan")
 
 
-def disagreement(first, second, label, void: int) -> float:
+def disagreement(first: ArrayLike, second: ArrayLike, label: ArrayLike, void: int) -> float:
     """Percent of the pixels with a label in which two arms differ: to sort frames by."""
     differ = np.asarray(first) != np.asarray(second)
     known = np.asarray(label) != void
     return 100 * float(differ[known].mean()) if known.any() else 0.0
 
 
-def changes(before, after, label, void: int) -> np.ndarray:
+def changes(before: ArrayLike, after: ArrayLike, label: ArrayLike, void: int) -> np.ndarray:
     """(H, W) uint8 into ``CHANGES``: who is right in each pixel."""
     before, after, label = (np.asarray(labels) for labels in (before, after, label))
     return np.where(label == void, 4, (before == label) + 2 * (after == label)).astype(np.uint8)
@@ -80,8 +83,8 @@ def changes(before, after, label, void: int) -> np.ndarray:
 # --- frames -----------------------------------------------------------------------------------------------------
 
 
-def palette_legend(classes, palette) -> Figure:
-    """The colour of every class, and of void."""
+def palette_legend(classes: Sequence[str], palette: np.ndarray) -> Figure:
+    """The colours of the classes, and of void."""
     figure, axes = new_figure(11, 0.9)
     for k, (name, rgb) in enumerate(zip([*classes, "void"], _rgb(palette), strict=True)):
         axes.add_patch(Rectangle((k + 0.05, 0), 0.9, 1, facecolor=rgb, edgecolor=GREY, lw=0.6))
@@ -91,7 +94,7 @@ def palette_legend(classes, palette) -> Figure:
     return figure
 
 
-def class_shares(shares: dict[str, dict[str, float]], classes, palette) -> Figure:
+def class_shares(shares: dict[str, dict[str, float]], classes: Sequence[str], palette: np.ndarray) -> Figure:
     """How much of a split each class covers: bars for the first split, marks for the others.
 
     Args:
@@ -129,7 +132,7 @@ def class_shares(shares: dict[str, dict[str, float]], classes, palette) -> Figur
     return figure
 
 
-def samples(items: list[dict], classes, palette, columns: int = 4) -> Figure:
+def samples(items: list[dict], classes: Sequence[str], palette: np.ndarray, columns: int = 4) -> Figure:
     """A sheet of frames, each above its labels.
 
     Args:
@@ -147,28 +150,30 @@ def samples(items: list[dict], classes, palette, columns: int = 4) -> Figure:
     return figure
 
 
-def side_by_side(items: list[dict], found: dict[str, list], classes, palette) -> Figure:
-    """One row per frame: picture, truth, each arm with its share of right pixels, and who of the last two is right.
+def side_by_side(
+    items: list[dict], predictions: dict[str, list], classes: Sequence[str], palette: np.ndarray
+) -> Figure:
+    """One row per frame: image, truth, each arm with its share of right pixels, and who of the last two is right.
 
     Args:
         items: dicts with "image", "label" and "name".
-        found: at least two arms → labels (H, W) per item.
+        predictions: at least two arms → labels (H, W) per item.
     """
-    void, (before, after) = len(classes), list(found)[-2:]
-    figure, axes = _sheet(items, len(items), len(found) + 3, 14 / (len(found) + 3), words=0.22)
+    void, (before, after) = len(classes), list(predictions)[-2:]
+    figure, axes = _sheet(items, len(items), len(predictions) + 3, 14 / (len(predictions) + 3), words=0.22)
     for row, (ax, item) in enumerate(zip(axes, items, strict=True)):
         label = item["label"]
-        became = changes(found[before][row], found[after][row], label, void)
+        became = changes(predictions[before][row], predictions[after][row], label, void)
         shown = [
             np.asarray(item["image"]).transpose(1, 2, 0),
             colour(label, palette),
-            *(colour(of_arm[row], palette) for of_arm in found.values()),
+            *(colour(of_arm[row], palette) for of_arm in predictions.values()),
             colour(became, 255 * np.array(_hex(CHANGES.values()))),
         ]
         under = [
             "",
             "",
-            *(f"{share_right(of_arm[row], label, void):.0f} % right" for of_arm in found.values()),
+            *(f"{share_right(of_arm[row], label, void):.0f} % right" for of_arm in predictions.values()),
             f"won {_percent(became, 2)}, lost {_percent(became, 1)}",
         ]
         for cell, pixels, words in zip(ax, shown, under, strict=True):
@@ -176,7 +181,8 @@ def side_by_side(items: list[dict], found: dict[str, list], classes, palette) ->
             cell.set(xticks=[], yticks=[])
             cell.set_xlabel(words, fontsize=9)
         ax[0].set_ylabel(item["name"], fontsize=8)
-    titles = ["picture", "ground truth", *map(arm_label, found), f"{arm_label(after)}\nagainst {arm_label(before)}"]
+    against = f"{arm_label(after)}\nagainst {arm_label(before)}"
+    titles = ["picture", "ground truth", *map(arm_label, predictions), against]
     for cell, title in zip(axes[0], titles, strict=True):
         cell.set_title(title, fontsize=11)
     _class_legend(figure, classes, palette)
@@ -189,7 +195,7 @@ def side_by_side(items: list[dict], found: dict[str, list], classes, palette) ->
 # --- prompts ----------------------------------------------------------------------------------------------------
 
 
-def prompt_cosines(reports: dict[str, dict], classes) -> Figure:
+def prompt_cosines(reports: dict[str, dict], classes: Sequence[str]) -> Figure:
     """How alike the classes are in words, one matrix per kind of prompt on one scale; the closest pair is framed.
 
     Args:

@@ -54,7 +54,7 @@ def labels_curve(scores: dict[str, dict[int, list[float]]], reference: dict[str,
     Args:
         scores: arm → number of labels → mIoU of each seed; the arm with the teacher last. How many labels its first
             point is worth without the teacher is read off the first arm's line.
-        reference: arm → mIoU, drawn as a level line.
+        reference: arm → mIoU, plotted as a level line.
     """
     figure, axes = new_figure(7.5, 4.4)
     for arm, of_arm in scores.items():

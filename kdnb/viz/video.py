@@ -19,22 +19,22 @@ from kdnb.datasets.kitti import Frame
 from kdnb.errors import InputError
 from kdnb.viz.boxes3d import fitted
 
-MOST_FPS = 1000  # what is above comes from a broken head
+MOST_FPS = 1000  # more means a broken header
 
 
 @dataclass(frozen=True)
 class Video:
-    """A video file: ``for frame in video`` gives uint8 (H, W, 3), upright, each decoded when it is asked for.
+    """A video file: ``for frame in video`` gives uint8 (H, W, 3), upright, each decoded on demand.
 
     Attributes:
         fps: frames per second of those given.
-        count: how many the file's head promises; 0 when it does not say.
+        count: number of frames by the file's header; 0 when unknown.
     """
 
     path: Path
     fps: float
     count: int
-    every: int
+    stride: int
     most: int | None
 
     def __iter__(self) -> Iterator[np.ndarray]:
@@ -44,54 +44,54 @@ class Video:
             for k, frame in enumerate(stream.container.decode(stream)):
                 if given == self.most:
                     return
-                if k % self.every == 0:
+                if k % self.stride == 0:
                     given += 1
                     yield np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90)))
         if not given:
             raise InputError(f"{self.path}: no frame in it, expected a video")
 
 
-def read_video(path, every: int = 1, most: int | None = None) -> Video:
+def read_video(path: str | Path, stride: int = 1, most: int | None = None) -> Video:
     """Open a video in any format that FFmpeg reads.
 
     Args:
-        every: give each ``every``-th frame only.
+        stride: give one frame in ``stride``.
         most: stop after so many.
 
     Raises:
-        InputError: no such file, no video, or ``every`` or ``most`` below 1.
+        InputError: no such file, no video, or ``stride`` or ``most`` below 1.
     """
-    if every < 1 or (most is not None and most < 1):
-        raise InputError(f"{path}: every={every}, most={most}, expected at least 1")
+    if stride < 1 or (most is not None and most < 1):
+        raise InputError(f"{path}: stride={stride}, most={most}, expected at least 1")
     with opened(path) as stream:
         fps = float(stream.average_rate or stream.guessed_rate or 25)
         if not 0 < fps <= MOST_FPS:
             raise InputError(f"{path}: {fps:g} frames per second, expected a video")
         seconds = (stream.container.duration or 0) / 1e6
-        count = -(-(stream.frames or round(seconds * fps)) // every)
-    return Video(Path(path), fps / every, count if most is None else min(count or most, most), every, most)
+        count = -(-(stream.frames or round(seconds * fps)) // stride)
+    return Video(Path(path), fps / stride, count if most is None else min(count or most, most), stride, most)
 
 
 @contextmanager
-def opened(path):
+def opened(path: str | Path) -> Iterator[av.VideoStream]:
     """The first video stream of a file. What FFmpeg raises in the block becomes an InputError of one line."""
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:
-                raise InputError(f"{path}: no moving picture in it, expected a video (mp4, webm, avi, ...)")
+                raise InputError(f"{path}: no video stream in it, expected a video (mp4, webm, avi, ...)")
             container.streams.video[0].thread_type = "AUTO"
             yield container.streams.video[0]
     except av.FFmpegError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}), expected a video (mp4, webm, avi, ...)") from None
 
 
-def write_video(path, frames: Iterable[np.ndarray], fps: float) -> Path:
+def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: float) -> Path:
     """Write an mp4 (H.264, yuv420p) under a temporary name, then move it into place: whatever happens while the frames
     are made, ``path`` is the old file or the whole new one.
 
     Args:
         path: ends in .mp4.
-        frames: uint8 (H, W, 3), all of one size; asked for one by one. An odd side is made even by repeating its last
+        frames: uint8 (H, W, 3), all of one size; taken one by one. An odd side is made even by repeating its last
             row or column, as the format wants it.
         fps: frames per second.
 
@@ -133,37 +133,37 @@ def _encode(container, path, frames, fps):
 
 
 def detect_video(
-    source,
-    target,
-    answer: Callable,
+    source: str | Path,
+    target: str | Path,
+    predict: Callable,
     draw: Callable,
     progress: Callable | None = None,
-    every: int = 1,
+    stride: int = 1,
     most: int | None = None,
 ) -> Path:
-    """A video's frames → answers → pictures → ``target``, an mp4 that plays as fast as its source.
+    """A video's frames → outputs → images → ``target``, an mp4 that plays as fast as its source.
 
     Args:
-        answer: ``f(frame)`` → anything.
-        draw: ``f(frame, answer)`` → picture uint8 (H, W, 3).
-        progress: ``f(done, total)`` after each frame; total is 0 when nobody knows it.
-        every, most: of ``read_video``.
+        predict: ``f(frame)`` → anything.
+        draw: ``f(frame, output)`` → image uint8 (H, W, 3).
+        progress: ``f(done, total)`` after each frame; total is 0 when unknown.
+        stride, most: of ``read_video``.
 
     Raises:
         InputError: as ``read_video`` and ``write_video``.
     """
-    video = read_video(source, every, most)
+    video = read_video(source, stride, most)
 
-    def pictures():
+    def images() -> Iterator[np.ndarray]:
         for done, frame in enumerate(video, 1):
-            yield draw(frame, answer(frame))
+            yield draw(frame, predict(frame))
             if progress:
                 progress(done, video.count)
 
-    return write_video(target, pictures(), video.fps)
+    return write_video(target, images(), video.fps)
 
 
-def clip_of_frames(path, frames: Sequence[Frame], fps: float = 2.0) -> Path:
+def clip_of_frames(path: str | Path, frames: Sequence[Frame], fps: float = 2.0) -> Path:
     """KITTI frames, one after the other, as a video: something to detect on without a video of one's own. Images of
     other sizes than the first are fitted into that."""
     return write_video(path, _images(frames), fps)

@@ -24,7 +24,7 @@ class Lesson:
     Its explorer is the last output with a picture that is a widget; controls are called as the explorer calls them.
     """
 
-    NO_PICTURE = "InputError: notes.png: not a readable picture, expected a JPEG or PNG"
+    NO_PICTURE = "InputError: notes.png: not a readable image, expected a JPEG or PNG"
 
     def __init__(self, page, of_page: list[str], name: str):
         self.page, self.of_page, self.name = page, of_page, name

@@ -40,7 +40,7 @@ def explorer():
 
 
 def test_pictures_are_sorted_by_disagreement(explorer):
-    assert explorer.picture.value == "b" and explorer.picture.options[0][0] == "b: 1 differences"
+    assert explorer.image.value == "b" and explorer.image.options[0][0] == "b: 1 differences"
     assert disagreement(found(), found(x=40.0)) == 2 and disagreement(found(), found()) == 0
 
 
@@ -57,7 +57,7 @@ def test_every_control_changes_the_picture(explorer):
     now = screen()
     explorer.level.value = 1
     assert screen().shape != now.shape or (screen() != now).any()
-    explorer.picture.value = "a"
+    explorer.image.value = "a"
     assert explorer.message.value == ""
 
 
@@ -73,9 +73,9 @@ def test_an_upload_is_shown_with_every_arm(explorer):
             "last_modified": datetime.now(),
         },
     )
-    assert explorer.message.value == "" and explorer.picture.value == "your mine.png"
+    assert explorer.message.value == "" and explorer.image.value == "your mine.png"
     assert explorer.level.disabled  # nobody knows what is foreground there
-    explorer.picture.value = "a"
+    explorer.image.value = "a"
     assert not explorer.level.disabled
 
 
@@ -83,7 +83,7 @@ def test_a_callback_that_fails_says_so_inside_the_explorer(explorer):
     explorer.upload.value = (
         {"name": "notes.txt", "content": b"hello", "size": 5, "type": "text/plain", "last_modified": datetime.now()},
     )
-    assert "notes.txt: not a readable picture" in explorer.message.value
+    assert "notes.txt: not a readable image" in explorer.message.value
     with pytest.raises(Exception, match="expected a JPEG or PNG"):
         read_upload("x", b"")
 

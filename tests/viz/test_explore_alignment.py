@@ -75,9 +75,9 @@ def test_a_crop_is_ranked_by_each_arm_in_its_own_way(explorer):
 
 def test_a_sentence_finds_its_crops_purest_first(explorer):
     explorer.sentence.value = "a green car"
-    found = [index for index, _ in explorer.found("teacher")]
+    found = [index for index, _ in explorer.nearest("teacher")]
     assert found[:4] == [1, 4, 7, 10] and len(found) == BEST
-    assert [index for index, _ in explorer.found("distilled")][:4] == [0, 3, 6, 9]
+    assert [index for index, _ in explorer.nearest("distilled")][:4] == [0, 3, 6, 9]
 
 
 def test_a_typed_sentence_joins_the_ranked_ones_once(explorer):
@@ -134,7 +134,7 @@ def test_an_encoder_that_fails_is_shown_and_leaves_everything_as_it_was(explorer
 
 def test_a_broken_upload_says_so_in_one_line(explorer):
     explorer.upload.value = uploaded("notes.txt", b"hello")
-    assert "notes.txt: not a readable picture" in explorer.message.value and "\n" not in explorer.message.value
+    assert "notes.txt: not a readable image" in explorer.message.value and "\n" not in explorer.message.value
     assert len(explorer.crop.options) == 12
 
 

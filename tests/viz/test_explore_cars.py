@@ -127,10 +127,10 @@ def test_the_temperature_reshapes_the_soft_labels(explorer):
 
 
 def test_it_says_how_far_and_how_wide(explorer):
-    assert explorer._said("baseline").startswith("spread over 8.0 classes, ")
+    assert explorer._summary("baseline").startswith("spread over 8.0 classes, ")
     explorer.car.value = "c"
-    assert explorer._said("distilled").endswith(", 0.00 nats from ensemble")
-    assert "nats" not in explorer._said("ensemble")
+    assert explorer._summary("distilled").endswith(", 0.00 nats from ensemble")
+    assert "nats" not in explorer._summary("ensemble")
 
 
 def test_a_true_class_that_is_not_among_the_first_is_listed_with_its_place(explorer, items, answers):
@@ -160,15 +160,15 @@ def test_an_upload_is_asked_of_every_arm_that_can_answer(explorer, toys):
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        (lambda image: torch.zeros(3), "answer of distilled has 3 numbers, expected one per class"),
+        (lambda image: torch.zeros(3), "output of distilled has 3 numbers, expected one per class"),
         (lambda image: image[..., 10**6], "IndexError"),
     ],
 )
 def test_an_upload_that_fails_leaves_everything_as_it_was(explorer, fault, words):
     before = screen(explorer)
     explorer.upload.value = uploaded("notes.txt", b"hello")
-    assert "notes.txt: not a readable picture" in explorer.message.value and "\n" not in explorer.message.value
-    explorer.ask["distilled"] = fault
+    assert "notes.txt: not a readable image" in explorer.message.value and "\n" not in explorer.message.value
+    explorer.predict["distilled"] = fault
     explorer.upload.value = uploaded("mine.png", png())
     assert words in explorer.message.value
     assert [name for _, name in explorer.car.options] == ["b", "a", "c"]
@@ -176,5 +176,5 @@ def test_an_upload_that_fails_leaves_everything_as_it_was(explorer, fault, words
 
 
 def test_answers_of_another_size_are_refused(items, answers):
-    with pytest.raises(InputError, match=r"answers of distilled are \(3, 5\), expected \(3, 8\)"):
+    with pytest.raises(InputError, match=r"outputs of distilled are \(3, 5\), expected \(3, 8\)"):
         CarsExplorer(items, {**answers, "distilled": torch.zeros(3, 5)}, CLASSES)

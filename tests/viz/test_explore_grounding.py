@@ -69,7 +69,7 @@ def picture(size=(90, 120)):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("picture", "b"), ("command", "turn"), ("show", "scores"), ("show", "attention"), ("count", 2)]
+    ("name", "value"), [("image", "b"), ("command", "turn"), ("show", "scores"), ("show", "attention"), ("count", 2)]
 )
 def test_every_control_changes_the_pixels_and_moves_nothing(explorer, name, value):
     before = screen(explorer)
@@ -89,7 +89,7 @@ def test_an_arm_switched_off_leaves_the_screen(explorer):
 
 
 def test_a_picture_brings_its_command_and_your_own_reaches_every_arm(explorer, toys):
-    explorer.picture.value = "b"
+    explorer.image.value = "b"
     assert explorer.command.value == "park near the dog"
     explorer.command.value = "  overtake the tram "
     assert [toy.asked for toy in toys.values()] == [["stop at the van", "park near the dog", "overtake the tram"]] * 2
@@ -116,21 +116,21 @@ def test_an_error_of_an_arm_and_an_empty_command_are_shown_and_pass(explorer):
 def test_an_upload_is_asked_with_the_command_that_stands_there(explorer, toys):
     before = screen(explorer)
     explorer.upload.value = uploaded("mine.png", picture())
-    assert explorer.picture.value == "your mine.png" and explorer.command.value == "stop at the van"
+    assert explorer.image.value == "your mine.png" and explorer.command.value == "stop at the van"
     assert screen(explorer).shape == before.shape and len(toys["distilled"].asked) == 2
-    explorer.picture.value = "a"
+    explorer.image.value = "a"
     explorer.upload.value = uploaded("mine.png", picture((200, 50)))  # another picture of the same name
-    assert len(explorer.picture.options) == 3 and len(toys["distilled"].asked) == 3
+    assert len(explorer.image.options) == 3 and len(toys["distilled"].asked) == 3
     screen(explorer)
 
 
 def test_an_upload_that_is_no_picture_or_empty_of_things_says_so(explorer):
     explorer.upload.value = uploaded("notes.txt", b"hello")
-    assert "notes.txt: not a readable picture" in explorer.message.value and "\n" not in explorer.message.value
+    assert "notes.txt: not a readable image" in explorer.message.value and "\n" not in explorer.message.value
     explorer.propose = lambda image: torch.zeros(0, 4)
     explorer.upload.value = uploaded("wall.png", picture())
     assert "wall.png: no proposals found in it" in explorer.message.value
-    assert [value for _, value in explorer.picture.options] == ["a", "b"]
+    assert [value for _, value in explorer.image.options] == ["a", "b"]
 
 
 def test_boxes_beyond_the_picture_and_a_single_proposal_are_drawn(explorer):

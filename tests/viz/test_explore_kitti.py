@@ -10,7 +10,7 @@ from shapely.geometry import Polygon
 from kdnb.datasets.kitti_boxes import corners, labels_from_boxes
 from kdnb.datasets.kitti_calib import guessed_calibration
 from kdnb.metrics.rotated_iou import rotated_ious
-from kdnb.viz.explore_kitti import KittiExplorer, hits, said, upright
+from kdnb.viz.explore_kitti import KittiExplorer, hits, summary, upright
 
 SIZE = (207, 63)
 BOXES = np.array([[12.0, 2, -0.8, 4, 1.8, 1.5, 0.2], [20, -4, -0.8, 4, 1.8, 1.5, 1.7], [9, -2, -0.8, 0.8, 0.6, 1.7, 0]])
@@ -71,10 +71,10 @@ def picture(size=(160, 60), kind="png"):
 
 
 def test_frames_are_offered_in_the_given_order(explorer):
-    assert explorer.picture.options == (("b: 3 objects", "b"), ("a: 3 objects", "a")) and explorer.picture.value == "b"
+    assert explorer.image.options == (("b: 3 objects", "b"), ("a: 3 objects", "a")) and explorer.image.value == "b"
 
 
-@pytest.mark.parametrize(("name", "value"), [("picture", "a"), ("threshold", 0.5), ("cloud", "pseudo-LiDAR")])
+@pytest.mark.parametrize(("name", "value"), [("image", "a"), ("threshold", 0.5), ("cloud", "pseudo-LiDAR")])
 def test_every_control_changes_the_pixels_and_moves_nothing(explorer, name, value):
     before = screen(explorer)
     getattr(explorer, name).value = value
@@ -94,24 +94,24 @@ def test_arms_come_and_go_and_none_at_all_is_a_picture_too(explorer):
 
 def test_your_own_image_is_asked_about_once_and_with_one_cloud(explorer):
     upload(explorer, "mine.png", picture())
-    (arm, shape, focal, given), second = explorer.ask.asked
+    (arm, shape, focal, given), second = explorer.predict.asked
     assert (arm, shape, given) == ("baseline", (60, 160, 3), False) and second == ("distilled", shape, focal, True)
-    assert explorer.picture.value == "your mine.png" and explorer.fov.layout.display == ""
+    assert explorer.image.value == "your mine.png" and explorer.fov.layout.display == ""
     before = screen(explorer)
     explorer.threshold.value = 0.6
-    assert len(explorer.ask.asked) == 2 and (screen(explorer) != before).any()
+    assert len(explorer.predict.asked) == 2 and (screen(explorer) != before).any()
     explorer.fov.value = 50
-    assert len(explorer.ask.asked) == 4 and explorer.ask.asked[-1][2] > 1.5 * focal
+    assert len(explorer.predict.asked) == 4 and explorer.predict.asked[-1][2] > 1.5 * focal
     assert (screen(explorer) != before).any()
     assert "guessed" in explorer.notice.value and "tiny" in explorer.notice.value
-    explorer.picture.value = "a"
+    explorer.image.value = "a"
     assert explorer.fov.layout.display == explorer.notice.layout.display == "none"
-    assert len(explorer.ask.asked) == 4 and screen(explorer).shape[1] == 828
+    assert len(explorer.predict.asked) == 4 and screen(explorer).shape[1] == 828
 
 
 def test_large_and_upright_images_fit_the_screen(explorer):
     upload(explorer, "tall.jpg", picture((1500, 2000), "jpeg"))
-    assert max(explorer.ask.asked[-1][1]) == 1242 and screen(explorer).shape == (420 + 6 + 520, 828, 3)
+    assert max(explorer.predict.asked[-1][1]) == 1242 and screen(explorer).shape == (420 + 6 + 520, 828, 3)
 
 
 @pytest.mark.parametrize(("name", "content"), [("notes.txt", b"hello"), ("cut.png", picture()[:600]), ("no.png", b"")])
@@ -121,17 +121,17 @@ def test_what_is_no_image_is_told_in_one_line_and_nothing_is_lost(explorer, name
     for _ in range(2):  # the same file again is told again
         explorer.message.value = ""
         upload(explorer, name, content)
-        assert f"{name}: not a readable picture" in explorer.message.value and "\n" not in explorer.message.value
-    assert explorer.picture.value == "your mine.png"
+        assert f"{name}: not a readable image" in explorer.message.value and "\n" not in explorer.message.value
+    assert explorer.image.value == "your mine.png"
     explorer.threshold.value = 0.35
-    assert (screen(explorer) == before).all() and len(explorer.ask.asked) == 2
+    assert (screen(explorer) == before).all() and len(explorer.predict.asked) == 2
 
 
 def test_an_arm_that_fails_says_so_and_the_frames_stay(explorer):
     explorer.own = ["broken"]
     upload(explorer, "mine.png", picture())
     assert "ValueError: no such &lt;arm&gt;" in explorer.message.value
-    explorer.picture.value = "a"
+    explorer.image.value = "a"
     assert screen(explorer).shape[1] == 828
 
 
@@ -144,11 +144,12 @@ def test_a_frame_without_annotation_is_shown_too():
 
 def test_the_legend_counts():
     truth = {"boxes": BOXES, "labels": LABELS}
-    assert said("baseline", answer(2.0), truth) == "0 of 3 found, 3 more where nothing is"
-    assert said("distilled", answer(), truth) == "3 of 3 found, 0 more where nothing is"
-    assert said("ground truth", truth, truth) == "3 objects" and said("ground truth", None, None) == "nobody knows"
-    assert said("distilled", answer(), None) == "2 Car, 1 Pedestrian, 0 Cyclist"
-    assert said("teacher", None, None) == "needs a LiDAR"
+    assert summary("baseline", answer(2.0), truth) == "0 of 3 found, 3 more where nothing is"
+    assert summary("distilled", answer(), truth) == "3 of 3 found, 0 more where nothing is"
+    assert summary("ground truth", truth, truth) == "3 objects"
+    assert summary("ground truth", None, None) == "nobody knows"
+    assert summary("distilled", answer(), None) == "2 Car, 1 Pedestrian, 0 Cyclist"
+    assert summary("teacher", None, None) == "needs a LiDAR"
 
 
 def test_an_object_is_found_once_by_a_box_of_its_class():

@@ -143,7 +143,7 @@ def test_an_upload_has_the_cars_that_were_found_and_a_field_of_view(explorer, to
 def test_an_upload_that_is_no_picture_leaves_everything_as_it_was(explorer):
     before = screen(explorer)
     explorer.upload.value = uploaded("notes.txt", b"hello")
-    assert "notes.txt: not a readable picture" in explorer.message.value
+    assert "notes.txt: not a readable image" in explorer.message.value
     assert explorer.frame.value == "a" and list(explorer.frame.options) == ["a", "b"]
     explorer.threshold.value = 0.45
     assert screen(explorer).shape == before.shape

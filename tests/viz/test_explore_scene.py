@@ -89,7 +89,7 @@ def test_every_class_has_a_colour_of_its_own():
 
 
 def test_depth_is_brighter_farther_off_and_grey_in_the_sky():
-    picture = explore_scene.depth_picture(np.array([[4.0, 20.0, 50.0, np.inf]]))
+    picture = explore_scene.depth_image(np.array([[4.0, 20.0, 50.0, np.inf]]))
     light = picture[0].astype(int).sum(1)
     assert light[0] < light[1] < light[2] and tuple(picture[0, 3]) == explore_scene.SKY
 

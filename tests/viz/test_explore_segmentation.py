@@ -158,7 +158,7 @@ def test_an_upload_that_fails_leaves_everything_as_it_was(explorer):
 
     before = screen(explorer)
     explorer.upload.value = uploaded("notes.txt", b"hello")
-    assert "notes.txt: not a readable picture" in explorer.message.value and "\n" not in explorer.message.value
+    assert "notes.txt: not a readable image" in explorer.message.value and "\n" not in explorer.message.value
     explorer.predictions["distilled"] = fail
     explorer.upload.value = uploaded("mine.png", picture())
     assert "too small" in explorer.message.value

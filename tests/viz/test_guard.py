@@ -52,5 +52,5 @@ def test_what_is_no_picture_is_told_in_one_line_with_its_name(content):
     with pytest.raises(InputError) as error:
         read_upload("notes.png", content)
     said = str(error.value)
-    assert said.startswith("notes.png: not a readable picture") and said.endswith("expected a JPEG or PNG")
+    assert said.startswith("notes.png: not a readable image") and said.endswith("expected a JPEG or PNG")
     assert "\n" not in said and "BytesIO" not in said and " at 0x" not in said

@@ -62,11 +62,11 @@ def test_the_speed_is_kept(tmp_path, fps):
 
 
 @pytest.mark.parametrize(
-    ("every", "most", "kept"), [(2, None, [0, 2, 4]), (4, None, [0, 4]), (1, 2, [0, 1]), (3, 99, [0, 3])]
+    ("stride", "most", "kept"), [(2, None, [0, 2, 4]), (4, None, [0, 4]), (1, 2, [0, 1]), (3, 99, [0, 3])]
 )
-def test_fewer_frames_at_the_same_speed(clip, every, most, kept):
-    video = read_video(clip, every, most)
-    assert (video.count, video.fps) == (len(kept), 5 / every)
+def test_fewer_frames_at_the_same_speed(clip, stride, most, kept):
+    video = read_video(clip, stride, most)
+    assert (video.count, video.fps) == (len(kept), 5 / stride)
     means = [frame.mean() for frame in video]
     assert np.round((np.array(means) - frames()[0].mean()) / 12).tolist() == kept
 
@@ -105,7 +105,7 @@ def test_what_is_no_video_is_told_in_one_line(tmp_path):
         with pytest.raises(InputError, match="expected a video") as caught:
             read_video(tmp_path / name)
         assert str(tmp_path / name) in one_line(caught)
-    with pytest.raises(InputError, match="every=0"):
+    with pytest.raises(InputError, match="stride=0"):
         read_video(tmp_path / "junk.mp4", 0)
 
 
@@ -152,7 +152,7 @@ def test_frame_by_frame_with_progress(clip, tmp_path):
         lambda frame: log.append("answer") or frame.mean(),
         lambda frame, mean: log.append("draw") or np.full((20, 30, 3), round(mean), np.uint8),
         lambda done, total: log.append((done, total)),
-        every=2,
+        stride=2,
     )
     assert log == [step for k in (1, 2, 3) for step in ("answer", "draw", (k, 3))]  # never two frames at a time
     video = read_video(target)
