@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from kdnb.distill.distiller import Distiller, LiveTeacher, require_stronger_teacher
+from kdnb.distill.distiller import LiveTeacher, require_stronger_teacher
 from kdnb.distill.teacher_outputs import TeacherOutputs
-from kdnb.engine import Plan, TrainConfig, TrainHistory, accelerator, fit
+from kdnb.engine import TrainConfig, TrainHistory, accelerator, fit
 from kdnb.errors import InputError
 from kdnb.evidence import Comparison
 from kdnb.experiment.arms import Arm, ArmResult, ArmStore
 from kdnb.experiment.outcome import compare, save
-from kdnb.experiment.settings import TrainSettings
+from kdnb.experiment.project import Project
 from kdnb.experiment.step_cost import add_costs, step_cost
 from kdnb.experiment.teachers import keep_teacher_outputs
 from kdnb.experiment.workers import train_waves
@@ -30,35 +30,11 @@ from kdnb.run import Run
 from kdnb.viz.style import declare_roles
 
 
-class Experiment:
+class Experiment(Project):
     """One run of a project. ``train("distilled")`` trains what is missing and gives the ``ArmResult``.
 
-    A project sets the class attributes and writes the methods of the first group below; it may override others.
-
-    Attributes:
-        project: its number and name; primary: the metric that comparisons are about.
-        arms, ablations: name -> ``Arm``; ablations are trained only on request.
-        comparisons: pairs (b, a) of arms: is b better than a?
-        checked: a teacher and a student without it; the teacher must be better on validation.
-        teacher_step: ``f(teacher, batch, student_outputs)``, what terms may read of the teacher.
-        kept_outputs: keys of ``teacher_step`` that ``settings.cache_teacher`` keeps, in ``kept_dtype``, computed in
-            batches of ``kept_batch``.
-        bench_settings: settings that make a little data, for ``kdnb bench``.
+    A project's class sets the attributes and writes the methods of ``Project``; it may override others.
     """
-
-    project: ClassVar[str]
-    primary: ClassVar[str]
-    higher_is_better: ClassVar[bool] = True
-    settings_class: ClassVar[type[TrainSettings]]
-    arms: dict[str, Arm]
-    ablations: dict[str, Arm] = {}
-    comparisons: Sequence[tuple[str, str]] = ()
-    checked: ClassVar[tuple[str, str]] = ("teacher", "baseline")
-    teacher_step: Callable
-    kept_outputs: ClassVar[tuple[str, ...]] = ()
-    kept_dtype: ClassVar[torch.dtype] = torch.float16
-    kept_batch: ClassVar[int] = 16
-    bench_settings: ClassVar[dict] = {}
 
     def __init__(self, run: Run, settings: Any, data: Any, root: str | Path = "data"):
         self.run, self.settings, self.data, self.root = run, settings, data, root
@@ -90,49 +66,6 @@ class Experiment:
         with accelerator(settings.precision, cpu=not torch.cuda.is_available()).main_process_first():
             opened = cls.open_data(settings, data, root)  # one process renders the data, the others read it
         return cls(run, settings, opened, root)
-
-    # --- what a project says ----------------------------------------------------------------------------------------
-
-    @staticmethod
-    def open_data(settings: Any, data: str | Path | None, root: str | Path) -> Any:
-        """The splits of the data set at ``data``, or of one rendered below ``root``."""
-        raise NotImplementedError
-
-    def build(self, arm: Arm, seed: int, settings: Any) -> nn.Module:
-        """A fresh network of an arm."""
-        raise NotImplementedError
-
-    def build_distiller(self, model: nn.Module, arm: Arm, teacher=None) -> Distiller:
-        """The network with the arm's terms; they compare with ``teacher``, or else with ``teacher_of(arm)``."""
-        raise NotImplementedError
-
-    def batches(self, arm: Arm) -> tuple[Any, Plan, Callable]:
-        """The arm's training data, which of it makes up each batch, and the function that collates a batch."""
-        raise NotImplementedError
-
-    def predict(self, model: nn.Module, split: str, arm: Arm) -> Any:
-        """Predictions for all items of "validation" or "test"."""
-        raise NotImplementedError
-
-    def score(self, predictions: Any, split: str) -> dict[str, Any]:
-        """All metrics of predictions by name; rates in percent."""
-        raise NotImplementedError
-
-    def as_record(self, predictions: Any) -> Any:
-        """What of the test predictions is kept, in numbers, strings, lists and dicts."""
-        raise NotImplementedError
-
-    def bootstrap_metric(self, name: str) -> tuple[Callable, int]:
-        """An arm's score as a function of how often each test item was sampled, and the number of items."""
-        raise NotImplementedError
-
-    def one_call(self, model: nn.Module, name: str) -> Callable[[], Any]:
-        """A function that predicts for one test item on the CPU; its FLOPs and latency are the arm's."""
-        raise NotImplementedError
-
-    def is_small(self) -> bool:
-        """Whether the networks are so small that one thread is best."""
-        return True
 
     # --- what follows from the arms ---------------------------------------------------------------------------------
 
@@ -300,10 +233,6 @@ class Experiment:
         if teacher not in self._teacher_outputs:
             self._teacher_outputs[teacher] = keep_teacher_outputs(self, teacher)
         return self._teacher_outputs[teacher]
-
-    def train_items(self) -> dict[int, int | str]:
-        """Index in the training data -> id, as batches carry it, of the items that arms may train on."""
-        raise NotImplementedError
 
     def data_key(self) -> str:
         """A string that names the training data and all that was done to it."""

@@ -1,0 +1,92 @@
+"""What a project writes: the form that ``Experiment`` fills with life. Follow ``kdnb/projects/voc_defeat``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from kdnb.distill.distiller import Distiller
+from kdnb.engine import Plan
+from kdnb.experiment.arms import Arm
+from kdnb.experiment.settings import TrainSettings
+
+
+class Project:
+    """Declarations and methods that differ between projects.
+
+    Attributes:
+        project: its number and name; primary: the metric that comparisons are about.
+        arms, ablations: name -> ``Arm``; ablations are trained only on request.
+        comparisons: pairs (b, a) of arms: is b better than a?
+        checked: a teacher and a student without it; the teacher must be better on validation.
+        teacher_step: ``f(teacher, batch, student_outputs)``, what terms may read of the teacher.
+        kept_outputs: keys of ``teacher_step`` that ``settings.cache_teacher`` keeps, in ``kept_dtype``, computed in
+            batches of ``kept_batch``.
+        bench_settings: settings that make a little data, for ``kdnb bench``.
+    """
+
+    project: ClassVar[str]
+    primary: ClassVar[str]
+    higher_is_better: ClassVar[bool] = True
+    settings_class: ClassVar[type[TrainSettings]]
+    arms: dict[str, Arm]
+    ablations: dict[str, Arm] = {}
+    comparisons: Sequence[tuple[str, str]] = ()
+    checked: ClassVar[tuple[str, str]] = ("teacher", "baseline")
+    teacher_step: Callable
+    kept_outputs: ClassVar[tuple[str, ...]] = ()
+    kept_dtype: ClassVar[torch.dtype] = torch.float16
+    kept_batch: ClassVar[int] = 16
+    bench_settings: ClassVar[dict] = {}
+
+    settings: Any  # of the run, an instance of settings_class
+    data: Any  # what open_data gives
+
+    @staticmethod
+    def open_data(settings: Any, data: str | Path | None, root: str | Path) -> Any:
+        """The splits of the data set at ``data``, or of one rendered below ``root``."""
+        raise NotImplementedError
+
+    def build(self, arm: Arm, seed: int, settings: Any) -> nn.Module:
+        """A fresh network of an arm."""
+        raise NotImplementedError
+
+    def build_distiller(self, model: nn.Module, arm: Arm, teacher=None) -> Distiller:
+        """The network with the arm's terms; they compare with ``teacher``, or else with ``teacher_of(arm)``."""
+        raise NotImplementedError
+
+    def batches(self, arm: Arm) -> tuple[Any, Plan, Callable]:
+        """The arm's training data, which of it makes up each batch, and the function that collates a batch."""
+        raise NotImplementedError
+
+    def predict(self, model: nn.Module, split: str, arm: Arm) -> Any:
+        """Predictions for all items of "validation" or "test"."""
+        raise NotImplementedError
+
+    def score(self, predictions: Any, split: str) -> dict[str, Any]:
+        """All metrics of predictions by name; rates in percent."""
+        raise NotImplementedError
+
+    def as_record(self, predictions: Any) -> Any:
+        """What of the test predictions is kept, in numbers, strings, lists and dicts."""
+        raise NotImplementedError
+
+    def bootstrap_metric(self, name: str) -> tuple[Callable, int]:
+        """An arm's score as a function of how often each test item was sampled, and the number of items."""
+        raise NotImplementedError
+
+    def one_call(self, model: nn.Module, name: str) -> Callable[[], Any]:
+        """A function that predicts for one test item on the CPU; its FLOPs and latency are the arm's."""
+        raise NotImplementedError
+
+    def is_small(self) -> bool:
+        """Whether the networks are so small that one thread is best."""
+        return True
+
+    def train_items(self) -> dict[int, int | str]:
+        """Index in the training data -> id, as batches carry it, of the items that arms may train on."""
+        raise NotImplementedError
