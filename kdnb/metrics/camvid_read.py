@@ -1,4 +1,6 @@
-"""Scoring folders of predictions against folders of labels, as CamVid's are: one PNG of ids per frame."""
+"""Scores of a folder of predictions against a folder of labels as CamVid has them: one PNG of ids per frame."""
+
+from __future__ import annotations
 
 import json
 from pathlib import Path
@@ -6,54 +8,54 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from kdnb.datasets.camvid import CLASSES
 from kdnb.datasets.camvid_files import read_ids, read_label, require_ids
 from kdnb.errors import InputError
 from kdnb.files import atomic_write
 from kdnb.metrics.segmentation import confusion, scores_from
-from kdnb.world.camvid_classes import CLASSES
 
 
-def evaluate_folders(gt, pred) -> dict:
+def evaluate_folders(gt: str | Path, pred: str | Path) -> dict:
     """{"mIoU", "pixel_accuracy", "iou": {class: value}} in percent, from one confusion matrix over all frames.
 
     Args:
         gt: folder of labels, ids 0 to 10 and 11 for void (``testannot``), or CamVid's colours (``*_L.png``).
-        pred: folder of predictions under the same names, ids 0 to 10, void nowhere.
+        pred: folder of predictions under the same names, ids 0 to 10, no void.
 
     Raises:
         InputError: names that do not match, sizes that differ, an unknown id or colour, a label that is all void.
     """
-    truth, found = _files(gt, "labels"), _files(pred, "predictions")
+    truth, predictions = _files(gt, "labels"), _files(pred, "predictions")
     for name in truth:
-        if name not in found:
+        if name not in predictions:
             raise InputError(f"{Path(pred) / name}: no such prediction, expected one for {truth[name]}")
-    for name in found:
+    for name in predictions:
         if name not in truth:
-            raise InputError(f"{found[name]}: prediction without label, expected {Path(gt) / name}")
+            raise InputError(f"{predictions[name]}: prediction without label, expected {Path(gt) / name}")
     total = np.zeros((len(CLASSES), len(CLASSES)), np.int64)
     for name, path in truth.items():
         label = read_label(path, "colour" if _is_coloured(path) else "segnet")
-        ids = read_ids(found[name])
+        ids = read_ids(predictions[name])
         if ids.shape != label.shape:
             raise InputError(
-                f"{found[name]}: {ids.shape[1]} x {ids.shape[0]} pixels, expected {label.shape[1]} x "
+                f"{predictions[name]}: {ids.shape[1]} x {ids.shape[0]} pixels, expected {label.shape[1]} x "
                 f"{label.shape[0]} as {path}"
             )
-        require_ids(ids, len(CLASSES) - 1, found[name])
+        require_ids(ids, len(CLASSES) - 1, predictions[name])
         total += confusion(ids, label)
     return scores_from(total)
 
 
-def _files(folder, what):
+def _files(folder: str | Path, what: str) -> dict[str, Path]:
     folder = Path(folder)
     files = {path.name: path for path in sorted(folder.glob("[!.]*.png"))} if folder.is_dir() else {}
     if not files:
-        there = "a folder" if folder.is_dir() else "a file" if folder.exists() else "nothing"
-        raise InputError(f"{folder}: no {what} ({there}), expected a PNG per frame")
+        kind = "a folder" if folder.is_dir() else "a file" if folder.exists() else "nothing"
+        raise InputError(f"{folder}: no {what} ({kind}), expected a PNG per frame")
     return files
 
 
-def _is_coloured(path):
+def _is_coloured(path: Path) -> bool:
     try:
         with Image.open(path) as image:
             return image.mode in ("RGB", "RGBA")
@@ -61,7 +63,7 @@ def _is_coloured(path):
         return False  # the reader says what is wrong
 
 
-def camvid_main(gt, pred, json_out=None) -> dict:
+def camvid_main(gt: str | Path, pred: str | Path, json_out: str | Path | None = None) -> dict:
     """Score a folder: print a table, write the JSON (NaN as null), return the scores."""
     scores = evaluate_folders(gt, pred)
     for name, value in scores["iou"].items():
@@ -77,5 +79,5 @@ def camvid_main(gt, pred, json_out=None) -> dict:
     return scores
 
 
-def _null(value):
+def _null(value: float) -> float | None:
     return value if np.isfinite(value) else None

@@ -1,6 +1,9 @@
-"""Scoring a submission's file against a solution's."""
+"""Scores of a submission file against a solution file."""
+
+from __future__ import annotations
 
 import json
+from pathlib import Path
 
 from kdnb.datasets.car_submissions import read_submission
 from kdnb.datasets.cars_files import merged, normal, read_solution, read_table, require_once, some
@@ -9,7 +12,7 @@ from kdnb.files import atomic_write
 from kdnb.metrics.classification import scores
 
 
-def evaluate_files(solution, submission) -> dict:
+def evaluate_files(solution: str | Path, submission: str | Path) -> dict:
     """The scores of ``kdnb.metrics.classification.scores``, and "images", their number; rows may be in any order.
 
     Args:
@@ -17,7 +20,7 @@ def evaluate_files(solution, submission) -> dict:
         submission: CSV with ID and a column per class; the competition's five pairs of names count as one.
 
     Raises:
-        InputError: missing, doubled or unknown IDs and columns (listed), NaN, negative values, rows of zeros.
+        InputError: missing, duplicate or unknown IDs and columns (listed), NaN, negative values, rows of zeros.
     """
     ids, classes, values = read_submission(submission)
     labels = {normal(label) for label in read_table(solution).column("label")}
@@ -29,11 +32,11 @@ def evaluate_files(solution, submission) -> dict:
     return {**scores(values, [truth[name] for name in ids], merged(classes)), "images": len(ids)}
 
 
-def cars_main(solution, submission, json_out=None) -> dict:
+def cars_main(solution: str | Path, submission: str | Path, json_out: str | Path | None = None) -> dict:
     """Score a submission: print a table, write the JSON, return the scores."""
-    found = evaluate_files(solution, submission)
-    for name, value in found.items():
+    result = evaluate_files(solution, submission)
+    for name, value in result.items():
         print(f"{name:<20}{value:>8}" if isinstance(value, int) else f"{name:<20}{value:8.3f}")
     if json_out:
-        atomic_write(json_out, json.dumps(found, indent=1) + "\n")
-    return found
+        atomic_write(json_out, json.dumps(result, indent=1) + "\n")
+    return result

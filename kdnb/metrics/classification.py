@@ -1,21 +1,26 @@
-"""Scores of a classifier that gives a probability per class: log loss, accuracy, F1 and calibration.
+"""Scores of class probabilities: log loss, accuracy, F1 and calibration.
 
-Rates are percent. Probabilities (N, C) need not add up to 1: rows are divided by their sum, as the competition does.
-``merged`` (C) names for each class the id it counts as (kdnb.datasets.cars.merged): the probabilities of classes that
-count as one add up, and so do their labels.
+Rates are percent. Probabilities (N, C) need not sum to 1: rows are divided by their sum, as the competition does.
+``merged`` (C,) maps each class to the id it counts as (kdnb.datasets.cars.merged): the probabilities of merged classes
+are summed.
 """
 
+from __future__ import annotations
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 from kdnb.errors import InputError
 
 CLIP = 1e-15  # of the competition's log loss
 
 
-def settle(probabilities, labels, merged=None) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities float64 (N, C) whose rows add up to 1 and labels (N,), both after merging.
+def checked(
+    probabilities: ArrayLike, labels: ArrayLike, merged: ArrayLike | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities float64 (N, C) whose rows sum to 1 and labels (N,), both after merging.
 
-    Raises InputError: NaN, infinite or negative values, a row of zeros, labels that are no class, other shapes.
+    Raises InputError: NaN, infinite or negative values, a row of zeros, a label out of range, other shapes.
     """
     p, y = np.asarray(probabilities, np.float64), np.asarray(labels)
     if p.ndim != 2 or len(p) == 0 or y.shape != p.shape[:1]:
@@ -29,69 +34,73 @@ def settle(probabilities, labels, merged=None) -> tuple[np.ndarray, np.ndarray]:
     if merged is None:
         return p, y
     merged = np.asarray(merged)
-    together = np.zeros_like(p)
+    summed = np.zeros_like(p)
     for k, into in enumerate(merged):
-        together[:, into] += p[:, k]
-    return together, merged[y]
+        summed[:, into] += p[:, k]
+    return summed, merged[y]
 
 
-def log_losses(probabilities, labels, merged=None) -> np.ndarray:
-    """-log of the true class's probability, clipped to 1e-15 .. 1 - 1e-15, of every row (N,)."""
-    p, y = settle(probabilities, labels, merged)
+def log_losses(probabilities: ArrayLike, labels: ArrayLike, merged: ArrayLike | None = None) -> np.ndarray:
+    """Per row (N,): -log of the true class's probability, clipped to 1e-15 .. 1 - 1e-15."""
+    p, y = checked(probabilities, labels, merged)
     return -np.log(np.clip(p[np.arange(len(y)), y], CLIP, 1 - CLIP))
 
 
-def log_loss(probabilities, labels, merged=None) -> float:
+def log_loss(probabilities: ArrayLike, labels: ArrayLike, merged: ArrayLike | None = None) -> float:
     """Mean of ``log_losses``, the competition's score (lower is better)."""
     return float(log_losses(probabilities, labels, merged).mean())
 
 
-def reliability(probabilities, labels, bins: int = 15, merged=None) -> dict:
-    """How often the answers of each confidence are right.
+def reliability(
+    probabilities: ArrayLike, labels: ArrayLike, bins: int = 15, merged: ArrayLike | None = None
+) -> dict[str, np.ndarray]:
+    """Accuracy by confidence, the table behind a reliability diagram.
 
-    Rows fall into ``bins`` equal intervals ]low, high] of the probability of their most likely class (Guo et al., On
-    Calibration of Modern Neural Networks, ICML 2017). Returns {"low", "high" (B,), "count" (B,) int, "confidence",
-    "accuracy" (B,) means in 0..1, NaN where a bin is empty}.
+    Rows fall into ``bins`` equal intervals ]low, high] of confidence, the probability of the most likely class (Guo et
+    al., On Calibration of Modern Neural Networks, ICML 2017). Returns {"low", "high" (B,), "count" (B,) int,
+    "confidence", "accuracy" (B,) means in 0..1, NaN where a bin is empty}.
     """
-    p, y = settle(probabilities, labels, merged)
-    sure, right = p.max(1), p.argmax(1) == y
+    p, y = checked(probabilities, labels, merged)
+    top, correct = p.max(1), p.argmax(1) == y
     edges = np.linspace(0, 1, bins + 1)
-    place = np.clip(np.searchsorted(edges, sure, side="left") - 1, 0, bins - 1)
-    count = np.bincount(place, minlength=bins)
+    row_bins = np.clip(np.searchsorted(edges, top, side="left") - 1, 0, bins - 1)
+    count = np.bincount(row_bins, minlength=bins)
     with np.errstate(invalid="ignore"):
-        confidence = np.bincount(place, sure, bins) / count
-        accuracy = np.bincount(place, right, bins) / count
+        confidence = np.bincount(row_bins, top, bins) / count
+        accuracy = np.bincount(row_bins, correct, bins) / count
     return {"low": edges[:-1], "high": edges[1:], "count": count, "confidence": confidence, "accuracy": accuracy}
 
 
-def calibration_error(probabilities, labels, bins: int = 15, merged=None) -> float:
-    """Expected calibration error: mean gap between confidence and accuracy over the rows, percent."""
+def calibration_error(
+    probabilities: ArrayLike, labels: ArrayLike, bins: int = 15, merged: ArrayLike | None = None
+) -> float:
+    """Expected calibration error in percent: the mean gap between confidence and accuracy, weighted by rows."""
     table = reliability(probabilities, labels, bins, merged)
     gap = np.abs(table["confidence"] - table["accuracy"])
     return 100 * float(np.nansum(gap * table["count"]) / table["count"].sum())
 
 
-def confusion(probabilities, labels, merged=None) -> np.ndarray:
-    """int64 (C, C): rows are true classes, columns the most likely ones; a merged class's row and column are 0."""
-    p, y = settle(probabilities, labels, merged)
+def confusion(probabilities: ArrayLike, labels: ArrayLike, merged: ArrayLike | None = None) -> np.ndarray:
+    """int64 (C, C): rows are true classes, columns predicted ones; those of a class merged into another are 0."""
+    p, y = checked(probabilities, labels, merged)
     classes = p.shape[1]
     return np.bincount(y * classes + p.argmax(1), minlength=classes**2).reshape(classes, classes)
 
 
 def macro_f1(counts: np.ndarray) -> float:
-    """Mean F1 over the classes that occur in truth or prediction, percent, from a confusion matrix (C, C)."""
+    """Mean F1 in percent over the classes that occur in truth or prediction, from a confusion matrix (C, C)."""
     total = counts.sum(0) + counts.sum(1)
-    seen = total > 0
-    return 100 * float((2 * np.diag(counts)[seen] / total[seen]).mean())
+    present = total > 0
+    return 100 * float((2 * np.diag(counts)[present] / total[present]).mean())
 
 
-def scores(probabilities, labels, merged=None) -> dict:
-    """{"log_loss", "accuracy", "top5", "macro_f1", "calibration_error"}, all in percent but the log loss.
+def scores(probabilities: ArrayLike, labels: ArrayLike, merged: ArrayLike | None = None) -> dict[str, float]:
+    """{"log_loss", "accuracy", "top5", "macro_f1", "calibration_error"}, in percent except the log loss.
 
-    ``top5``: the share of rows with fewer than five classes above the true one; with five classes or fewer it is 100.
-    Raises InputError as ``settle`` does.
+    ``top5``: rows with fewer than five classes above the true one; with five classes or fewer it is 100.
+    Raises InputError as ``checked`` does.
     """
-    p, y = settle(probabilities, labels, merged)
+    p, y = checked(probabilities, labels, merged)
     true = p[np.arange(len(y)), y][:, None]
     return {
         "log_loss": log_loss(p, y),

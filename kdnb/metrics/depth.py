@@ -1,11 +1,12 @@
-"""How wrong predicted depth is: the usual numbers of a depth benchmark, and the error by distance, numpy only.
+"""Errors of predicted depth: the usual benchmark numbers, and the error by distance, numpy only.
 
-Depth is z along the optical axis in metres. Pixels count where the truth is above 0 (something was measured) and at
-most ``FAR``, and where something was predicted: 0 means unknown in a prediction, as in KITTI's own files. No scale is
-fitted: what is asked for is metric depth.
+Depth is z along the optical axis in metres. Valid pixels have a measurement (0 < truth <= ``FAR``) and a prediction (0
+means unknown, as in KITTI's own files). No scale is fitted: depth is metric.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -16,15 +17,16 @@ EDGES = (0, 10, 20, 30, 40, 60, 80)
 
 
 def valid_pixels(predicted: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(predicted (K,), truth (K,)) float64 of the pixels that count, of two maps of one shape.
+    """(predicted (K,), truth (K,)) float64 of the valid pixels of two maps of one shape.
 
-    Raises InputError for maps of different shapes, and for a prediction there that is neither 0 nor positive metres.
+    Raises InputError for maps of different shapes, and for a prediction at a measured pixel that is negative or not
+    finite.
     """
     predicted, truth = np.asarray(predicted, np.float64), np.asarray(truth, np.float64)
     if predicted.shape != truth.shape:
         raise InputError(f"predicted depth is {predicted.shape}, expected {truth.shape} as the true depth")
-    counts = (truth > 0) & (truth <= FAR)
-    predicted, truth = predicted[counts], truth[counts]
+    measured = (truth > 0) & (truth <= FAR)
+    predicted, truth = predicted[measured], truth[measured]
     wrong = ~(np.isfinite(predicted) & (predicted >= 0))
     if wrong.any():
         raise InputError(
@@ -36,11 +38,11 @@ def valid_pixels(predicted: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, 
 
 
 def depth_scores(predicted: np.ndarray, truth: np.ndarray) -> dict:
-    """The numbers of one image (or of any pixels, taken together).
+    """The scores of one image, or of any set of pixels.
 
     Returns:
         "AbsRel" mean |p − t| / t; "RMSE" in metres; "delta1.25" percent of pixels with max(p/t, t/p) < 1.25; "MAE" in
-        metres; "pixels". All but the last are None without a valid pixel.
+        metres; "pixels". Without a valid pixel all but the last are None.
     """
     predicted, truth = valid_pixels(predicted, truth)
     if not len(truth):
@@ -56,8 +58,8 @@ def depth_scores(predicted: np.ndarray, truth: np.ndarray) -> dict:
     }
 
 
-def evaluate_depth(pairs) -> dict:
-    """Scores of many images: their mean over images, as benchmarks do it, and the error by distance over all pixels.
+def evaluate_depth(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> dict:
+    """Scores of many images: means over images, as in benchmarks, and the error by distance over all pixels.
 
     Args:
         pairs: iterable of (predicted, truth), each (H, W) metres; sizes may differ from image to image.
@@ -65,23 +67,23 @@ def evaluate_depth(pairs) -> dict:
     Returns:
         ``depth_scores``'s keys, with "images" and "by_distance" (see ``error_by_distance``).
     """
-    kept = [valid_pixels(predicted, truth) for predicted, truth in pairs]
-    each = [depth_scores(*pair) for pair in kept if len(pair[1])]
+    valid = [valid_pixels(predicted, truth) for predicted, truth in pairs]
+    each = [depth_scores(*pair) for pair in valid if len(pair[1])]
     names = ("AbsRel", "RMSE", "delta1.25", "MAE")
     mean = {name: float(np.mean([s[name] for s in each])) if each else None for name in names}
-    everything = [np.concatenate([pair[i] for pair in kept]) if kept else np.zeros(0) for i in (0, 1)]
+    pooled = [np.concatenate([pair[i] for pair in valid]) if valid else np.zeros(0) for i in (0, 1)]
     return {
         **mean,
         "pixels": sum(s["pixels"] for s in each),
         "images": len(each),
-        "by_distance": error_by_distance(*everything),
+        "by_distance": error_by_distance(pooled[0], pooled[1]),
     }
 
 
-def error_by_distance(predicted: np.ndarray, truth: np.ndarray, edges=EDGES) -> list[dict]:
+def error_by_distance(predicted: np.ndarray, truth: np.ndarray, edges: Sequence[float] = EDGES) -> list[dict]:
     """One dict per bin (low, high] of the true depth: "low", "high", "pixels", "MAE" and "bias" in metres, "AbsRel".
 
-    The bias is the mean of predicted − true. The three are None in a bin without pixels.
+    The bias is the mean of predicted − true. "MAE", "bias" and "AbsRel" are None in a bin without pixels.
     """
     predicted, truth = valid_pixels(predicted, truth)
     rows = []

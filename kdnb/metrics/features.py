@@ -1,4 +1,4 @@
-"""How much of a teacher's features a student holds, whatever basis it holds them in."""
+"""How much of a teacher's features a student has, up to a linear map."""
 
 from __future__ import annotations
 
@@ -24,14 +24,15 @@ def linear_map(student: Tensor, teacher: Tensor, ridge: float = 1e-3) -> Tensor:
 
 
 def with_offset(cells: Tensor) -> Tensor:
+    """(K, C) → (K, C + 1): a column of ones for the offset."""
     return torch.cat([cells, cells.new_ones(len(cells), 1)], 1)
 
 
 def unexplained(student: Tensor, teacher: Tensor, mapping: Tensor) -> Tensor:
-    """Per cell (K,): the teacher's variance that the mapped student misses; 0 is all known, 1 no better than the mean.
+    """Per cell (K,): the fraction of the teacher's variance that the mapped student misses; 0 is perfect, 1 the mean.
 
     Args:
-        student, teacher: (K, C_s) and (K, C_t) cells that the mapping was not fitted on.
+        student, teacher: (K, C_s) and (K, C_t) held-out cells.
         mapping: from ``linear_map``.
     """
     error = (with_offset(student) @ mapping - teacher).pow(2).sum(1)

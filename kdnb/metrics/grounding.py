@@ -1,14 +1,21 @@
 """The official Talk2Car score (``eval.py`` of its development kit), per command and per kind of command, numpy only.
 
 A prediction is one box per command. Files, and the dicts here, hold boxes as ``[x, y, width, height]`` in an image of
-1600 x 900 whatever its size on disk: ``{command token: [x, y, w, h]}``, which is also what the leaderboard takes.
+1600 x 900, whatever its size on disk: ``{command token: [x, y, w, h]}``, the format of the leaderboard.
 """
 
+from __future__ import annotations
+
 import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from kdnb.datasets.talk2car_files import (
+    Command,
     edges,
     is_small,
     load_json,
@@ -20,16 +27,17 @@ from kdnb.errors import InputError
 from kdnb.files import atomic_write
 
 THRESHOLDS = np.arange(0.5, 1.0, 0.05)  # as officially, last bits included
+Predictions = Mapping[str, Sequence[float]]  # command token → [x, y, w, h]
 NAMES = tuple(f"AP{round(100 * t)}" for t in THRESHOLDS)
 TWINS = ("twin", "twin_colour", "twin_side")
 
 
-def evaluate_talk2car(commands, predictions) -> dict:
+def evaluate_talk2car(commands: Sequence[Command], predictions: Predictions) -> dict[str, Any]:
     """The official numbers, in percent, of all commands and of each slice.
 
     AP50 is the share of commands whose box overlaps the true one by an IoU *above* 0.5, and so on in steps of 0.05;
-    "AP50..95" is the mean of the ten and "mIoU" the mean overlap. The official script cuts true boxes to whole numbers,
-    which they are; here they are taken as they are.
+    "AP50..95" is the mean of the ten and "mIoU" the mean overlap. The official script truncates true boxes to whole
+    numbers, which they are anyway.
 
     Args:
         commands: list of Command with boxes (``read_commands``, ``Talk2Car.commands``).
@@ -37,35 +45,35 @@ def evaluate_talk2car(commands, predictions) -> dict:
 
     Returns:
         {"AP50", ..., "AP95", "AP50..95", "mIoU", "n", "slices": {name: {"n", "AP50", "AP50..95", "mIoU"}}}. The slices
-        have the same names for every data set; where nobody noted twins those have n 0 and no scores.
+        have the same names for all data sets; without notes on twins those have n 0 and no scores.
 
     Raises:
         InputError: as :func:`iou_per_command`.
     """
-    iou = iou_per_command(commands, predictions)
-    whole = _scores(iou)
-    masks = dict.fromkeys(TWINS, np.zeros(len(iou), dtype=bool)) | slices(commands)
-    parts = {name: _scores(iou[masks[name]]) for name in sorted(masks, key=lambda name: name in TWINS)}
+    ious = iou_per_command(commands, predictions)
+    overall = _scores(ious)
+    masks = dict.fromkeys(TWINS, np.zeros(len(ious), dtype=bool)) | slices(commands)
+    parts = {name: _scores(ious[masks[name]]) for name in sorted(masks, key=lambda name: name in TWINS)}
     keep = ("n", "AP50", "AP50..95", "mIoU")
-    return {**whole, "slices": {name: {key: part[key] for key in keep} for name, part in parts.items()}}
+    return {**overall, "slices": {name: {key: part[key] for key in keep} for name, part in parts.items()}}
 
 
-def _scores(iou):
-    """The official numbers of overlaps (N,), None where there is no command."""
-    if not len(iou):
+def _scores(ious: np.ndarray) -> dict[str, Any]:
+    """The official numbers of overlaps (N,); None without commands."""
+    if not len(ious):
         return {**dict.fromkeys((*NAMES, "AP50..95", "mIoU")), "n": 0}
-    share = 100 * (iou[:, None] > THRESHOLDS).mean(axis=0)
-    named = dict(zip(NAMES, share.tolist(), strict=True))
-    return {**named, "AP50..95": float(share.mean()), "mIoU": float(100 * iou.mean()), "n": len(iou)}
+    precision = 100 * (ious[:, None] > THRESHOLDS).mean(axis=0)
+    named = dict(zip(NAMES, precision.tolist(), strict=True))
+    return {**named, "AP50..95": float(precision.mean()), "mIoU": float(100 * ious.mean()), "n": len(ious)}
 
 
-def iou_per_command(commands, predictions) -> np.ndarray:
-    """Overlap (N,) of every command's prediction with its true box, in the order of ``commands``.
+def iou_per_command(commands: Sequence[Command], predictions: Predictions) -> np.ndarray:
+    """IoU (N,) of each command's prediction with its true box, in the order of ``commands``.
 
-    ``iou > 0.5`` are the hits that AP50 counts: the items of a paired bootstrap.
+    Values above 0.5 are the hits that AP50 counts: the items of a paired bootstrap.
 
-    Raises InputError for commands without a box, for tokens without a prediction or without a command (it lists the
-    first ten), and for a prediction that is not four finite numbers with a positive width and height.
+    Raises InputError for commands without a box, for tokens without a prediction or without a command (the
+    first ten are listed), and for a prediction that is not four finite numbers with a positive width and height.
     """
     if not commands:
         raise InputError("no commands to score, expected at least one")
@@ -73,16 +81,16 @@ def iou_per_command(commands, predictions) -> np.ndarray:
         if command.box is None:
             raise InputError(f"command {command.token} has no box, expected one: this test set cannot be scored here")
     _same_tokens([c.token for c in commands], predictions)
-    found = [_prediction(c.token, predictions[c.token]) for c in commands]
-    return iou(np.array([c.box for c in commands]), np.array(found))
+    boxes = [_prediction(c.token, predictions[c.token]) for c in commands]
+    return iou(np.array([c.box for c in commands]), np.array(boxes))
 
 
-def _same_tokens(tokens, predictions):
+def _same_tokens(tokens: Sequence[str], predictions: object) -> None:
     if not isinstance(predictions, dict):
         raise InputError(f"predictions are a {type(predictions).__name__}, expected {{command token: [x, y, w, h]}}")
-    there = set(tokens)
+    known = set(tokens)
     missing = [token for token in tokens if token not in predictions]
-    extra = [token for token in predictions if token not in there]
+    extra = [token for token in predictions if token not in known]
     faults = [
         f"{len(some)} {what}: {', '.join(map(str, some[:10]))}{', ...' if len(some) > 10 else ''}"
         for some, what in ((missing, "commands without a prediction"), (extra, "predictions without a command"))
@@ -92,15 +100,16 @@ def _same_tokens(tokens, predictions):
         raise InputError(f"predictions do not fit the commands: {'; '.join(faults)}; expected exactly one per command")
 
 
-def _prediction(token, box):
+def _prediction(token: str, box: Any) -> tuple:
+    """Edges x1, y1, x2, y2 of a predicted box."""
     try:
         return edges(box.tolist() if hasattr(box, "tolist") else box)
     except ValueError as error:
         raise InputError(f"prediction of command {token}: {error}") from None
 
 
-def iou(a, b) -> np.ndarray:
-    """Intersection over union of boxes (..., 4) as edges x1, y1, x2, y2; they broadcast, one without area gives 0."""
+def iou(a: ArrayLike, b: ArrayLike) -> np.ndarray:
+    """Intersection over union of boxes (..., 4) as edges x1, y1, x2, y2, which broadcast; 0 for a box without area."""
     a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     sides = np.clip(np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]), 0, None)
     shared = sides.prod(axis=-1)
@@ -108,11 +117,11 @@ def iou(a, b) -> np.ndarray:
     return shared / np.clip(area_a + area_b - shared, 1e-7, None)  # the official guard against 0/0
 
 
-def slices(commands) -> dict:
-    """Masks (N,) of kinds of commands. They go by words and boxes only, so photographs have them too.
+def slices(commands: Sequence[Command]) -> dict[str, np.ndarray]:
+    """Masks (N,) of kinds of commands. They follow from words and boxes only, so photographs have them too.
 
     colour, side: the command contains such a word. neither: it has none. small: the box covers less than 64 x 64
-    pixels. twin, and twin_colour and twin_side of it: another thing in the image differs in this alone; only where
+    pixels. twin, and twin_colour and twin_side of it: another object in the image differs in this alone; only where
     the commands say so.
     """
     colour = np.array([names_colour(c.text) for c in commands], dtype=bool)
@@ -128,27 +137,27 @@ def slices(commands) -> dict:
 # --- proposals --------------------------------------------------------------------------------------------------
 
 
-def upper_bound(items) -> float:
-    """Percent of items with a proposal that overlaps the true box by an IoU above 0.5: what choosing can reach.
+def upper_bound(items: Iterable[Mapping[str, Any]]) -> float:
+    """Percent of items with a proposal that overlaps the true box by an IoU above 0.5: the best a choice can reach.
 
-    ``items``: dicts with ``box`` (4,) and ``proposals`` (P, 4) as edges, such as Talk2Car gives.
+    ``items``: dicts with ``box`` (4,) and ``proposals`` (P, 4) as edges, as Talk2Car's.
     """
     return float(100 * np.mean([(_overlaps(item) > 0.5).any() for item in items]))
 
 
-def chance(items) -> float:
-    """AP50 in percent, on average, of taking any proposal at random."""
+def chance(items: Iterable[Mapping[str, Any]]) -> float:
+    """Expected AP50 in percent of a proposal chosen at random."""
     return float(100 * np.mean([(_overlaps(item) > 0.5).mean() if len(item["proposals"]) else 0.0 for item in items]))
 
 
-def _overlaps(item):
+def _overlaps(item: Mapping[str, Any]) -> np.ndarray:
     return iou(np.asarray(item["proposals"], dtype=np.float64).reshape(-1, 4), np.asarray(item["box"]))
 
 
 # --- files ------------------------------------------------------------------------------------------------------
 
 
-def read_predictions(path) -> dict:
+def read_predictions(path: str | Path) -> dict[str, list]:
     """The dict of a predictions file. Raises InputError for no file, no JSON, a token given twice, no dict."""
     predictions = load_json(path)
     if not isinstance(predictions, dict):
@@ -156,8 +165,8 @@ def read_predictions(path) -> dict:
     return predictions
 
 
-def write_predictions(path, predictions):
-    """Write ``{token: [x, y, w, h]}`` in 1600 x 900 as a leaderboard file, whole or not at all.
+def write_predictions(path: str | Path, predictions: Predictions) -> None:
+    """Write ``{token: [x, y, w, h]}`` in 1600 x 900 as a leaderboard file, atomically.
 
     Raises InputError for a box with NaN or without area: the leaderboard would refuse the file.
     """
@@ -165,11 +174,11 @@ def write_predictions(path, predictions):
     for token, box in predictions.items():
         _prediction(token, box)
         rows[token] = [round(float(v), 3) for v in box]
-        _prediction(token, rows[token])  # rounding must not take the area of a sliver
+        _prediction(token, rows[token])  # rounding may leave a sliver without area
     atomic_write(path, json.dumps(rows) + "\n")
 
 
-def talk2car_main(commands, pred, json_out=None) -> dict:
+def talk2car_main(commands: str | Path, pred: str | Path, json_out: str | Path | None = None) -> dict[str, Any]:
     """Score a predictions file against a commands file: print a table, write the JSON, return the result.
 
     Raises InputError for every fault of the files.

@@ -1,19 +1,23 @@
-"""What the KITTI evaluation compares: label and detection folders, and all their objects as columns."""
+"""Input of the KITTI evaluation: label and detection folders, and all their objects as columns."""
 
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from kdnb.datasets.kitti_labels import read_labels
+from kdnb.datasets.kitti_labels import KittiLabel, read_labels
 from kdnb.errors import InputError
 
+Labels = Mapping[str, Sequence[KittiLabel]]  # frame → its objects or detections
 NUMBERS = ("truncated", "occluded", "alpha", "height", "width", "length", "x", "y", "z", "rotation_y")
 
 
 @dataclass
 class Objects:
-    """N objects of all frames, frame after frame, in each frame as in its file.
+    """N objects of all frames, sorted by frame, within a frame in the order of its file.
 
     frame: int (N,), index of the frame. type: str (N,), lower case. truncated, occluded, alpha, score: float (N,); the
     score of ground truth is 0. bbox: (N, 4), left, top, right, bottom in pixels. box3d: (N, 7), as ``rotated_iou``.
@@ -28,25 +32,24 @@ class Objects:
     box3d: np.ndarray
     score: np.ndarray
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.frame)
 
-    def take(self, rows):
+    def take(self, rows: np.ndarray) -> Objects:
         """The objects at ``rows``, an index or a mask."""
         return Objects(*(value[rows] for value in vars(self).values()))
 
 
-def as_objects(frames: dict, order, scores: bool) -> Objects:
-    """Columns of ``{frame: [KittiLabel]}``, the frames in the order of ``order``; those not in ``frames`` are empty.
+def as_objects(frames: Labels, order: Sequence[str], scores: bool) -> Objects:
+    """Columns of ``{frame: [KittiLabel]}`` in the order ``order``; frames missing from ``frames`` are empty.
 
     Raises InputError, naming frame and object (from 1), for a number that is not finite and a detection without score.
     """
     number = {frame: i for i, frame in enumerate(order)}
     index = [number[frame] for frame in order for _ in frames.get(frame, ())]
     labels = [label for frame in order for label in frames.get(frame, ())]
-    rows = [
-        (*(getattr(label, name) for name in NUMBERS), *label.bbox, label.score if scores else 0.0) for label in labels
-    ]
+    values = [(*(getattr(label, name) for name in NUMBERS), *label.bbox) for label in labels]
+    rows = [(*row, label.score if scores else 0.0) for row, label in zip(values, labels, strict=True)]
     table = np.array(rows, dtype=np.float64).reshape(len(rows), len(NUMBERS) + 5)  # a score None becomes NaN
     if not np.isfinite(table).all():
         row = int(np.flatnonzero(~np.isfinite(table).all(axis=1))[0])
@@ -71,12 +74,12 @@ def as_objects(frames: dict, order, scores: bool) -> Objects:
     )
 
 
-def read_ground_truth(folder, frames=None) -> dict:
+def read_ground_truth(folder: str | Path, frames: Collection[str] | None = None) -> dict[str, list[KittiLabel]]:
     """``{frame: [KittiLabel]}`` of the files ``<frame>.txt`` of a label folder, or only of the listed ``frames``.
 
-    Types compare without case, and one that is none of KITTI's is no fault, as officially: no class looks at it.
+    Types are case-insensitive; an unknown type is no fault, as officially: no class considers it.
 
-    Raises InputError for a folder that is missing or has none, and for every fault of a file, with its line.
+    Raises InputError for a missing or empty folder, and for every fault of a file, with its line.
     """
     files = _text_files(folder, "label")
     if frames is not None:
@@ -86,10 +89,10 @@ def read_ground_truth(folder, frames=None) -> dict:
     return {frame: read_labels(path, any_type=True) for frame, path in files.items()}
 
 
-def read_detections(folder, frames) -> dict:
+def read_detections(folder: str | Path, frames: Collection[str]) -> dict[str, list[KittiLabel]]:
     """``{frame: [KittiLabel]}`` of a folder of detection files, which have a 16th field, the score.
 
-    ``frames``: those of the ground truth. One without a file is left out of the dict, which the evaluation takes for a
+    ``frames``: those of the ground truth. A frame without a file is left out of the dict; the evaluation counts it as a
     frame without detections. Raises InputError for a missing or empty folder, a file of a frame not among ``frames``,
     and for every fault of a file, with its line.
     """
@@ -105,19 +108,19 @@ def read_detections(folder, frames) -> dict:
     return {frame: read_labels(path, scores=True, any_type=True) for frame, path in files.items()}
 
 
-def read_frame_list(path) -> list:
-    """Frame names of a list such as ``ImageSets/val.txt``, one a line. Raises InputError when there are none."""
+def read_frame_list(path: str | Path) -> list[str]:
+    """Frame names of a list such as ``ImageSets/val.txt``, one per line. Raises InputError for an empty list."""
     try:
         names = Path(path).read_text(encoding="utf-8").split()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read ({error}), expected a list of frames") from None
     if not names:
-        raise InputError(f"{path}: no frames, expected one a line")
+        raise InputError(f"{path}: no frames, expected one per line")
     return list(dict.fromkeys(names))
 
 
-def _text_files(folder, what):
-    """Frame name -> path of every .txt file, sorted."""
+def _text_files(folder: str | Path, what: str) -> dict[str, Path]:
+    """{frame name: path} of the .txt files, sorted."""
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder, expected one with KITTI {what} files")

@@ -1,32 +1,37 @@
-"""Image-text retrieval where several texts may be right for an image and several images for a text; numpy only.
+"""Image-text retrieval where several texts may match an image and several images a text; numpy only.
 
-A query is scored by the place of its best relevant item among all others. Ties count against it: an irrelevant item
-with the same similarity, to within ``TIE``, is placed before. So a constant embedding, which ties everything, finds
-nothing, even where rounding tells its similarities apart. Give cosines, not logits. Rates are percent.
+A query is scored by the rank of its best relevant item. Ties count against it: an irrelevant item with the same
+similarity, to within ``TIE``, ranks first. So a constant embedding scores 0, even where rounding makes its similarities
+differ. Pass cosines, not logits. Rates are percent.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+from numpy.typing import ArrayLike
+from torch import Tensor
 
 from kdnb.datasets.voc_files import as_array
 from kdnb.errors import InputError
 
+Array = ArrayLike | Tensor
 KS = (1, 5, 10)
-TIE = 1e-6  # cosines computed in float32 differ by some 1e-7 with the order of their sums
+TIE = 1e-6  # float32 cosines differ by some 1e-7 with the order of their sums
 
 
-def first_places(similarity, relevant) -> np.ndarray:
-    """Place (0 is first) of each query's best relevant item: how many irrelevant items are at least as similar.
+def first_ranks(similarity: Array, relevant: Array) -> np.ndarray:
+    """Rank (0 is first) of each query's best relevant item: the number of irrelevant items at least as similar.
 
-    Further relevant items are never in the way, so "any of the first k is relevant" is the same as place < k.
+    Other relevant items do not count, so "any of the first k is relevant" is the same as rank < k.
 
     Args:
         similarity: (Q, G), query against gallery, higher is closer; array or tensor.
         relevant: (Q, G) bool.
 
     Returns:
-        int (Q',), in the order of the queries; those with nothing relevant are left out.
+        int (Q',), in the order of the queries; queries without a relevant item are left out.
 
     Raises:
         InputError: shapes that differ, or a similarity that is not a finite number.
@@ -37,27 +42,29 @@ def first_places(similarity, relevant) -> np.ndarray:
     if not np.isfinite(similarity).all():
         row, column = np.argwhere(~np.isfinite(similarity))[0]
         raise InputError(f"similarity of query {row} and item {column} is {similarity[row, column]}, expected a number")
-    kept = relevant.any(1)
-    similarity, relevant = similarity[kept], relevant[kept]
+    answerable = relevant.any(1)
+    similarity, relevant = similarity[answerable], relevant[answerable]
     best = np.where(relevant, similarity, -np.inf).max(1, initial=-np.inf)
     return (~relevant & (similarity >= best[:, None] - TIE)).sum(1)
 
 
-def hits_at(similarity, relevant, k: int) -> np.ndarray:
+def hits_at(similarity: Array, relevant: Array, k: int) -> np.ndarray:
     """bool (Q',): is a relevant item among the query's first k? The items of a paired bootstrap."""
-    return first_places(similarity, relevant) < k
+    return first_ranks(similarity, relevant) < k
 
 
-def recall_at(similarity, relevant, ks=KS) -> dict[int, float]:
+def recall_at(similarity: Array, relevant: Array, ks: Sequence[int] = KS) -> dict[int, float]:
     """``{k: percent of queries with a relevant item among their first k}``; NaN when no query has a relevant item.
 
-    Arguments as ``first_places``. For the other direction give both transposed.
+    Arguments as ``first_ranks``. For the other direction pass both transposed.
     """
-    places = first_places(similarity, relevant)
-    return {k: 100 * float((places < k).mean()) if len(places) else float("nan") for k in ks}
+    ranks = first_ranks(similarity, relevant)
+    return {k: 100 * float((ranks < k).mean()) if len(ranks) else float("nan") for k in ks}
 
 
-def retrieval_scores(similarity, relevant, sizes=None, ks=KS) -> dict[str, float]:
+def retrieval_scores(
+    similarity: Array, relevant: Array, sizes: ArrayLike | None = None, ks: Sequence[int] = KS
+) -> dict[str, float]:
     """Recall in both directions as flat numbers: ``image_to_text_R@1``, ``text_to_image_R@1``, ...
 
     Args:
@@ -77,26 +84,27 @@ def retrieval_scores(similarity, relevant, sizes=None, ks=KS) -> dict[str, float
     return scores
 
 
-def both_ways(similarity: np.ndarray, relevant: np.ndarray, ks, suffix: str) -> dict[str, float]:
+def both_ways(similarity: np.ndarray, relevant: np.ndarray, ks: Sequence[int], suffix: str) -> dict[str, float]:
+    """``recall_at`` in both directions, named with a suffix."""
     scores = {}
     for name, s, r in (("image_to_text", similarity, relevant), ("text_to_image", similarity.T, relevant.T)):
         scores |= {f"{name}_R@{k}{suffix}": value for k, value in recall_at(s, r, ks).items()}
     return scores
 
 
-def zero_shot(image_embeddings, class_embeddings, labels) -> tuple[float, np.ndarray]:
+def zero_shot(image_embeddings: Array, class_embeddings: Array, labels: Array) -> tuple[float, np.ndarray]:
     """Classify each image by the nearest class text.
 
     Args:
         image_embeddings: (N, D) unit vectors.
         class_embeddings: (C, D) unit vectors, one text per class.
-        labels: (N,) class index; −1 leaves an image out (a person has no paint).
+        labels: (N,) class index; −1 leaves an image out (a person has no paint colour).
 
     Returns:
         (accuracy in percent, correct (N',) bool); NaN when no image has a label. A tie with another class is wrong.
 
     Raises:
-        InputError: a label beyond the classes, or as ``first_places``.
+        InputError: a label beyond the classes, or as ``first_ranks``.
     """
     images, classes = as_array(image_embeddings, np.float64), as_array(class_embeddings, np.float64)
     labels = as_array(labels, np.int64)

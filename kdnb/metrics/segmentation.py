@@ -1,36 +1,40 @@
-"""How right a class per pixel is: IoU from one confusion matrix over the set, boundaries, calibration. Numpy only, but
-for the erosion of masks.
+"""Scores of semantic segmentation: IoU from one confusion matrix over the set, boundary IoU, calibration. Numpy only,
+except for the erosion of masks.
 
-Labels are ids 0 to 10, predictions too; pixels whose label is ``void`` count nowhere. Rates are percent.
+Labels and predictions are ids 0 to 10; pixels labelled ``void`` are ignored. Rates are percent.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import ArrayLike
+from torch import Tensor
 
+from kdnb.datasets.camvid import CLASSES, VOID
 from kdnb.datasets.voc_files import as_array
 from kdnb.errors import InputError
-from kdnb.world.camvid_classes import CLASSES, VOID
 
 
-def confusion(pred, label, classes: int = len(CLASSES), void: int = VOID) -> np.ndarray:
+def confusion(
+    pred: ArrayLike | Tensor, label: ArrayLike | Tensor, classes: int = len(CLASSES), void: int = VOID
+) -> np.ndarray:
     """int64 (classes, classes): pixels of true class (row) and predicted class (column).
 
     Args:
         pred, label: integers of one shape, arrays or tensors.
 
     Raises:
-        InputError: shapes that differ, a label that is no class and not void, a prediction that is no class.
+        InputError: shapes that differ, a label out of range and not void, a prediction out of range.
     """
     pred, label = as_array(pred, np.int64), as_array(label, np.int64)
     if pred.shape != label.shape:
         raise InputError(f"prediction is {pred.shape}, expected {label.shape} as the label")
-    counts = label != void
-    pred, label = pred[counts], label[counts]
+    known = label != void
+    pred, label = pred[known], label[known]
     for what, values in (("label", label), ("prediction", pred)):
         if len(values) and not 0 <= values.min() <= values.max() < classes:
             wrong = values.min() if values.min() < 0 else values.max()
@@ -46,13 +50,13 @@ def class_iou(matrix: np.ndarray) -> np.ndarray:
 
 
 def mean_known(values: np.ndarray) -> np.ndarray:
-    """Mean over the last axis without NaN; NaN where there is nothing else."""
+    """Mean over the last axis, NaN left out; NaN where all are."""
     known = ~np.isnan(values)
     count = known.sum(-1)
     return np.where(count > 0, np.where(known, values, 0).sum(-1) / np.maximum(count, 1), np.nan)
 
 
-def scores_from(matrix: np.ndarray, names=CLASSES) -> dict:
+def scores_from(matrix: np.ndarray, names: Sequence[str] = CLASSES) -> dict:
     """{"mIoU", "pixel_accuracy", "iou": {class: value}} in percent, from the confusion matrix (K, K) of a whole set.
 
     As ``torchmetrics.classification.MulticlassJaccardIndex``: absent classes are left out of the mean, and a class that
@@ -72,7 +76,7 @@ def bootstrap_miou(per_frame: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
     Args:
         per_frame: (F, K, K) confusion matrix of each frame.
-        weights: (B, F) how often each frame was drawn.
+        weights: (B, F) how often each frame was sampled.
     """
     frames, classes = per_frame.shape[:2]
     matrices = np.asarray(weights, np.float64) @ per_frame.reshape(frames, -1)
@@ -87,9 +91,9 @@ def boundary_iou(
 ) -> float:
     """Boundary IoU in percent (Cheng et al. 2021, arXiv 2103.16562), mean over classes, one total over the set.
 
-    Of a class only the pixels count that lie within d of its outline, in truth and in prediction alike: a thick object
-    cannot hide a wrong edge. d is ``share`` of the image's diagonal; the image's edge is part of outlines. Where the
-    truth is void, the prediction is taken to be void too: what a network says there makes no edge.
+    Only the pixels of a class within a distance d of its outline count, in truth and prediction alike, so that the
+    inside of a large object cannot hide a wrong edge. d is ``share`` of the image's diagonal; the image's border is an
+    outline too. Where the truth is void, the prediction is set to void too and makes no edge.
 
     Args:
         pred, label: per frame integers (H, W), arrays or tensors; sizes may differ from frame to frame.
@@ -97,23 +101,23 @@ def boundary_iou(
     both, either = np.zeros(classes), np.zeros(classes)
     for one_pred, one_label in zip(pred, label, strict=True):
         truth = torch.as_tensor(as_array(one_label, np.int64))
-        found = torch.as_tensor(as_array(one_pred, np.int64))
-        if found.shape != truth.shape:
-            raise InputError(f"prediction is {tuple(found.shape)}, expected {tuple(truth.shape)} as the label")
-        distance = max(1, round(share * float(np.hypot(*truth.shape))))
-        found = torch.where(truth == void, void, found)
-        a, b = (_rims(ids, classes, distance) for ids in (truth, found))
+        ids = torch.as_tensor(as_array(one_pred, np.int64))
+        if ids.shape != truth.shape:
+            raise InputError(f"prediction is {tuple(ids.shape)}, expected {tuple(truth.shape)} as the label")
+        distance = max(1, round(share * float(np.hypot(truth.shape[0], truth.shape[1]))))
+        ids = torch.where(truth == void, void, ids)
+        a, b = _rims(truth, classes, distance), _rims(ids, classes, distance)
         both += (a & b).sum((1, 2)).numpy()
         either += (a | b).sum((1, 2)).numpy()
     return float(mean_known(np.where(either > 0, 100 * both / np.maximum(either, 1), np.nan)))
 
 
-def _rims(ids, classes, distance):
-    """bool (K, H, W): pixels of each class within ``distance`` of something else, or of the image's edge."""
+def _rims(ids: Tensor, classes: int, distance: int) -> Tensor:
+    """bool (K, H, W): pixels of each class within ``distance`` of another class or of the image's border."""
     masks = F.one_hot(ids.clamp(max=classes), classes + 1)[..., :classes].permute(2, 0, 1)
-    other = F.pad(1.0 - masks.float(), (distance,) * 4, value=1.0)  # outside the image is something else
-    wide = 2 * distance + 1
-    near = F.max_pool2d(F.max_pool2d(other, (1, wide), 1), (wide, 1), 1)
+    other = F.pad(1.0 - masks.float(), (distance,) * 4, value=1.0)
+    width = 2 * distance + 1
+    near = F.max_pool2d(F.max_pool2d(other, (1, width), 1), (width, 1), 1)
     return masks.bool() & near.bool()
 
 
@@ -121,22 +125,22 @@ def _rims(ids, classes, distance):
 
 
 def calibration_error(probabilities: Iterable, label: Iterable, bins: int = 15, void: int = VOID) -> float:
-    """Expected calibration error in percent (Guo et al. 2017, arXiv 1706.04599): |accuracy − confidence|, mean over all
-    pixels' bins of confidence. NaN when every pixel is void.
+    """Expected calibration error in percent (Guo et al. 2017, arXiv 1706.04599): the mean of
+    |accuracy − confidence| over bins of confidence, weighted by pixels. NaN when every pixel is void.
 
     Args:
         probabilities: per frame (K, H, W), which sum to 1 over K; label: per frame (H, W). Arrays or tensors.
     """
-    count, confidence, right = np.zeros(bins), np.zeros(bins), np.zeros(bins)
+    count, confidence, correct = np.zeros(bins), np.zeros(bins), np.zeros(bins)
     for one, truth in zip(probabilities, label, strict=True):
         one, truth = as_array(one, np.float32), as_array(truth, np.int64)
         if one.shape[1:] != truth.shape:
             raise InputError(f"probabilities are {one.shape}, expected (classes, {truth.shape[0]}, {truth.shape[1]})")
         known = truth != void
-        sure = one.max(0)[known].astype(np.float64)
-        place = np.minimum((sure * bins).astype(np.int64), bins - 1)
+        top = one.max(0)[known].astype(np.float64)
+        pixel_bins = np.minimum((top * bins).astype(np.int64), bins - 1)
         hit = one.argmax(0)[known] == truth[known]
-        count += np.bincount(place, minlength=bins)
-        confidence += np.bincount(place, sure, bins)
-        right += np.bincount(place, hit, bins)
-    return float(100 * np.abs(right - confidence).sum() / count.sum()) if count.sum() else float("nan")
+        count += np.bincount(pixel_bins, minlength=bins)
+        confidence += np.bincount(pixel_bins, top, bins)
+        correct += np.bincount(pixel_bins, hit, bins)
+    return float(100 * np.abs(correct - confidence).sum() / count.sum()) if count.sum() else float("nan")

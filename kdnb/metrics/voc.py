@@ -3,17 +3,23 @@
 Ground truth and detections are plain dicts here and in ``kdnb.metrics.detection``, image id ->
 
 - ground truth: ``boxes`` (N, 4), ``labels`` (N,) 1..20, ``difficult`` bool (N,)
-- detections: ``boxes`` (N, 4), ``labels`` (N,), ``scores`` (N,), higher is surer
+- detections: ``boxes`` (N, 4), ``labels`` (N,), ``scores`` (N,), higher is more confident
 
 as tensors or arrays, boxes in pixel edges counted from 0: ``[xmin - 1, ymin - 1, xmax, ymax]`` of the official 1-based
-corners, both of which belong to the box. So the official widths ``xmax - xmin + 1`` are ``x2 - x1`` here, and the
+inclusive corners. So the official widths ``xmax - xmin + 1`` are ``x2 - x1`` here, and the
 overlaps are the official ones.
 """
 
+from __future__ import annotations
+
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from kdnb.datasets.voc_files import VOC_CLASSES, as_array
 from kdnb.errors import InputError
@@ -31,14 +37,15 @@ __all__ = [
     "voc_main",
 ]
 
+Samples = Mapping[str, Mapping[str, Any]]  # image id → its boxes
 METRICS = ("07", "area")
-CHUNK = 2_000_000  # weights x detections per step of the bootstrap: bounds its memory to some 100 MB
+CHUNK = 2_000_000  # weights x detections per pass of the bootstrap: some 100 MB
 
 
 @dataclass
 class ClassMatches:
-    """Detections of one class, best score first: ``scores`` float (D,), ``image`` index (D,), ``tp`` bool (D,):
-    found an object not yet taken, ``ignore`` bool (D,): fell on a difficult object, counts neither way."""
+    """Detections of one class, best score first: ``scores`` float (D,), ``image`` index (D,), ``tp`` bool (D,): the
+    first to match its object, ``ignore`` bool (D,): matches a difficult object and counts neither way."""
 
     scores: np.ndarray
     image: np.ndarray
@@ -49,23 +56,29 @@ class ClassMatches:
 @dataclass
 class MatchTable:
     """All detections, matched: ``images`` ids, ``classes`` names, ``rows`` class -> :class:`ClassMatches` and
-    ``positives`` int (images, classes): objects to find, the difficult ones not counted."""
+    ``positives`` int (images, classes): objects to detect, without difficult ones."""
 
-    images: list
-    classes: tuple
-    rows: dict
+    images: list[str]
+    classes: tuple[str, ...]
+    rows: dict[str, ClassMatches]
     positives: np.ndarray
 
 
-def evaluate_voc(ground_truth, detections, metric="07", iou=0.5, classes=VOC_CLASSES):
+def evaluate_voc(
+    ground_truth: Samples,
+    detections: Samples,
+    metric: str = "07",
+    iou: float = 0.5,
+    classes: Sequence[str] = VOC_CLASSES,
+) -> dict[str, Any]:
     """Average precision per class and its mean: ``{"AP": {class: percent}, "mAP": percent}``.
 
-    Rules: detections by falling score (ties keep their order); each is compared to the object of its image and class
-    that it overlaps most, also when that one is taken; overlap must *exceed* ``iou``; a second match of a taken object
-    is a false positive; a match of a ``difficult`` object counts neither way. ``metric`` "07" averages the best
+    Rules: detections by descending score (ties keep their order); each is compared to the object of its image and class
+    that it overlaps most, even if that is taken; the overlap must *exceed* ``iou``; a second match of an object is a
+    false positive; a match of a ``difficult`` object counts neither way. ``metric`` "07" averages the best
     precision at recall 0, 0.1 ... 1 (VOC2007), "area" integrates the monotone envelope (VOC2010 and later). A class
     without objects has AP NaN and is left out of the mean. Raises InputError for a NaN score or box, for an image that
-    the ground truth does not have, and for an unknown metric.
+    is not in the ground truth, and for an unknown metric.
     """
     table = match_table(ground_truth, detections, iou, classes)
     ap = _class_aps(table, np.ones((1, len(table.images))), metric)[:, 0]
@@ -73,13 +86,13 @@ def evaluate_voc(ground_truth, detections, metric="07", iou=0.5, classes=VOC_CLA
     return {"AP": per_class, "mAP": float(_mean_over_classes(ap))}
 
 
-def bootstrap_map(table, weights, metric="area"):
-    """mAP in percent, (B,), of B resamples of the images; ``weights`` int (B, images) says how often each was drawn.
+def bootstrap_map(table: MatchTable, weights: ArrayLike, metric: str = "area") -> np.ndarray:
+    """mAP in percent, (B,), of B resamples of the images; ``weights`` int (B, images) says how often each was sampled.
 
     A detection is matched within its image, so the flags of ``table`` hold for every resample, and k copies of an image
     weigh like one image k times (both metrics take the best precision at or beyond a recall, which within a run of
-    equal hits is the last). ``ones((1, images))`` gives :func:`evaluate_voc` exactly. A class none of whose objects
-    were drawn is left out of that resample's mean; NaN when nothing is left.
+    equal hits is the last). ``ones((1, images))`` gives :func:`evaluate_voc` exactly. A class without a sampled
+    object is left out of that resample's mean; NaN when none is left.
     """
     weights = np.asarray(weights, dtype=np.float64)
     if weights.ndim != 2 or weights.shape[1] != len(table.images):
@@ -90,39 +103,43 @@ def bootstrap_map(table, weights, metric="area"):
     return np.concatenate(parts) if parts else np.zeros(0)
 
 
-def match_table(ground_truth, detections, iou=0.5, classes=VOC_CLASSES):
-    """Match every detection by the official rules into a :class:`MatchTable`. Raises InputError as evaluate_voc."""
+def match_table(
+    ground_truth: Samples, detections: Samples, iou: float = 0.5, classes: Sequence[str] = VOC_CLASSES
+) -> MatchTable:
+    """Match all detections by the official rules into a :class:`MatchTable`. Raises InputError as evaluate_voc."""
     images = list(ground_truth)
     number = {image: i for i, image in enumerate(images)}
     unknown = [image for image in detections if image not in number]
     if unknown:
         raise InputError(f"detections of image {unknown[0]!r}, not one of the {len(images)} of the ground truth")
     truth = _flatten(ground_truth, number, {"difficult": bool}, len(classes), "ground truth")
-    found = _flatten(detections, number, {"scores": np.float64}, len(classes), "detections")
-    found["order"] = _file_order(detections)
+    boxes = _flatten(detections, number, {"scores": np.float64}, len(classes), "detections")
+    boxes["order"] = _file_order(detections)
 
-    # One group per (image, class); objects sorted by group so that a group is one slice.
+    # one group per (image, class); objects are sorted by group, so that a group is one slice
     truth_group = truth["image"] * (len(classes) + 1) + truth["labels"]
     by_group = np.argsort(truth_group, kind="stable")
     truth = {key: value[by_group] for key, value in truth.items()}
-    ranked = np.lexsort((found["order"], -found["scores"], found["labels"]))
-    found = {key: value[ranked] for key, value in found.items()}
-    tp, ignore = _match(truth, truth_group[by_group], found, len(classes), iou)
+    ranked = np.lexsort((boxes["order"], -boxes["scores"], boxes["labels"]))
+    boxes = {key: value[ranked] for key, value in boxes.items()}
+    tp, ignore = _match(truth, truth_group[by_group], boxes, len(classes), iou)
 
-    bounds = np.searchsorted(found["labels"], np.arange(1, len(classes) + 2))
+    bounds = np.searchsorted(boxes["labels"], np.arange(1, len(classes) + 2))
     rows = {}
     for name, first, last in zip(classes, bounds[:-1], bounds[1:], strict=True):
         part = slice(first, last)
-        rows[name] = ClassMatches(found["scores"][part], found["image"][part], tp[part], ignore[part])
+        rows[name] = ClassMatches(boxes["scores"][part], boxes["image"][part], tp[part], ignore[part])
     easy = ~truth["difficult"]
     positives = np.zeros((len(images), len(classes)), dtype=np.int64)
     np.add.at(positives, (truth["image"][easy], truth["labels"][easy] - 1), 1)
     return MatchTable(images, tuple(classes), rows, positives)
 
 
-def _flatten(samples, number, extra, n_classes, what):
+def _flatten(
+    samples: Samples, number: Mapping[str, int], extra: Mapping[str, type], n_classes: int, what: str
+) -> dict[str, Any]:
     """Concatenate the per-image dicts to flat arrays with an ``image`` column; NaN and unknown labels are refused."""
-    fields = {"boxes": np.float64, "labels": np.int64} | extra
+    fields: dict[str, type] = {"boxes": np.float64, "labels": np.int64, **extra}
     columns = {key: [np.zeros((0, 4) if key == "boxes" else 0, dtype)] for key, dtype in fields.items()}
     sizes = []
     for image, sample in samples.items():
@@ -145,31 +162,33 @@ def _flatten(samples, number, extra, n_classes, what):
     return flat
 
 
-def _file_order(detections):
-    """Rank for equal scores: the line in the class file where there is one, else the order of the dict."""
+def _file_order(detections: Samples) -> np.ndarray:
+    """Rank of equal scores: the line in the class file if known, else the order of the dict."""
     if detections and all("order" in sample for sample in detections.values()):
         return np.concatenate([as_array(sample["order"], np.int64) for sample in detections.values()])
     return np.arange(sum(len(sample["scores"]) for sample in detections.values()))
 
 
-def _match(truth, truth_group, found, n_classes, iou):
-    """``tp`` and ``ignore`` flags of detections sorted by class and falling score; objects sorted by group."""
-    n = len(found["scores"])
-    group = found["image"] * (n_classes + 1) + found["labels"]
+def _match(
+    truth: Mapping[str, Any], truth_group: np.ndarray, detections: Mapping[str, Any], n_classes: int, iou: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """``tp`` and ``ignore`` of detections sorted by class and descending score; objects are sorted by group."""
+    n = len(detections["scores"])
+    group = detections["image"] * (n_classes + 1) + detections["labels"]
     first = np.searchsorted(truth_group, group)
     count = np.searchsorted(truth_group, group, side="right") - first
     has = np.flatnonzero(count)  # detections with at least one object of their class in their image
     starts = np.concatenate([[0], np.cumsum(count[has])])
     detection = np.repeat(has, count[has])
     candidate = np.arange(starts[-1]) - np.repeat(starts[:-1], count[has]) + np.repeat(first[has], count[has])
-    overlap = _iou(found["boxes"][detection], truth["boxes"][candidate])
+    overlap = _iou(detections["boxes"][detection], truth["boxes"][candidate])
 
     best_object = np.full(n, -1)
     if len(has):
         best = np.maximum.reduceat(overlap, starts[:-1])
         is_best = overlap == np.repeat(best, count[has])
         place = np.where(is_best, np.arange(len(overlap)), len(overlap))
-        best_object[has] = candidate[np.minimum.reduceat(place, starts[:-1])]  # of equals the first, as officially
+        best_object[has] = candidate[np.minimum.reduceat(place, starts[:-1])]  # the first of equals, as officially
         best_object[has[best <= iou]] = -1
 
     hit = np.flatnonzero(best_object >= 0)
@@ -182,7 +201,7 @@ def _match(truth, truth_group, found, n_classes, iou):
     return tp, ignore
 
 
-def _iou(a, b):
+def _iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Intersection over union of paired boxes (P, 4) in edges."""
     width = np.minimum(a[:, 2], b[:, 2]) - np.maximum(a[:, 0], b[:, 0])
     height = np.minimum(a[:, 3], b[:, 3]) - np.maximum(a[:, 1], b[:, 1])
@@ -191,8 +210,8 @@ def _iou(a, b):
     return np.divide(inside, area_a + area_b - inside, out=np.zeros_like(inside), where=inside > 0)
 
 
-def _class_aps(table, weights, metric):
-    """AP in percent, (classes, B), with every image counted ``weights`` (B, images) times."""
+def _class_aps(table: MatchTable, weights: np.ndarray, metric: str) -> np.ndarray:
+    """AP in percent, (classes, B), with each image counted ``weights`` (B, images) times."""
     if metric not in METRICS:
         raise InputError(f"metric is {metric!r}, expected '07' (11 points) or 'area'")
     total = weights @ table.positives
@@ -200,39 +219,46 @@ def _class_aps(table, weights, metric):
     return np.stack([_average_precision(row, weights, total[:, i], metric) for i, row in enumerate(rows)])
 
 
-def _average_precision(row, weights, total, metric):
-    """AP in percent (B,) of one class; ``total`` (B,) objects to find; NaN where there are none."""
+def _average_precision(row: ClassMatches, weights: np.ndarray, total: np.ndarray, metric: str) -> np.ndarray:
+    """AP in percent (B,) of one class with ``total`` (B,) objects; NaN where that is 0."""
     keep = ~row.ignore
     tp = row.tp[keep]
-    drawn = weights[:, row.image[keep]]
-    seen = np.cumsum(drawn, axis=1)[:, tp]  # precision is highest at hits: only they matter
-    drawn = drawn[:, tp]
-    hits = np.cumsum(drawn, axis=1)
-    precision = np.divide(hits, seen, out=np.zeros_like(hits), where=seen > 0)
+    times = weights[:, row.image[keep]]
+    detected = np.cumsum(times, axis=1)[:, tp]  # at hits only: precision is highest there
+    times = times[:, tp]
+    hits = np.cumsum(times, axis=1)
+    precision = np.divide(hits, detected, out=np.zeros_like(hits), where=detected > 0)
     envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-    nothing = total == 0
+    empty = total == 0
     if metric == "area":
-        score = (drawn * envelope).sum(axis=1) / np.where(nothing, 1, total)
+        score = (times * envelope).sum(axis=1) / np.where(empty, 1, total)
     else:
         padded = np.concatenate([envelope, np.zeros((len(weights), 1))], axis=1)
-        # In whole numbers, 10 * hits >= k * total: in floats 3 of 10 objects would miss recall 3 * 0.1.
+        # in whole numbers, 10 * hits >= k * total: in floats 3 of 10 objects would miss a recall of 3 * 0.1
         places = [(10 * hits < k * total[:, None]).sum(axis=1) for k in range(11)]
         score = np.mean([padded[np.arange(len(weights)), place] for place in places], axis=0)
-    return np.where(nothing, np.nan, 100 * score)
+    return np.where(empty, np.nan, 100 * score)
 
 
-def _mean_over_classes(ap):
-    """Mean over the first axis without the NaN classes; NaN where all are."""
+def _mean_over_classes(ap: np.ndarray) -> np.ndarray:
+    """Mean over the first axis, NaN classes left out; NaN where all are."""
     valid = ~np.isnan(ap)
     count = valid.sum(axis=0)
     return np.where(count > 0, np.where(valid, ap, 0).sum(axis=0) / np.maximum(count, 1), np.nan)
 
 
-def voc_main(devkit, split, pred, metric, json_out=None, year="2007"):
+def voc_main(
+    devkit: str | Path,
+    split: str,
+    pred: str | Path,
+    metric: str,
+    json_out: str | Path | None = None,
+    year: str = "2007",
+) -> dict[str, Any]:
     """Score the files in ``pred`` against ``VOC<year>/<split>``: print a table, write the JSON, return the result.
 
-    A class needs a detection file only when it has objects in the split. A class without any has ``null`` for its AP
-    in the JSON. Raises InputError for every fault of the files.
+    Only classes with objects in the split need a detection file. The AP of the others is ``null`` in the JSON.
+    Raises InputError for every fault of the files.
     """
     truth = read_ground_truth(devkit, year, split)
     present = {VOC_CLASSES[label - 1] for sample in truth.values() for label in sample["labels"]}
@@ -248,5 +274,5 @@ def voc_main(devkit, split, pred, metric, json_out=None, year="2007"):
     return result
 
 
-def _null(value):
+def _null(value: float) -> float | None:
     return value if np.isfinite(value) else None

@@ -1,8 +1,12 @@
-"""Reading what the VOC evaluation compares: the ground truth of a devkit and the official detection files."""
+"""Input of the VOC evaluation: the ground truth of a devkit and the official detection files."""
+
+from __future__ import annotations
 
 import re
+from collections.abc import Collection, Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -10,7 +14,7 @@ from kdnb.datasets.voc_files import VOC_CLASSES, annotation_path, find_devkit, r
 from kdnb.errors import InputError
 
 
-def read_ground_truth(devkit, year="2007", image_set="test"):
+def read_ground_truth(devkit: str | Path, year: str = "2007", image_set: str = "test") -> dict[str, dict[str, Any]]:
     """Ground truth of one image set as ``kdnb.metrics.voc`` describes it; ids as in the lists, such as ``000012``.
 
     Reads list and XML files only. Raises InputError with file and line for every fault.
@@ -23,13 +27,15 @@ def read_ground_truth(devkit, year="2007", image_set="test"):
     return truth
 
 
-def read_detections(folder, classes=VOC_CLASSES, images=None):
+def read_detections(
+    folder: str | Path, classes: Sequence[str] = VOC_CLASSES, images: Iterable[str] | None = None
+) -> dict[str, dict[str, np.ndarray]]:
     """Detections from the official files ``comp4_det_<set>_<class>.txt`` of a folder, as ``kdnb.metrics.voc``.
 
-    Lines are ``image score xmin ymin xmax ymax`` with 1-based corners. Each image also gets ``order``, line numbers
-    that rank equal scores as the official code does. Raises InputError, naming file and line, for a malformed line, a
-    number that is not finite or an image not among ``images`` (when given), and for a missing file of ``classes``, an
-    unknown class and two files of one class.
+    Lines are ``image score xmin ymin xmax ymax`` with 1-based corners. Each image also has ``order``, the
+    line numbers, which rank equal scores as in the official code. Raises InputError, naming file and line, for a
+    malformed line, a number that is not finite or an image not among ``images`` (when given), and for a missing file of
+    ``classes``, an unknown class and two files of one class.
     """
     files = _class_files(folder)
     missing = [name for name in classes if name not in files]
@@ -46,8 +52,8 @@ def read_detections(folder, classes=VOC_CLASSES, images=None):
     return _per_image(ids, np.concatenate(numbers), np.concatenate(labels), np.concatenate(orders))
 
 
-def _class_files(folder):
-    """Class name -> file, in the order of VOC_CLASSES."""
+def _class_files(folder: str | Path) -> dict[str, Path]:
+    """{class name: file}, in the order of VOC_CLASSES."""
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder, expected one with comp4_det_test_<class>.txt files")
@@ -63,8 +69,8 @@ def _class_files(folder):
     return {name: files[name] for name in VOC_CLASSES if name in files}
 
 
-def _read_class_file(path, known):
-    """``(ids, values (N, 5): score and edges, line numbers (N,))`` of one file; blank lines are passed over."""
+def _read_class_file(path: Path, known: Collection[str] | None) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """``(ids, values (N, 5): score and edges, line numbers (N,))`` of one file; blank lines are skipped."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -72,15 +78,14 @@ def _read_class_file(path, known):
     rows = [(number, line.split()) for number, line in enumerate(lines, start=1) if line.strip()]
     try:
         values = np.array([row[1:] for _, row in rows], dtype=np.float64).reshape(len(rows), 5)
-        good = bool(np.isfinite(values).all())
     except ValueError:
-        good = False
-    if not good or (known is not None and any(row[0] not in known for _, row in rows)):
+        values = np.full((1, 5), np.nan)
+    if not np.isfinite(values).all() or (known is not None and any(row[0] not in known for _, row in rows)):
         raise InputError(next(fault for number, row in rows if (fault := _line_fault(f"{path}:{number}", row, known))))
     return [row[0] for _, row in rows], values - [0, 1, 1, 0, 0], np.array([n for n, _ in rows], dtype=np.int64)
 
 
-def _line_fault(where, row, known):
+def _line_fault(where: str, row: Sequence[str], known: Collection[str] | None) -> str | None:
     """What is wrong with one line of a detection file; None when it is fine."""
     if len(row) != 6:
         return f"{where}: found {len(row)} columns, expected 6: image score xmin ymin xmax ymax"
@@ -96,8 +101,10 @@ def _line_fault(where, row, known):
     return None
 
 
-def _per_image(ids, numbers, labels, orders):
-    """Split flat rows into the dict of images."""
+def _per_image(
+    ids: Sequence[str], numbers: np.ndarray, labels: np.ndarray, orders: np.ndarray
+) -> dict[str, dict[str, np.ndarray]]:
+    """Split flat rows by image."""
     number = {image: i for i, image in enumerate(dict.fromkeys(ids))}
     image = np.array([number[name] for name in ids], dtype=np.int64)
     by_image = np.argsort(image, kind="stable")

@@ -471,7 +471,7 @@ def test_command_writes_what_the_functions_say(tmp_path):
     done = CliRunner().invoke(main, ["eval", "kitti", *arguments, "--json", str(tmp_path / "out.json")])
     assert done.exit_code == 0
     assert "1 of 30 frames have no detection file" in done.stderr and "the first is 000004" in done.stderr
-    assert "fewer than 41 objects to find (" in done.stderr
+    assert "fewer than 41 objects to detect (" in done.stderr
     files = {f.stem: f for f in (tmp_path / "gt").iterdir()}
     real = {name: read_labels(files[name]) for name in sorted(files)}
     guess = {name: read_labels(tmp_path / "pred" / f"{name}.txt", scores=True) for name in files if name != "000004"}

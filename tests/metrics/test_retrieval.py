@@ -4,7 +4,7 @@ import torch
 
 from kdnb.errors import InputError
 from kdnb.evidence import mean_metric, paired_bootstrap
-from kdnb.metrics.retrieval import first_places, hits_at, recall_at, retrieval_scores, zero_shot
+from kdnb.metrics.retrieval import first_ranks, hits_at, recall_at, retrieval_scores, zero_shot
 
 
 def brute_force_recall(similarity, relevant, k):
@@ -38,15 +38,15 @@ def test_against_brute_force(random_case):
 def test_by_hand():
     similarity = [[0.9, 0.8, 0.1], [0.2, 0.3, 0.4], [0.5, 0.6, 0.7]]
     relevant = [[False, True, True], [True, False, False], [False, False, False]]
-    assert first_places(similarity, relevant).tolist() == [1, 2]  # the third query has nothing to find
+    assert first_ranks(similarity, relevant).tolist() == [1, 2]  # the third query has nothing to find
     assert recall_at(similarity, relevant, (1, 2, 3)) == {1: 0, 2: 50, 3: 100}
     assert hits_at(similarity, relevant, 2).tolist() == [True, False]
 
 
 def test_relevant_items_are_not_in_each_others_way():
     similarity = [[0.9, 0.8, 0.7, 0.6]]
-    assert first_places(similarity, [[False, True, True, True]]).tolist() == [1]
-    assert first_places(similarity, [[False, False, False, True]]).tolist() == [3]
+    assert first_ranks(similarity, [[False, True, True, True]]).tolist() == [1]
+    assert first_ranks(similarity, [[False, False, False, True]]).tolist() == [3]
 
 
 def test_a_constant_embedding_finds_nothing():
@@ -87,7 +87,7 @@ def test_hits_serve_a_paired_bootstrap():
 
 def test_nothing_relevant_is_nan():
     assert np.isnan(recall_at(np.zeros((2, 3)), np.zeros((2, 3)))[1])
-    assert first_places(np.zeros((0, 3)), np.zeros((0, 3))).shape == (0,)
+    assert first_ranks(np.zeros((0, 3)), np.zeros((0, 3))).shape == (0,)
 
 
 def test_bad_input_is_refused():
