@@ -1,16 +1,20 @@
-"""``kdnb doctor``: does this machine have what the course needs, and if not, which command mends it?
+"""``kdnb doctor``: does this machine have what the course needs, and if not, which command fixes it?
 
-Each check is a function without side effects that returns a ``Check``; what it asks of the machine comes in as an
-argument with a default, so that a test can hand it a broken one.
+Each check is a function without side effects that returns a ``Check``. What it reads from the machine is an argument
+with a default, so that a test can pass a broken one.
 """
+
+from __future__ import annotations
 
 import importlib.metadata
 import os
 import re
 import shutil
 import sys
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from packaging.requirements import Requirement
 from packaging.version import Version
@@ -21,24 +25,27 @@ CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 @dataclass(frozen=True)
 class Check:
-    """``ok``: True, False (something does not work) or None (works, but know this). ``fix``: what to do about it."""
+    """``ok``: True, False (something does not work) or None (works, with a note). ``fix``: what to do about it."""
 
     ok: bool | None
     what: str
     fix: str = ""
 
 
-def check_python(version=sys.version_info):
+def check_python(version: Sequence[Any] = sys.version_info) -> Check:
+    """Python 3.10 or newer."""
     what = f"Python {version[0]}.{version[1]}.{version[2]}"
     if tuple(version[:2]) < (3, 10):
         return Check(False, what, "kdnb needs Python 3.10 or newer: make install PYTHON=python3.12")
     return Check(True, what)
 
 
-def check_packages(requirements=None, installed=importlib.metadata.version):
-    """Every dependency kdnb declares against its lower bound."""
+def check_packages(
+    requirements: Iterable[str] | None = None, installed: Callable[[str], str] = importlib.metadata.version
+) -> Check:
+    """The dependencies that kdnb declares, against their lower bounds."""
     try:
-        requirements = importlib.metadata.requires("kdnb") if requirements is None else requirements
+        requirements = importlib.metadata.requires("kdnb") or () if requirements is None else requirements
     except importlib.metadata.PackageNotFoundError:
         return Check(False, "kdnb itself is not installed", "make install")
     faults, count = [], 0
@@ -59,25 +66,27 @@ def check_packages(requirements=None, installed=importlib.metadata.version):
     return Check(True, f"{count} dependencies at or above their lower bounds")
 
 
-def check_torchvision(load=None, versions=None):
-    """Run torchvision's compiled nms: it breaks where torch and torchvision are not of one build.
+def check_torchvision(
+    load: Callable[[], None] | None = None, versions: tuple[str | None, str | None] | None = None
+) -> Check:
+    """Run torchvision's compiled nms: it fails if torch and torchvision are different builds.
 
-    A CPU-only torch (version ...+cpu) with PyPI's torchvision, which is built for CUDA, is the usual case.
+    The usual case is a CPU-only torch (version ...+cpu) with PyPI's torchvision, which is built for CUDA.
     """
     torch_version, vision_version = versions or (_version("torch"), _version("torchvision"))
     what = f"torch {torch_version} with torchvision {vision_version}"
     try:
         (load or _run_nms)()
-    except Exception as error:  # whatever a broken binary raises: ImportError, RuntimeError, OSError
-        return Check(
-            False,
-            f"{what}: {(str(error) or type(error).__name__).splitlines()[0]}",
-            _torchvision_fix(torch_version, vision_version),
-        )
+    except Exception as error:  # a broken binary raises any of ImportError, RuntimeError, OSError
+        return Check(False, f"{what}: {_first_line(error)}", _torchvision_fix(torch_version, vision_version))
     return Check(True, what)
 
 
-def _run_nms():
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
+def _run_nms() -> None:
     import torch
     from torchvision.ops import nms
 
@@ -86,7 +95,7 @@ def _run_nms():
         raise RuntimeError(f"nms kept {kept.tolist()}, expected [0]")
 
 
-def _torchvision_fix(torch_version, vision_version):
+def _torchvision_fix(torch_version: str | None, vision_version: str | None) -> str:
     """torchvision 0.x belongs to torch 2.(x - 15); both must come from the same source."""
     both = "pip install --force-reinstall --no-cache-dir torch torchvision"
     if torch_version is None or vision_version is None:
@@ -106,24 +115,21 @@ def _torchvision_fix(torch_version, vision_version):
     return both
 
 
-def _version(name):
+def _version(name: str) -> str | None:
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return None
 
 
-def check_device(torch=None):
-    """Which device training will use; a GPU is welcome, not needed."""
+def check_device(torch: Any = None) -> Check:
+    """The device that training will use; a GPU is optional."""
     if torch is None:
         try:
             import torch
         except Exception as error:
-            return Check(
-                False,
-                f"torch does not import: {(str(error) or type(error).__name__).splitlines()[0]}",
-                "pip install --force-reinstall torch torchvision",
-            )
+            fix = "pip install --force-reinstall torch torchvision"
+            return Check(False, f"torch does not import: {_first_line(error)}", fix)
     if torch.cuda.is_available():
         return Check(True, f"GPU: {torch.cuda.get_device_name(0)}, {torch.cuda.device_count()} in all")
     if torch.backends.mps.is_available():
@@ -131,17 +137,19 @@ def check_device(torch=None):
     return Check(True, "no GPU; smoke and lite are made for the CPU, full is not")
 
 
-def check_threads(cpus=None, wanted=None):
+def check_threads(cpus: int | None = None, wanted: str | None = None) -> Check:
+    """KDNB_THREADS against the number of cores."""
     cpus = cpus or os.cpu_count() or 1
     wanted = os.environ.get("KDNB_THREADS") if wanted is None else wanted
     if wanted and (not wanted.isdigit() or int(wanted) < 1):
         return Check(False, f"KDNB_THREADS is {wanted!r}, expected a whole number >= 1", "unset KDNB_THREADS")
     if wanted and int(wanted) > cpus:
         return Check(None, f"KDNB_THREADS is {wanted}, but there are {cpus} cores", f"export KDNB_THREADS={cpus}")
-    return Check(True, f"{cpus} cores, " + (f"{wanted} threads (KDNB_THREADS)" if wanted else "threads as torch likes"))
+    return Check(True, f"{cpus} cores, " + (f"{wanted} threads (KDNB_THREADS)" if wanted else "torch default threads"))
 
 
-def check_disk(folder=".", free=None):
+def check_disk(folder: str | Path = ".", free: float | None = None) -> Check:
+    """Free bytes on the disk of ``folder``."""
     free = shutil.disk_usage(folder).free if free is None else free
     what = f"{free / GIGA:.1f} GB free on the disk of {Path(folder).resolve()}"
     if free < 1 * GIGA:
@@ -151,7 +159,8 @@ def check_disk(folder=".", free=None):
     return Check(True, what)
 
 
-def check_memory(available=None):
+def check_memory(available: float | None = None) -> Check:
+    """Available bytes of memory."""
     available = _available_memory() if available is None else available
     if available is None:
         return Check(None, "free memory unknown on this system", "lite needs 4 GB")
@@ -159,21 +168,24 @@ def check_memory(available=None):
     return Check(True, what) if available >= 4 * GIGA else Check(False, what, "lite needs 4 GB: close other programs")
 
 
-def _available_memory(meminfo="/proc/meminfo"):
-    """Bytes; the container's own limit counts where it is lower than what the machine has."""
+def _available_memory(meminfo: str | Path = "/proc/meminfo") -> int | None:
+    """Bytes, at most the container's limit; None if unknown."""
     try:
-        kilobytes = int(re.search(r"MemAvailable:\s+(\d+)", Path(meminfo).read_text())[1])
-    except (OSError, TypeError):
+        entry = re.search(r"MemAvailable:\s+(\d+)", Path(meminfo).read_text())
+    except OSError:
         return None
+    if entry is None:
+        return None
+    kilobytes = int(entry[1])
     limit = Path("/sys/fs/cgroup/memory.max")
     try:
         return min(kilobytes * 1024, int(limit.read_text()))
-    except (OSError, ValueError):  # no such file, or the word "max"
+    except (OSError, ValueError):  # no such file, or "max"
         return kilobytes * 1024
 
 
-def check_kernel(find=None):
-    """``kdnb run`` brings its own kernel; JupyterLab takes the kernelspec 'python3', which may be another Python's."""
+def check_kernel(find: Callable[[], Sequence[str]] | None = None) -> Check:
+    """``kdnb run`` starts its own kernel; JupyterLab takes the kernelspec 'python3', which may be another Python's."""
     try:
         argv = (find or _kernel_command)()
     except Exception:
@@ -187,16 +199,17 @@ def check_kernel(find=None):
     )
 
 
-def _kernel_command():
+def _kernel_command() -> list[str]:
     from jupyter_client.kernelspec import KernelSpecManager
 
     return KernelSpecManager().get_kernel_spec("python3").argv
 
 
-def check_chromium(which=shutil.which):
-    found = next((path for name in CHROMIUM if (path := which(name))), None)
-    if found:
-        return Check(True, f"browser for the widget tests: {found}")
+def check_chromium(which: Callable[[str], str | None] = shutil.which) -> Check:
+    """A browser for the widget tests."""
+    path = next((path for name in CHROMIUM if (path := which(name))), None)
+    if path:
+        return Check(True, f"browser for the widget tests: {path}")
     return Check(None, "no chromium; only the browser tests need it and are skipped", "apt-get install chromium")
 
 
@@ -213,9 +226,10 @@ CHECKS = (
 )
 
 
-def examine(checks=CHECKS):
-    """Run the checks; returns (lines to print, whether nothing is broken)."""
-    lines, healthy = [], True
+def examine(checks: Iterable[Callable[[], Check]] = CHECKS) -> tuple[list[str], bool]:
+    """Run the checks; returns (lines to print, whether all are fine)."""
+    lines: list[str] = []
+    healthy = True
     for check in checks:
         result = check()
         mark = {True: "ok    ", None: "note  ", False: "BROKEN"}[result.ok]

@@ -1,38 +1,45 @@
 """Is B really better than A? A paired bootstrap over test items, then over seeds, and a one-word verdict.
 
 Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13 (percentile interval). Pairing means that A
-and B are always scored on the same resampled items, so what makes an item hard for both cancels out.
+and B are always scored on the same resampled items, so that effects of an item on both cancel out.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from kdnb.errors import InputError
+
+Metric = Callable[[np.ndarray], ArrayLike]  # weights (R, n_items) → values (R,)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """B against A. ``delta`` is the raw difference b - a, whichever direction is better.
+    """B against A.
 
-    ci95: (low, high), percentile 95 % interval of delta. verdict: BEATS, LOSES or INCONCLUSIVE, from B's point of
-    view. replicates: (B,) bootstrap differences. per_seed: the deltas behind it, one per seed.
+    delta: the raw difference b - a, whichever direction is better. ci95: (low, high), its 95 % percentile interval.
+    verdict: BEATS, LOSES or INCONCLUSIVE, from B's point of view. replicates: (R,) bootstrap differences. per_seed: one
+    delta per seed.
     """
 
     delta: float
-    ci95: tuple
+    ci95: tuple[float, float]
     verdict: str
     replicates: np.ndarray
     higher_is_better: bool = True
-    per_seed: tuple = ()
+    per_seed: tuple[float, ...] = ()
 
-    def as_json(self):
+    def as_json(self) -> dict:
         """The three numbers of metrics.json: ``{"delta", "ci95", "verdict"}``."""
         return {"delta": self.delta, "ci95": list(self.ci95), "verdict": self.verdict}
 
 
-def verdict(low, high, higher_is_better=True):
-    """BEATS when the interval (low, high) of b - a lies wholly on the better side of 0, LOSES on the worse side.
+def verdict(low: float, high: float, higher_is_better: bool = True) -> str:
+    """BEATS when the interval (low, high) of b - a lies entirely on the better side of 0, LOSES on the worse side.
 
     Where lower is better (a loss), BEATS means an interval below 0. A NaN bound is INCONCLUSIVE.
     """
@@ -41,22 +48,29 @@ def verdict(low, high, higher_is_better=True):
     return "BEATS" if low > 0 else "LOSES" if high < 0 else "INCONCLUSIVE"
 
 
-def mean_metric(values):
-    """Turn per-item scores, shape (n_items,), into a metric for ``paired_bootstrap``: their weighted mean."""
-    values = np.asarray(values, dtype=float)
+def mean_metric(values: ArrayLike) -> Metric:
+    """The weighted mean of per-item scores (n_items,), as a metric for ``paired_bootstrap``."""
+    scores = np.asarray(values, dtype=float)
 
-    def metric(weights):
-        return weights @ values / weights.sum(axis=1)
+    def metric(weights: np.ndarray) -> np.ndarray:
+        return weights @ scores / weights.sum(axis=1)
 
     return metric
 
 
-def paired_bootstrap(metric_a, metric_b, n_items, n_resamples=1000, seed=0, higher_is_better=True):
+def paired_bootstrap(
+    metric_a: Metric,
+    metric_b: Metric,
+    n_items: int,
+    n_resamples: int = 1000,
+    seed: int = 0,
+    higher_is_better: bool = True,
+) -> Comparison:
     """Compare B with A on the same resampled test items.
 
-    metric_a, metric_b: functions of weights (R, n_items), int, how often each item was drawn, returning (R,) values.
-    A mean is ``mean_metric(scores)``; a mAP is any function that honours the weights. ``delta`` is on the items as
-    they are, each once. Replicates that are NaN (a class absent from a resample) are left out of the interval.
+    metric_a, metric_b: functions of weights (R, n_items), int, how often each item was sampled, returning (R,)
+    values: ``mean_metric(scores)`` for a mean, or any function that honours the weights, such as a mAP. ``delta`` is
+    computed with all weights 1. Replicates that are NaN (a class absent from a resample) are left out of the interval.
     Returns a ``Comparison``; raises InputError when there are no items or a metric has the wrong shape.
     """
     if n_items < 1:
@@ -68,15 +82,15 @@ def paired_bootstrap(metric_a, metric_b, n_items, n_resamples=1000, seed=0, high
     return _comparison(delta, replicates, higher_is_better, (delta,))
 
 
-def over_seeds(comparisons, n_resamples=10_000, seed=0):
+def over_seeds(comparisons: Iterable[Comparison], n_resamples: int = 10_000, seed: int = 0) -> Comparison:
     """Combine the comparisons of several seeds: mean delta, and an interval over seeds *and* test items.
 
-    Each resample draws as many seeds as there are, with replacement, and one set of test items for all of them: the
-    same row of every seed's replicates. Where the seeds share one test set, and ``paired_bootstrap`` its default
-    seed, that row is the same items, so a lucky test set is not counted as several. One seed keeps its own interval.
+    Each resample samples the seeds with replacement, and one set of test items for all of them: the same column of all
+    replicates. If the seeds share a test set, and ``paired_bootstrap`` had its default seed, that column stands for the
+    same items, so a lucky test set is not counted several times. One seed keeps its own interval.
 
     With few seeds the interval is somewhat too narrow (three seeds show 2/3 of their true variance): read it
-    together with ``per_seed``. Raises InputError when the list is empty or the seeds do not fit together.
+    together with ``per_seed``. Raises InputError for an empty list, and for mixed numbers of replicates or directions.
     """
     comparisons = list(comparisons)
     if not comparisons:
@@ -88,13 +102,13 @@ def over_seeds(comparisons, n_resamples=10_000, seed=0):
     deltas = tuple(c.delta for c in comparisons)
     rows = np.stack([c.replicates for c in comparisons])  # (seeds, replicates)
     rng = np.random.default_rng(seed)
-    drawn_seeds = rng.integers(len(rows), size=(n_resamples, len(rows)))
-    drawn_items = rng.integers(rows.shape[1], size=(n_resamples, 1))
-    replicates = rows[drawn_seeds, drawn_items].mean(axis=1)
+    seeds = rng.integers(len(rows), size=(n_resamples, len(rows)))
+    items = rng.integers(rows.shape[1], size=(n_resamples, 1))
+    replicates = rows[seeds, items].mean(axis=1)
     return _comparison(float(np.mean(deltas)), replicates, comparisons[0].higher_is_better, deltas)
 
 
-def _values(metric, weights):
+def _values(metric: Metric, weights: np.ndarray) -> np.ndarray:
     values = np.asarray(metric(weights), dtype=float)
     if values.shape != (len(weights),):
         raise InputError(
@@ -103,7 +117,9 @@ def _values(metric, weights):
     return values
 
 
-def _comparison(delta, replicates, higher_is_better, per_seed):
+def _comparison(
+    delta: float, replicates: np.ndarray, higher_is_better: bool, per_seed: tuple[float, ...]
+) -> Comparison:
     known = replicates[~np.isnan(replicates)]
-    low, high = (float(x) for x in np.percentile(known, [2.5, 97.5])) if len(known) else (float("nan"), float("nan"))
+    low, high = np.percentile(known, [2.5, 97.5]).tolist() if len(known) else (float("nan"), float("nan"))
     return Comparison(delta, (low, high), verdict(low, high, higher_is_better), replicates, higher_is_better, per_seed)
