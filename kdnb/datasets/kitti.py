@@ -1,5 +1,5 @@
-"""KITTI object detection: any root in the official layout, photographed or drawn, as frames with image, points,
-calibration and labels. ``kitti_check`` reads a whole root and names every fault in it."""
+"""KITTI object detection: a root in the official layout, photographed or rendered, as frames with image, points,
+calibration and labels. ``kitti_check`` checks a whole root."""
 
 import copy
 import json
@@ -19,13 +19,13 @@ from kdnb.files import atomic_path
 
 HOME = "https://www.cvlibs.net/datasets/kitti/eval_object.php?obj_benchmark=3d"
 SPLITS = ("train", "val", "trainval", "test")
-RECIPE = "pseudo_lidar.json"  # in a root of pseudo-LiDAR: how it was made
+RECIPE = "pseudo_lidar.json"  # in a root of pseudo-LiDAR: the settings that made it
 log = logging.getLogger(__name__)
 
 
 @dataclass
 class Frame:
-    """One frame; files are read when asked for. ``labels`` None: there is no label file, the frame is not annotated
+    """One frame; its files are read on demand. ``labels`` is None without a label file: the frame is not annotated
     (an annotated frame without objects has an empty list)."""
 
     name: str
@@ -40,7 +40,7 @@ class Frame:
 
     @cached_property
     def image_size(self) -> tuple[int, int]:
-        """(width, height) in pixels; only the file's head is read."""
+        """(width, height) in pixels; reads only the file's header."""
         try:
             with Image.open(self.image_path) as image:
                 return image.size
@@ -50,7 +50,7 @@ class Frame:
     def points(self) -> np.ndarray:
         """float32 (N, 4): x, y, z in the velodyne frame (metres) and intensity 0..1; (0, 4) for an empty cloud."""
         if self.points_path is None:
-            raise InputError(f"frame {self.name} has no point cloud: its reader was made with points=None")
+            raise InputError(f"frame {self.name} has no point cloud: its KittiObject has points=None")
         return read_points(self.points_path)
 
     @cached_property
@@ -59,26 +59,25 @@ class Frame:
 
     @cached_property
     def labels(self) -> list[KittiLabel] | None:
-        """Every object of the label file, DontCare included; None where there is no such file."""
+        """All objects of the label file, DontCare included; None without a label file."""
         return read_labels(self.label_path) if self.label_path.exists() else None
 
 
 class KittiObject:
-    """Frames of one split of a KITTI root (the folder with training/, testing/ and ImageSets/ in it), by index.
+    """Frames of one split of a KITTI root (the folder with training/, testing/ and ImageSets/), by index.
 
     Args:
         split: "train", "val", "trainval" or "test", as ImageSets/<split>.txt lists them; test frames lie in testing/.
-            A root without ImageSets gives all frames in training/ whatever the split, and says so in the log.
-        points: name of the clouds' folder beside image_2/; "velodyne" takes velodyne_reduced/ where that is all there
-            is. A Path, or a str with a folder in it ("made/run1"), is a place of its own: a root that
-            ``write_pseudo_lidar`` made, or training/ and testing/ with clouds in them, or the clouds themselves. None:
-            no clouds.
+            A root without ImageSets gives all frames in training/ for each split, with a warning in the log.
+        points: name of the clouds' folder beside image_2/; "velodyne" falls back to velodyne_reduced/. A Path, or a str
+            with a slash ("made/run1"), is another place: a root that ``write_pseudo_lidar`` wrote, or a folder with
+            training/ and testing/ and clouds in them, or a folder of clouds. None: no clouds.
 
-    Labels of test frames are read from testing_label_2/ where a root has that (drawn ones do).
+    Labels of test frames are read from testing_label_2/ if it exists (in rendered roots it does).
     Raises InputError naming the file, and the line of the list, for a missing folder, image, cloud or calibration.
     """
 
-    def __init__(self, root, split="train", points="velodyne"):
+    def __init__(self, root: str | Path, split: str = "train", points: str | Path | None = "velodyne"):
         self.root, self.split = Path(root), split
         if split not in SPLITS:
             raise InputError(f"split is {split!r}, expected one of {', '.join(SPLITS)}")
@@ -86,22 +85,22 @@ class KittiObject:
         self.names = [frame.name for frame in self.frames]
         _require_files(self.frames, lines)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.frames)
 
-    def __getitem__(self, index) -> Frame:
+    def __getitem__(self, index: int) -> Frame:
         return self.frames[index]
 
     def annotated(self) -> "KittiObject":
-        """The same without the frames that have no label file."""
+        """A copy without the frames that have no label file."""
         frames = [frame for frame in self.frames if frame.label_path.exists()]
-        less = copy.copy(self)
-        less.frames, less.names = frames, [frame.name for frame in frames]
-        return less
+        other = copy.copy(self)
+        other.frames, other.names = frames, [frame.name for frame in frames]
+        return other
 
 
-def list_frames(root, split, points):
-    """("training" or "testing", the frames of a split, where each is listed): none of their files is looked for yet."""
+def list_frames(root: Path, split: str, points: str | Path | None) -> tuple[str, list[Frame], list[str]]:
+    """("training" or "testing", the frames of a split, "list:line: " of each); does not check that files exist."""
     names, lines = _names(root, split)
     side = _side(root, split)
     clouds = _points_folder(root, side, points)
@@ -133,9 +132,9 @@ def _names(root, split):
         if names:
             log.warning("%s has no ImageSets: all %d frames in %s are taken as %s", root, len(names), folder, split)
             return names, [""] * len(names)
-    there = "nothing" if not root.exists() else "a folder" if root.is_dir() else "a file"
+    what = "nothing" if not root.exists() else "a folder" if root.is_dir() else "a file"
     raise InputError(
-        f"{root / 'training' / 'image_2'}: no frames ({root} is {there}), expected a KITTI object root "
+        f"{root / 'training' / 'image_2'}: no frames ({root} is {what}), expected a KITTI object root "
         f"with training/ in it; get it from {HOME}"
     )
 
@@ -160,7 +159,7 @@ def _points_folder(root, side, points):
 
 
 def _in_place(place, side):
-    """Where a place of its own may have its clouds; the recipe of a root that ``write_pseudo_lidar`` made says it."""
+    """Folders that may hold the clouds of ``place``; a root of ``write_pseudo_lidar`` names its own in a file."""
     recipe = place / RECIPE
     if recipe.is_file():
         return [place / side / json.loads(recipe.read_text(encoding="utf-8"))["points"]]
@@ -169,19 +168,19 @@ def _in_place(place, side):
 
 def _require_files(frames, lines):
     """Raise InputError for the first frame with a file missing: better now than an hour into training."""
-    seen = {}
+    existing = {}
     for frame, line in zip(frames, lines, strict=True):
         wanted = (("image", frame.image_path), ("calibration", frame.calibration_path), ("cloud", frame.points_path))
         for what, path in wanted:
             if path is None:
                 continue
-            if path.parent not in seen:
-                seen[path.parent] = {p.name for p in path.parent.iterdir()} if path.parent.is_dir() else set()
-            if path.name not in seen[path.parent]:
+            if path.parent not in existing:
+                existing[path.parent] = {p.name for p in path.parent.iterdir()} if path.parent.is_dir() else set()
+            if path.name not in existing[path.parent]:
                 raise InputError(f"{line}frame {frame.name} has no {what}, expected {path}")
 
 
-def read_points(path) -> np.ndarray:
+def read_points(path: str | Path) -> np.ndarray:
     """float32 (N, 4) of a velodyne file, four little-endian float32 a point; (0, 4) when it is empty.
 
     Raises InputError when it is missing or its size is no multiple of 16.

@@ -4,27 +4,31 @@ A LiDAR box is (x, y, z of its centre, length, width, height, yaw): metres and r
 along x, counter-clockwise seen from above.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 from kdnb.datasets.kitti_calib import Calibration
 from kdnb.datasets.kitti_labels import KittiLabel
 
-NEAR = 0.1  # metres before the camera at which projected boxes are cut
-SLACK = 1e-6  # metres: rounding does not decide about a point on an edge
+NEAR = 0.1  # metres in front of the camera, where projected boxes are cut
+SLACK = 1e-6  # metres, so that rounding does not decide about points on an edge
 # corners: front left, front right, rear right, rear left of the bottom, then of the top
 SIGNS = np.array([(1, 1, -1), (1, -1, -1), (-1, -1, -1), (-1, 1, -1), (1, 1, 1), (1, -1, 1), (-1, -1, 1), (-1, 1, 1)])
+Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
 EDGES = ((0, 1), (1, 2), (2, 3), (3, 0), (4, 5), (5, 6), (6, 7), (7, 4), (0, 4), (1, 5), (2, 6), (3, 7))
 
 
-def wrap(angle):
+def wrap(angle: ArrayLike) -> np.ndarray:
     """Angles in [-pi, pi)."""
     return (np.asarray(angle, np.float64) + np.pi) % (2 * np.pi) - np.pi
 
 
 def boxes_in_lidar(labels: list[KittiLabel], calibration: Calibration) -> np.ndarray:
-    """(N, 7) float64 LiDAR boxes of labels with a 3D box (leave DontCare out before, it has none).
+    """(N, 7) float64 LiDAR boxes of labels with a 3D box (not DontCare, which has none).
 
-    The heading is turned by the calibration, which differs by a few hundredths from the usual -rotation_y - pi/2.
+    The calibration rotates the heading, which differs by a few hundredths from the usual -rotation_y - pi/2.
     """
     if not labels:
         return np.zeros((0, 7))
@@ -38,11 +42,17 @@ def boxes_in_lidar(labels: list[KittiLabel], calibration: Calibration) -> np.nda
     return np.concatenate([centre, np.stack([length, width, height, yaw], 1)], 1)
 
 
-def labels_from_boxes(boxes, names, scores, calibration: Calibration, image_size) -> list[KittiLabel]:
+def labels_from_boxes(
+    boxes: ArrayLike,
+    names: Sequence[str],
+    scores: Sequence[float] | None,
+    calibration: Calibration,
+    image_size: tuple[int, int],
+) -> list[KittiLabel]:
     """KittiLabels of LiDAR boxes (N, 7), the inverse of boxes_in_lidar.
 
-    The 2D box encloses the projected corners, cut at the camera and clipped to the image. Boxes that the image does not
-    show at all are left out, as in the benchmark, so the list may be shorter than ``boxes``.
+    The 2D box encloses the projected corners, cut at the camera and clipped to the image. Boxes outside the image are
+    left out, as in the benchmark, so the list may be shorter than ``boxes``.
 
     Args:
         names: N types; scores: N numbers, or None for ground truth; image_size: (width, height) in pixels.
@@ -60,29 +70,17 @@ def labels_from_boxes(boxes, names, scores, calibration: Calibration, image_size
         box = None if whole is None else clip_box(whole, image_size)
         if box is None:
             continue
-        out.append(
-            KittiLabel(
-                str(names[k]),
-                -1.0 if scores[k] is not None else _outside(whole, box),
-                -1 if scores[k] is not None else 0,
-                float(wrap(turn[k] - np.arctan2(x, z))),
-                box,
-                height,
-                width,
-                length,
-                float(x),
-                float(y + height / 2),
-                float(z),
-                float(turn[k]),
-                scores[k],
-            )
-        )
+        truncated, occluded = (_outside(whole, box), 0) if scores[k] is None else (-1.0, -1)
+        alpha = float(wrap(turn[k] - np.arctan2(x, z)))
+        pose = (float(x), float(y + height / 2), float(z), float(turn[k]))
+        name, size = str(names[k]), (height, width, length)
+        out.append(KittiLabel(name, truncated, occluded, alpha, box, *size, *pose, scores[k]))
     return out
 
 
-def box_in_image(box, calibration: Calibration):
-    """(left, top, right, bottom) in pixels around the projection of a LiDAR box (7,), beyond the image too; None for a
-    box behind the camera. Edges that cross the plane NEAR before the camera are cut there."""
+def box_in_image(box: ArrayLike, calibration: Calibration) -> Box | None:
+    """(left, top, right, bottom) in pixels around the projection of a LiDAR box (7,), also beyond the image; None for a
+    box behind the camera. Edges that cross the plane NEAR in front of the camera are cut there."""
     rect = calibration.lidar_to_rect(corners(np.asarray(box)[None])[0])
     front = rect[:, 2] >= NEAR
     if not front.any():
@@ -93,8 +91,8 @@ def box_in_image(box, calibration: Calibration):
     return (*uv.min(0).tolist(), *uv.max(0).tolist())
 
 
-def clip_box(box, image_size):
-    """The part of a box inside the image, whose pixels go from 0 to width - 1; None when there is none."""
+def clip_box(box: Box, image_size: tuple[int, int]) -> Box | None:
+    """The part of a box inside an image of (width, height), from 0 to width - 1; None if it is empty."""
     width, height = image_size
     left, top, right, bottom = (min(max(v, 0.0), size - 1.0) for v, size in zip(box, (width, height) * 2, strict=True))
     return (left, top, right, bottom) if right > left and bottom > top else None
@@ -105,19 +103,19 @@ def _outside(whole, inside):
     return 1 - area / ((whole[2] - whole[0]) * (whole[3] - whole[1]))
 
 
-def corners(boxes) -> np.ndarray:
+def corners(boxes: ArrayLike) -> np.ndarray:
     """(N, 8, 3) corners of LiDAR boxes (N, 7): front left, front right, rear right, rear left at the bottom, then the
     same at the top. EDGES lists the twelve edges."""
     boxes = np.asarray(boxes, np.float64).reshape(-1, 7)
     local = SIGNS[None] * boxes[:, None, 3:6] / 2
     cos, sin = np.cos(boxes[:, 6])[:, None], np.sin(boxes[:, 6])[:, None]
-    turned = np.stack(
+    rotated = np.stack(
         [cos * local[..., 0] - sin * local[..., 1], sin * local[..., 0] + cos * local[..., 1], local[..., 2]], -1
     )
-    return turned + boxes[:, None, :3]
+    return rotated + boxes[:, None, :3]
 
 
-def points_in_boxes(xyz, boxes) -> np.ndarray:
+def points_in_boxes(xyz: ArrayLike, boxes: ArrayLike) -> np.ndarray:
     """(N_points, N_boxes) bool: which points (N_points, 3 or more) lie in which LiDAR boxes, edges inclusive."""
     xyz = np.asarray(xyz, np.float64)[:, :3]
     boxes = np.asarray(boxes, np.float64).reshape(-1, 7)

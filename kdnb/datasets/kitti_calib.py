@@ -8,12 +8,14 @@ Geiger, Lenz, Urtasun: Are we ready for autonomous driving?, CVPR 2012, and the 
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from kdnb.errors import InputError
 
-# The file's key, the field, its shape.
+# key in the file, field, shape
 KEYS = (
     ("P0", "P0", (3, 4)),
     ("P1", "P1", (3, 4)),
@@ -24,7 +26,7 @@ KEYS = (
     ("Tr_imu_to_velo", "imu_to_velo", (3, 4)),
 )
 REQUIRED = ("P2", "R0_rect", "Tr_velo_to_cam")
-# metres of depth: between LiDAR and camera there is no street, and so close to the camera its projection means nothing
+# metres of depth: a point closer to the camera has no meaningful projection
 NEAREST = 0.5
 
 
@@ -41,33 +43,33 @@ class Calibration:
     velo_to_cam: np.ndarray
     imu_to_velo: np.ndarray
 
-    def lidar_to_rect(self, xyz):
+    def lidar_to_rect(self, xyz: ArrayLike) -> np.ndarray:
         """(N, 3) velodyne points in the rect camera frame: R0 (R x + t)."""
-        turned = np.asarray(xyz, np.float64) @ self.velo_to_cam[:, :3].T + self.velo_to_cam[:, 3]
-        return turned @ self.R0.T
+        camera = np.asarray(xyz, np.float64) @ self.velo_to_cam[:, :3].T + self.velo_to_cam[:, 3]
+        return camera @ self.R0.T
 
-    def rect_to_lidar(self, xyz):
-        """(N, 3) rect camera points in the velodyne frame; true inverses, as printed rotations are not orthogonal."""
+    def rect_to_lidar(self, xyz: ArrayLike) -> np.ndarray:
+        """(N, 3) rect camera points in the velodyne frame; by matrix inverses: printed rotations are not orthogonal."""
         camera = np.asarray(xyz, np.float64) @ np.linalg.inv(self.R0).T
         return (camera - self.velo_to_cam[:, 3]) @ np.linalg.inv(self.velo_to_cam[:, :3]).T
 
-    def rect_to_image(self, xyz):
-        """uv (N, 2) in pixels of camera 2, with P2's offsets; NaN for points that are not before that camera."""
+    def rect_to_image(self, xyz: ArrayLike) -> np.ndarray:
+        """uv (N, 2) in pixels of camera 2, with P2's offsets; NaN for points that are not in front of that camera."""
         xyz = np.asarray(xyz, np.float64)
         u, v, w = (xyz @ self.P2[:, :3].T + self.P2[:, 3]).T
         w = np.where(w > 1e-6, w, np.nan)
         return np.stack([u / w, v / w], 1)
 
-    def lidar_to_image(self, xyz):
-        """(uv (N, 2) in pixels, depth (N,)): depth is z in the rect camera frame, not the ray's length."""
+    def lidar_to_image(self, xyz: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+        """(uv (N, 2) in pixels, depth (N,)): depth is z in the rect camera frame, not the length of the ray."""
         rect = self.lidar_to_rect(xyz)
         return self.rect_to_image(rect), rect[:, 2]
 
-    def image_to_rect(self, u, v, z):
+    def image_to_rect(self, u: ArrayLike, v: ArrayLike, z: ArrayLike) -> np.ndarray:
         """(N, 3) rect camera points of pixels u, v (N,) at depth z (N,): the exact inverse of rect_to_image.
 
-        P2 [x y z 1] = w [u v 1] with w = z + P2[2, 3]; two linear equations in x and y. Re-implementations that drop
-        P2's last column put everything 6 cm to the side (camera 2 stands 6 cm from camera 0).
+        P2 [x y z 1] = w [u v 1] with w = z + P2[2, 3]; two linear equations in x and y. Without P2's last column
+        everything would be 6 cm to the side, the distance between camera 2 and camera 0.
         """
         u, v, z = (np.asarray(a, np.float64) for a in (u, v, z))
         (fx, skew, cx, tx), (sheared, fy, cy, ty), (a, b, c, tz) = self.P2
@@ -75,25 +77,23 @@ class Calibration:
         # (fx - a u) x + (skew - b u) y = right;  (sheared - a v) x + (fy - b v) y = down
         m00, m01, m10, m11 = fx - a * u, skew - b * u, sheared - a * v, fy - b * v
         scale = m00 * m11 - m01 * m10
-        return np.stack(
-            [(right * m11 - m01 * down) / scale, (m00 * down - right * m10) / scale, np.broadcast_to(z, scale.shape)],
-            -1,
-        )
+        x, y = (right * m11 - m01 * down) / scale, (m00 * down - right * m10) / scale
+        return np.stack([x, y, np.broadcast_to(z, scale.shape)], -1)
 
-    def projection(self):
+    def projection(self) -> np.ndarray:
         """(3, 4) matrix from homogeneous velodyne points to homogeneous pixels: P2 R0 Tr_velo_to_cam."""
         rect, velo = np.eye(4), np.eye(4)
         rect[:3, :3], velo[:3] = self.R0, self.velo_to_cam
         return self.P2 @ rect @ velo
 
 
-def in_image(uv, depth, size):
-    """Which points an image shows: those that fall on its pixels, ``NEAREST`` and more before the camera.
+def in_image(uv: Any, depth: Any, size: tuple[int, int]) -> Any:
+    """Which points lie on the image's pixels and at least ``NEAREST`` in front of the camera.
 
-    Every part asks here, so that a detector, a depth network and an image see the same points.
+    The detector, the depth network and the figures all use this rule.
 
     Args:
-        uv: (N, 2) in pixels, depth: (N,) in metres, as ``lidar_to_image`` gives them; arrays, or tensors.
+        uv: (N, 2) in pixels, depth: (N,) in metres, as from ``lidar_to_image``; arrays or tensors.
         size: (width, height) of the image; its first pixel covers -0.5 to 0.5.
 
     Returns:
@@ -103,11 +103,11 @@ def in_image(uv, depth, size):
     return (depth >= NEAREST) & (u >= -0.5) & (u < width - 0.5) & (v >= -0.5) & (v < height - 0.5)
 
 
-def read_calibration(path) -> Calibration:
-    """Read ``calib/<frame>.txt``. P0, P1, P3 and Tr_imu_to_velo may be missing (zeros then): nothing here needs them.
+def read_calibration(path: str | Path) -> Calibration:
+    """Read ``calib/<frame>.txt``. Missing P0, P1, P3 and Tr_imu_to_velo become zeros: nothing uses them.
 
     Raises InputError, naming file and line or key: no such file, a key without its numbers, P2, R0_rect or
-    Tr_velo_to_cam missing. ``Tr_velo_cam`` and ``R_rect`` of the tracking benchmark are taken too.
+    Tr_velo_to_cam missing. ``Tr_velo_cam`` and ``R_rect`` of the tracking benchmark are accepted too.
     """
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
@@ -116,24 +116,24 @@ def read_calibration(path) -> Calibration:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read ({error}), expected a KITTI calibration") from None
     shapes = {key: shape for key, _, shape in KEYS}
-    other = {"Tr_velo_cam": "Tr_velo_to_cam", "R_rect": "R0_rect", "Tr_imu_velo": "Tr_imu_to_velo"}
-    found = {}
+    aliases = {"Tr_velo_cam": "Tr_velo_to_cam", "R_rect": "R0_rect", "Tr_imu_velo": "Tr_imu_to_velo"}
+    matrices = {}
     for number, line in enumerate(lines, 1):
         key, *values = line.replace(":", " ", 1).split() or [""]
-        key = other.get(key, key)
+        key = aliases.get(key, key)
         if key in shapes:
-            found[key] = _matrix(f"{path}:{number}", key, values, shapes[key])
+            matrices[key] = _matrix(f"{path}:{number}", key, values, shapes[key])
     for key in REQUIRED:
-        if key not in found:
+        if key not in matrices:
             raise InputError(f"{path}: no line {key}, expected {math.prod(shapes[key])} numbers after '{key}:'")
-    return Calibration(**{name: found.get(key, np.zeros(shape)) for key, name, shape in KEYS})
+    return Calibration(**{name: matrices.get(key, np.zeros(shape)) for key, name, shape in KEYS})
 
 
-def guessed_calibration(image_size, fov=81.0) -> Calibration:
-    """A calibration for an image of which only its field of view is known.
+def guessed_calibration(image_size: tuple[int, int], fov: float = 81.0) -> Calibration:
+    """A calibration for an image of which only the field of view is known.
 
-    Guessed are square pixels, an optical axis through the middle, no lens distortion, and a camera that is mounted as
-    KITTI's: level, 27 cm ahead of and 8 cm below the (imagined) LiDAR. Where that is wrong, boxes are too.
+    It assumes square pixels, an optical axis through the middle, no lens distortion, and a camera mounted as KITTI's:
+    level, 27 cm ahead of and 8 cm below the (imagined) LiDAR. Where that is wrong, boxes are too.
 
     Args:
         image_size: (width, height) in pixels.

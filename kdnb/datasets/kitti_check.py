@@ -1,4 +1,4 @@
-"""A check of a whole KITTI root: every file is read, frames and objects are counted, every fault has a line."""
+"""A check of a whole KITTI root: reads all files, counts frames and objects, and names every fault."""
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +15,7 @@ from kdnb.errors import InputError
 
 @dataclass
 class KittiReport:
-    """What :func:`check_kitti` found per split: ``counts`` {what: how many}, ``types`` objects per type, ``valid``
+    """The result of :func:`check_kitti` per split: ``counts`` {what: how many}, ``types`` objects per type, ``valid``
     {(class, difficulty): objects that count}; ``faults`` one line each."""
 
     root: Path
@@ -24,8 +24,8 @@ class KittiReport:
     valid: dict = field(default_factory=dict)
     faults: list = field(default_factory=list)
 
-    def summary(self):
-        """Tables of frames, objects and objects that count per split, then every fault on a line of its own."""
+    def summary(self) -> str:
+        """Tables of frames, objects and counted objects per split, then every fault on a line of its own."""
         lines = [str(self.root)]
         if self.counts:
             lines.append(f"{'':<24}" + "".join(f"{split:>9}" for split in self.counts))
@@ -48,10 +48,10 @@ class KittiReport:
         return [f"{indent + key:<24}" + "".join(f"{column[key]:>9}" for column in table.values()) for key in keys]
 
 
-def check_kitti(root) -> KittiReport:
-    """Read every image, cloud, calibration and label of a KITTI root; report counts per split and every fault.
+def check_kitti(root: str | Path) -> KittiReport:
+    """Read all images, clouds, calibrations and labels of a KITTI root; report counts per split and every fault.
 
-    Raises InputError only when there is no split at all.
+    Raises InputError only when there is no split.
     """
     root = Path(root)
     report = KittiReport(root)
@@ -77,9 +77,9 @@ def _check_frame(frame):
     """(labels or None, points, image size, faults) of one frame."""
     faults, labels, count, size = [], None, 0, None
 
-    def read(what):
+    def read(reader):
         try:
-            return what()
+            return reader()
         except InputError as error:
             faults.append(str(error))
             return None
@@ -96,12 +96,12 @@ def _check_frame(frame):
 
 
 def _count(report, split, notes):
-    labels = [label for found, *_ in notes for label in found or ()]
+    labels = [label for own, *_ in notes for label in own or ()]
     sizes = {size for _, _, size, _ in notes if size}
     clouds = [count for _, count, _, _ in notes]
     report.counts[split] = {
         "frames": len(notes),
-        "with labels": sum(found is not None for found, *_ in notes),
+        "with labels": sum(own is not None for own, *_ in notes),
         "image sizes": len(sizes),
         "points, median": int(np.median(clouds)),
         "empty clouds": clouds.count(0),

@@ -58,19 +58,19 @@ class KittiLabel:
 
 
 def counts_as(label: KittiLabel, difficulty: str) -> bool:
-    """Whether a ground truth object must be found at a difficulty, by size, occlusion and truncation."""
+    """Whether a detector must detect a ground truth object at a difficulty, by size, occlusion and truncation."""
     height, occluded, truncated = DIFFICULTIES[difficulty]
     tall = label.bbox[3] - label.bbox[1]
     return tall > height and label.occluded <= occluded and label.truncated <= truncated
 
 
-def read_labels(path, scores: bool = False, any_type: bool = False) -> list[KittiLabel]:
+def read_labels(path: str | Path, scores: bool = False, any_type: bool = False) -> list[KittiLabel]:
     """The objects of a label file, in its order; an empty file is a frame without objects.
 
     Args:
-        scores: read a detection file, whose lines have a score behind the 15 fields. What it says about truncation and
-            occlusion is not looked at, as officially.
-        any_type: take types beyond TYPES too, as the official evaluation does, which compares without case.
+        scores: read a detection file, whose lines have a score after the 15 fields. Truncation and occlusion are not
+            checked, as in the official evaluation.
+        any_type: accept types beyond TYPES, as the official evaluation does, which ignores case.
 
     Raises:
         InputError: no such file, and, naming file and line, a wrong number of fields, an unknown type, a field that is

@@ -1,4 +1,4 @@
-"""KITTI frames on their way into a detector: cut to what it sees, kept in memory, seen in views, batched."""
+"""KITTI frames for a detector: cropped to its range, kept in memory, mirrored, rotated or scaled, and batched."""
 
 from __future__ import annotations
 
@@ -20,47 +20,48 @@ from kdnb.datasets.kitti_labels import CLASSES, KittiLabel
 from kdnb.errors import InputError
 
 PLAIN = {"plain": View()}
-MARGIN = 1.1  # of the range: views that turn and shrink the street need what lies a little beyond
+MARGIN = 1.1  # factor on the range: rotated and scaled views need points a little beyond it
 
 
 def objects_to_detect(labels: Iterable[KittiLabel] | None) -> list[KittiLabel]:
-    """Those of the labels whose class is looked for."""
+    """The labels of the classes that the benchmark scores."""
     return [label for label in labels or () if label.type in CLASSES]
 
 
 def shrink(image: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """An image (H, W, 3) made ``width`` pixels wide, 0 or more than it has: as it is; and (3, 3) old → new pixels."""
+    """An image (H, W, 3) shrunk to ``width`` pixels (not if 0 or larger), and (3, 3) from old to new pixels."""
     high, wide = image.shape[:2]
     if not 0 < width < wide:
         return image, np.eye(3)
     height = round(high * width / wide)
     small = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BOX))
     x, y = width / wide, height / high
-    # the centre of the first pixel is at 0, so its edge, which stays where it is, is at -0.5
+    # pixel centres are at 0, 1, ...; the left and top edges, which do not move, are at -0.5
     return small, np.array([[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2], [0, 0, 1]])
 
 
 def crop(
     points: np.ndarray, calibration: Calibration, size: tuple[int, int], point_cloud_range: Sequence[float]
 ) -> np.ndarray:
-    """Those of the points (N, 4) which the image shows (``size``: width, height) and which lie in the detector's range,
-    with a margin. Objects are labelled where the camera sees them, so a detector is to look nowhere else: the official
-    "reduced" clouds."""
+    """The points (N, 4) inside the image (``size``: width, height) and inside the range with a margin.
+
+    As in the official "reduced" clouds: only objects that the camera sees are labelled.
+    """
     low, high = MARGIN * np.minimum(point_cloud_range[:2], 0), MARGIN * np.array(point_cloud_range[3:5])
     points = points[((points[:, :2] >= low) & (points[:, :2] < high)).all(1)]
     return points[in_image(*calibration.lidar_to_image(points[:, :3]), size)]
 
 
 class PreparedFrames:
-    """Frames as a detector takes them, each made when first asked for.
+    """Frames as a detector needs them, prepared on demand.
 
     Args:
         frames: with LiDAR clouds.
         point_cloud_range: the detector's, in metres of the velodyne frame: (x, y, z) of the least, then the greatest.
-        width: pixels that images are made wide; 0 leaves them as they are.
-        least_points: objects that the LiDAR hit less often are not asked for.
+        width: of the images, in pixels; 0 leaves them as they are.
+        least_points: objects with fewer LiDAR points are left out.
         pseudo: frame → file of its pseudo-LiDAR.
-        keep: keep them in memory.
+        keep: keep prepared frames in memory.
     """
 
     def __init__(
@@ -84,16 +85,16 @@ class PreparedFrames:
     def __len__(self) -> int:
         return len(self.frames)
 
-    def still(self, index: int) -> dict:
-        """ "image" uint8 (H, W, 3), "projection" (3, 4) from velodyne points to its pixels, "boxes" (M, 7), "labels"
-        (M,) of the objects to find."""
-        return self._once(("still", index), lambda: self._still(index))
+    def annotated_image(self, index: int) -> dict:
+        """A frame without its points: "image" uint8 (H, W, 3), "projection" (3, 4) from velodyne points to its pixels,
+        "boxes" (M, 7) and "labels" (M,) of the objects to detect."""
+        return self._cached(("image", index), lambda: self._annotated_image(index))
 
     def cloud(self, index: int, points: str) -> np.ndarray:
-        """float32 (N, 4) of the "velodyne" or "pseudo" points. Raises InputError when there are none."""
-        return self._once((points, index), lambda: self._cloud(index, points))
+        """The "velodyne" or "pseudo" points, float32 (N, 4). Raises InputError when there are none."""
+        return self._cached((points, index), lambda: self._cloud(index, points))
 
-    def _once(self, key, make):
+    def _cached(self, key, make):
         if key in self._kept:
             return self._kept[key]
         value = make()
@@ -101,7 +102,7 @@ class PreparedFrames:
             self._kept[key] = value
         return value
 
-    def _still(self, index):
+    def _annotated_image(self, index):
         frame = self.frames[index]
         image, scale = shrink(frame.image(), self.width)
         objects = objects_to_detect(frame.labels)
@@ -109,34 +110,37 @@ class PreparedFrames:
         labels = np.array([CLASSES.index(label.type) for label in objects], int)
         if len(boxes):
             hit = points_in_boxes(self.cloud(index, "velodyne"), boxes).sum(0) >= self.least_points
-            if hit.any():  # else a frame with objects would claim to be empty
+            if hit.any():  # else keep all: a frame with objects must not look empty
                 boxes, labels = boxes[hit], labels[hit]
         return {"image": image, "projection": scale @ frame.calibration.projection(), "boxes": boxes, "labels": labels}
 
     def _cloud(self, index, points):
         frame = self.frames[index]
         path = self.pseudo(frame) if points == "pseudo" else frame.points_path
-        every = read_points(path)
-        seen = crop(every, frame.calibration, frame.image_size, self.point_cloud_range)
-        if not len(seen):
+        points = read_points(path)
+        inside = crop(points, frame.calibration, frame.image_size, self.point_cloud_range)
+        if not len(inside):
             x, y = self.point_cloud_range[3], self.point_cloud_range[4]
             raise InputError(
-                f"{path}: {len(every)} points, none of them in the image within {x:g} m ahead and {y:g} m "
+                f"{path}: {len(points)} points, none of them in the image within {x:g} m ahead and {y:g} m "
                 f"to either side, expected the cloud of frame {frame.name}"
             )
-        return seen
+        return inside
 
 
 class KittiViews(Dataset):
-    """``views[(index, view)]`` → one sample of a frame, mirrored, turned or scaled as the view says.
+    """``views[(index, view)]`` → a frame, mirrored, rotated or scaled as the view says.
+
+    A sample is {"id": str, "view": str, "image": uint8 (3, H, W), "projection": (3, 4), "points": (N, 4), "boxes":
+    (M, 7), "labels": (M,), "labelled": bool}.
 
     Args:
-        points: which cloud the detector gets, "velodyne" or "pseudo".
+        points: the detector's cloud, "velodyne" or "pseudo".
         views: name → View.
         labelled: indices whose labels may be used; None means all.
-        image: False shows a black image instead.
-        teacher: give the LiDAR's points too, as "teacher_points".
-        color_jitter: show every view in a light of its own, the same each time, but for the first: it stays as it is.
+        image: False replaces the image by a black one.
+        teacher: add the LiDAR's points, as "teacher_points".
+        color_jitter: give each view but the first its own colour jitter, always the same.
     """
 
     def __init__(
@@ -160,15 +164,15 @@ class KittiViews(Dataset):
         index, name = key
         if name not in self.views:
             raise InputError(f"unknown view {name!r}; expected one of {tuple(self.views)}")
-        view, still = self.views[name], self.prepared.still(index)
+        view, frame = self.views[name], self.prepared.annotated_image(index)
         labelled = self.labelled is None or index in self.labelled
-        count = len(still["boxes"]) if labelled else 0
-        image, light = still["image"], list(self.views).index(name)
-        if self.color_jitter and light:
-            image = color_jitter(image, np.random.default_rng((index, light)))
-        sample = as_sample(image, still["projection"], self.prepared.cloud(index, self.points), view)
-        sample["boxes"] = torch.from_numpy(transform_boxes(still["boxes"][:count], view)).float()
-        sample["labels"] = torch.from_numpy(still["labels"][:count])
+        count = len(frame["boxes"]) if labelled else 0
+        image, number = frame["image"], list(self.views).index(name)
+        if self.color_jitter and number:
+            image = color_jitter(image, np.random.default_rng((index, number)))
+        sample = as_sample(image, frame["projection"], self.prepared.cloud(index, self.points), view)
+        sample["boxes"] = torch.from_numpy(transform_boxes(frame["boxes"][:count], view)).float()
+        sample["labels"] = torch.from_numpy(frame["labels"][:count])
         if not self.image:
             sample["image"] = torch.zeros_like(sample["image"])
         if self.teacher:

@@ -35,17 +35,17 @@ def pseudo_points(
     intensity: str = "constant",
     seed: int = 0,
 ) -> np.ndarray:
-    """The points of a depth map's pixels, all of them put through P2's offsets, R0 and Tr inverted, and then thinned.
+    """The pixels of a depth map as points, through the inverses of P2 (with its offsets), R0 and Tr; then subsampled.
 
-    Points behind the sensor (x < 0) or 1 m and more above it are left out, and pixels of depth 0.
+    Pixels of depth 0 and points behind the sensor (x < 0) or 1 m and more above it are left out.
 
     Args:
         depth: (H, W), z in metres, 0 where unknown.
         image: uint8 (H, W, 3).
         sampling: "random" keeps a ``share`` of the points, as the original does; "beams" keeps those that a LiDAR with
-            so many ``beams`` would have hit; "all".
-        intensity: "constant" is 0.5, as the original has it; "grey" the pixel's grey value, 0..1.
-        seed: of the random choice.
+            ``beams`` beams would hit; "all" keeps all.
+        intensity: "constant" is 0.5, as in the original; "grey" is the pixel's grey value, 0..1.
+        seed: of the random sampling.
 
     Returns:
         float32 (N, 4): x, y, z in the velodyne frame (metres), intensity.
@@ -53,23 +53,24 @@ def pseudo_points(
     Raises:
         InputError: depth and image of different sizes, an unknown sampling or intensity.
     """
-    known("sampling", sampling, ("random", "beams", "all"))
-    known("intensity", intensity, ("constant", "grey"))
+    check_choice("sampling", sampling, ("random", "beams", "all"))
+    check_choice("intensity", intensity, ("constant", "grey"))
     if depth.shape != image.shape[:2]:
         raise InputError(f"depth is {depth.shape}, expected {image.shape[:2]} as its image")
     v, u = np.nonzero(depth > 0)
     xyz = calibration.rect_to_lidar(calibration.image_to_rect(u, v, depth[v, u]))
-    kept = np.flatnonzero((xyz[:, 2] < MAX_HEIGHT) & (xyz[:, 0] >= 0))
+    keep = np.flatnonzero((xyz[:, 2] < MAX_HEIGHT) & (xyz[:, 0] >= 0))
     if sampling == "random":
         rng = np.random.default_rng(seed)
-        kept = np.sort(rng.choice(kept, round(share * len(kept)), replace=False))
+        keep = np.sort(rng.choice(keep, round(share * len(keep)), replace=False))
     elif sampling == "beams":
-        kept = kept[beam_indices(xyz[kept], beams)]
-    glow = np.full(len(kept), 0.5) if intensity == "constant" else grey(image[v[kept], u[kept]])
-    return np.concatenate([xyz[kept], glow[:, None]], 1).astype(np.float32)
+        keep = keep[beam_indices(xyz[keep], beams)]
+    values = np.full(len(keep), 0.5) if intensity == "constant" else grey(image[v[keep], u[keep]])
+    return np.concatenate([xyz[keep], values[:, None]], 1).astype(np.float32)
 
 
-def known(what: str, value: str, choices: tuple[str, ...]):
+def check_choice(what: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raise InputError for a value that is not one of ``choices``."""
     if value not in choices:
         raise InputError(f"{what} is {value!r}, expected one of {', '.join(choices)}")
 
@@ -80,35 +81,33 @@ def grey(colours: np.ndarray) -> np.ndarray:
 
 
 def beam_indices(xyz: np.ndarray, beams: int = 64, columns: int = COLUMNS) -> np.ndarray:
-    """Indices of the points (N, 3) that a spinning LiDAR would have hit: of each beam and azimuth step the nearest one
-    to the beam's elevation. Beams are evenly spaced over the HDL-64E's span of elevation; who lies outside is left out.
-    """
+    """Indices of the points (N, 3) that a spinning LiDAR would hit: for each beam and azimuth step, the one nearest to
+    the beam's elevation. Beams are evenly spaced over the elevations of the HDL-64E; points outside are left out."""
     elevation = np.degrees(np.arctan2(xyz[:, 2], np.hypot(xyz[:, 0], xyz[:, 1])))
     azimuth = np.arctan2(xyz[:, 1], xyz[:, 0]) / (2 * np.pi) + 0.5
-    place = (TOP - elevation) / (TOP - BOTTOM) * (beams - 1)
-    beam, column = np.rint(place).astype(int), (azimuth * columns).astype(int) % columns
-    seen = np.flatnonzero((beam >= 0) & (beam < beams))
-    cell, off = (beam * columns + column)[seen], np.abs(place - beam)[seen]
+    row = (TOP - elevation) / (TOP - BOTTOM) * (beams - 1)
+    beam, column = np.rint(row).astype(int), (azimuth * columns).astype(int) % columns
+    inside = np.flatnonzero((beam >= 0) & (beam < beams))
+    cell, off = (beam * columns + column)[inside], np.abs(row - beam)[inside]
     order = np.lexsort([off, cell])
     first = np.ones(len(order), bool)
     first[1:] = np.diff(cell[order]) > 0
-    return np.sort(seen[order[first]])
+    return np.sort(inside[order[first]])
 
 
 # --- folders ----------------------------------------------------------------------------------------------------
 
 
-def write_pseudo_lidar(frames: KittiObject, out, depth: Callable, points: str = "pseudo", **how) -> Path:
-    """Write the pseudo-LiDAR of every frame, as a KITTI root of its own: ``KittiObject(out, split, points=points)``; or
-    as another cloud of the frames' own root, ``KittiObject(root, split, points=out)``, ``out`` being a Path.
+def write_pseudo_lidar(frames: KittiObject, out: str | Path, depth: Callable, points: str = "pseudo", **how) -> Path:
+    """Write the pseudo-LiDAR of all frames. The result is read as a KITTI root, ``KittiObject(out, split,
+    points=points)``, or as other clouds of the frames' own root, ``KittiObject(root, split, points=Path(out))``.
 
-    Next to each cloud go the frame's label file, calibration and image (a link where the system has links): a cloud
-    is never without its annotation. Every file is moved into place whole, the cloud last; a killed run, called again,
-    goes on with the first frame that has no cloud.
+    The frame's label file, calibration and image (a link if the system has links) are written before its cloud, each
+    atomically. After a kill, call it again: it continues with the first frame without a cloud.
 
     Args:
         depth: (image uint8 (H, W, 3), frame's name) → z (H, W) in metres; a ``kdnb.models.depth.DepthModel``, or any
-            function. Its ``name``, if it has one, and ``how`` are noted beside the clouds.
+            function. Its ``name``, if it has one, and ``how`` are written beside the clouds.
         points: name of the clouds' folder beside image_2/; "velodyne" where another tool is to read them.
         how: of ``pseudo_points``. The seed is combined with the frame's name.
 
@@ -116,8 +115,8 @@ def write_pseudo_lidar(frames: KittiObject, out, depth: Callable, points: str = 
         ``out``.
 
     Raises:
-        InputError: a frame in training/ without a label file (``KittiObject.annotated`` leaves those out); clouds there
-            already that were made in another way; and as the depth model and ``pseudo_points`` do.
+        InputError: a frame in training/ without a label file (``KittiObject.annotated`` leaves those out); existing
+            clouds of other settings; and as the depth model and ``pseudo_points`` do.
     """
     out = Path(out)
     check_recipe(out, getattr(depth, "name", ""), points, how)
@@ -135,32 +134,32 @@ def write_pseudo_lidar(frames: KittiObject, out, depth: Callable, points: str = 
     return out
 
 
-def check_recipe(out: Path, depth: str, points: str, how: dict):
-    """Note how the clouds in a folder are made, or raise InputError when those there were made in another way.
+def check_recipe(out: Path, depth: str, points: str, how: dict) -> None:
+    """Write the settings of the clouds into their folder; raise InputError if it has clouds of other settings.
 
-    What ``how`` leaves out is noted with its default: a default that changes one day makes other clouds too.
+    What ``how`` leaves out is written with its default, because a later version may change the default.
     """
     parameters = inspect.signature(pseudo_points).parameters.values()
     recipe = {p.name: p.default for p in parameters if p.default is not p.empty}
     for key in how:
-        known("setting of pseudo_points", key, tuple(recipe))
+        check_choice("setting of pseudo_points", key, tuple(recipe))
     recipe |= {"depth": depth, "points": points, **how}
     path = out / RECIPE
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(path, json.dumps(recipe, indent=1, sort_keys=True) + "\n")
         return
-    there = json.loads(path.read_text(encoding="utf-8"))
-    for key in sorted({*there, *recipe}):
-        if key not in there or key not in recipe or there[key] != recipe[key]:
-            made, wanted = (repr(one[key]) if key in one else "left open" for one in (there, recipe))
+    written = json.loads(path.read_text(encoding="utf-8"))
+    for key in sorted({*written, *recipe}):
+        if key not in written or key not in recipe or written[key] != recipe[key]:
+            made, wanted = (repr(one[key]) if key in one else "left open" for one in (written, recipe))
             raise InputError(
                 f"{path}: the clouds here were made with {key} {made}, expected {wanted}; choose a new folder"
             )
 
 
-def copy_annotation(frame: Frame, root: Path, out: Path):
-    """Copy a frame's label and calibration and link its image, at the same places under ``out`` as under ``root``."""
+def copy_annotation(frame: Frame, root: Path, out: Path) -> None:
+    """Copy a frame's label and calibration and link its image, at the same paths in ``out`` as in ``root``."""
     labels = [frame.label_path] if frame.label_path.exists() else []
     if not labels and frame.label_path.parent.name == "label_2":
         raise InputError(
@@ -168,10 +167,10 @@ def copy_annotation(frame: Frame, root: Path, out: Path):
             "would learn from its cloud that the street is empty"
         )
     for path in (*labels, frame.calibration_path, frame.image_path):
-        place = out / path.relative_to(root)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        if not place.exists():
-            link_or_copy(path, place, link=path == frame.image_path)
+        target = out / path.relative_to(root)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not target.exists():
+            link_or_copy(path, target, link=path == frame.image_path)
 
 
 def link_or_copy(source: Path, target: Path, link: bool) -> None:

@@ -43,7 +43,7 @@ class Prepared:
     def __len__(self):
         return 3
 
-    def still(self, index):
+    def annotated_image(self, index):
         image, boxes = np.zeros((12, 16, 3), np.uint8), np.array([[9.0, 1, -1, 4, 2, 1, 0]])
         return {"image": image, "projection": np.eye(3, 4), "boxes": boxes, "labels": np.array([0])}
 

@@ -119,7 +119,7 @@ def test_every_view_shows_the_same_street(experiment):
     views, _ = experiment._batches(project.Arm(points="velodyne"))
     assert views.color_jitter
     views.color_jitter, index = False, experiment.known[0]
-    plain, width = views[index, "plain"], experiment.prepared["train"].still(index)["image"].shape[1]
+    plain, width = views[index, "plain"], experiment.prepared["train"].annotated_image(index)["image"].shape[1]
     before, inside = on_image(corners(plain["boxes"].numpy()), plain), in_boxes(plain)
     for name, view in experiment.views.items():
         seen = views[index, name]
@@ -137,7 +137,8 @@ def test_every_view_has_a_light_of_its_own_but_for_the_first(experiment):
     views, _ = experiment._batches(project.Arm(points="velodyne"))
     index, names = experiment.known[0], list(experiment.views)
     assert torch.equal(
-        views[index, "plain"]["image"], torch.from_numpy(views.prepared.still(index)["image"].copy()).permute(2, 0, 1)
+        views[index, "plain"]["image"],
+        torch.from_numpy(views.prepared.annotated_image(index)["image"].copy()).permute(2, 0, 1),
     )
     first, other = (views[index, name]["image"] for name in names[:2])
     assert torch.equal(first, views[index, names[0]]["image"]) and not torch.equal(first, other)
@@ -156,7 +157,7 @@ def test_points_and_boxes_fall_on_the_shrunk_image(data):
     """Everything that the camera sees keeps its place in the image when that is made smaller."""
     frame = data.train[0]
     whole, half = (PreparedFrames([frame], (0, -18, -3, 46, 18, 1), width) for width in (0, 207))
-    before, after = whole.still(0), half.still(0)
+    before, after = whole.annotated_image(0), half.annotated_image(0)
     assert after["image"].shape == (62, 207, 3)
     sample = {"projection": torch.from_numpy(after["projection"])}
     u, v = on_image(half.cloud(0, "velodyne")[:, :3].astype(float), sample).T
