@@ -15,11 +15,11 @@ TESTABLE  := $(VENV)/.installed_test
 export PYTHONDONTWRITEBYTECODE :=
 PIP       := $(BIN)/python -m pip install --disable-pip-version-check --no-compile
 
-# Sets that were drawn, by the hash of their settings in their names; what you downloaded or trained stays.
+# Rendered data sets, which have a hash of their settings in their names; what you downloaded or trained stays.
 HEX := [0-9a-f][0-9a-f][0-9a-f][0-9a-f]
-DRAWN := $(foreach set,coco voc camvid kitti cars talk2car,data/$(set)_$(HEX)$(HEX)$(HEX) data/.$(set)_*)
+RENDERED := $(foreach set,coco voc camvid kitti cars talk2car,data/$(set)_$(HEX)$(HEX)$(HEX) data/.$(set)_*)
 
-.PHONY: help run install test lab clean
+.PHONY: help run install test lint lab clean
 .DELETE_ON_ERROR:
 
 help:
@@ -27,24 +27,30 @@ help:
 	@echo "              PROFILE=smoke|lite|full  SEED=0 or 0,1,2  RESULTS=folder  DATA=root of a real data set"
 	@echo "make install  only the environment, in $(VENV) (PYTHON=python3.12 picks the interpreter)"
 	@echo "make test     lint and all tests, two files at a time"
+	@echo "make lint     only the house rules: ruff, import-linter, pyright"
 	@echo "make lab      open the notebooks in JupyterLab"
-	@echo "make clean    remove $(VENV), drawn data and caches; results and downloads stay"
+	@echo "make clean    remove $(VENV), rendered data and caches; results and downloads stay"
 
 run: $(INSTALLED)
 	@$(BIN)/kdnb run $(NB) --profile $(PROFILE) --seeds $(SEED) --out "$(RESULTS)" $(if $(DATA),-p DATA "$(DATA)")
 
 install: $(INSTALLED)
 
-test: $(TESTABLE)
-	$(BIN)/ruff check kdnb tests
+test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+lint: $(TESTABLE)
+	$(BIN)/ruff check kdnb tests
+	$(BIN)/ruff format --check kdnb tests
+	$(BIN)/lint-imports
+	$(BIN)/pyright
 
 lab: $(INSTALLED)
 	$(BIN)/jupyter lab --notebook-dir=notebooks
 
 clean:
-	rm -rf $(VENV) kdnb.egg-info build test-artifacts .pytest_cache .ruff_cache
-	rm -rf $(DRAWN)
+	rm -rf $(VENV) kdnb.egg-info build test-artifacts .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(RENDERED)
 	find kdnb tests -name __pycache__ -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -54,7 +60,7 @@ $(BIN)/python:
 	@$(PYTHON) -m venv $(VENV) || \
 	  { rm -rf $(VENV); echo "'$(PYTHON) -m venv' failed; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
 
-# The stamps are touched last, so an interrupted installation is taken up again by the next call.
+# The stamps are touched last, so the next call resumes an interrupted installation.
 $(INSTALLED): pyproject.toml | $(BIN)/python
 	$(PIP) -e .
 	@touch $@

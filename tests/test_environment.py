@@ -44,7 +44,7 @@ def test_dependencies_have_lower_bounds_and_no_pins():
 def test_every_import_is_declared():
     """Third-party packages imported anywhere in kdnb must be in the list, not merely installed by luck."""
     own_name = {"PIL": "pillow", "yaml": "pyyaml", "sklearn": "scikit-learn", "open_clip": "open-clip-torch"}
-    allowed = {name for name, _ in as_pairs(declared())} | {"transformers", "diffusers"}  # the extra `full`
+    allowed = {name for name, _ in as_pairs(declared())} | {"transformers", "diffusers", "dask", "distributed", "ray"}
     through_others = {"IPython", "traitlets", "jupyter_client", "jupyter_core"}  # jupyterlab and ipywidgets bring them
     known = allowed | through_others | sys.stdlib_module_names | {"kdnb"}
     for path in (ROOT / "kdnb").rglob("*.py"):
@@ -65,7 +65,7 @@ def test_every_import_is_declared():
 FAKE = """#!/bin/sh
 echo "$(basename "$0") $*" >> calls
 case "$*" in
-  *"-m venv"*) mkdir -p .venv/bin && cp "$0" .venv/bin/python && cp "$0" .venv/bin/kdnb && cp "$0" .venv/bin/ruff ;;
+  *"-m venv"*) mkdir -p .venv/bin; for tool in python kdnb ruff lint-imports pyright; do cp "$0" .venv/bin/$tool; done ;;
 esac
 """
 
@@ -113,7 +113,8 @@ def test_make_test_installs_the_extra_and_runs_everything(checkout):
     for _ in range(2):
         assert make(checkout, "test").returncode == 0
     assert [line.split()[-1] for line in calls(checkout, "pip install")] == [".[test]"]
-    assert len(calls(checkout, "ruff check kdnb tests")) == len(calls(checkout, "-m pytest")) == 2
+    for tool in ("ruff check kdnb tests", "ruff format --check kdnb tests", "lint-imports", "pyright", "-m pytest"):
+        assert len(calls(checkout, tool)) == 2, tool
     make(checkout, "run")
     assert len(calls(checkout, "pip install")) == 1  # the extra includes the rest
 
@@ -134,7 +135,7 @@ def test_an_old_python_is_named(checkout):
 
 
 def test_help_and_clean(checkout):
-    assert {"make run", "make test", "make install", "make lab", "make clean"} <= {
+    assert {"make run", "make test", "make lint", "make install", "make lab", "make clean"} <= {
         " ".join(line.split()[:2]) for line in make(checkout, "help").stdout.splitlines()
     }
     data = ("data/voc_0123456789ab", "data/voc", "data/aligned_0123456789ab")
