@@ -28,7 +28,6 @@ __all__ = [
     "disagreement",
     "iou_by_class",
     "labels_curve",
-    "overlay",
     "palette_legend",
     "prompt_cosines",
     "samples",
@@ -52,12 +51,6 @@ CHANGES = {
 def colour(labels: ArrayLike, palette: np.ndarray) -> np.ndarray:
     """(H, W, 3) uint8: each pixel in the colour of its class."""
     return np.asarray(palette, dtype=np.uint8)[np.asarray(labels)]
-
-
-def overlay(image: ArrayLike, labels: ArrayLike, palette: np.ndarray, opacity: float = 0.6) -> np.ndarray:
-    """(H, W, 3) uint8: the image under its classes' colours; opacity 0 shows the image alone, 1 the colours."""
-    pixels = np.asarray(image).transpose(1, 2, 0)
-    return (pixels * (1 - opacity) + colour(labels, palette) * opacity).round().astype(np.uint8)
 
 
 def share_right(prediction: ArrayLike, label: ArrayLike, void: int) -> float:

@@ -37,14 +37,6 @@ def legend(figure):
 # --- pixels -----------------------------------------------------------------------------------------------------
 
 
-def test_an_overlay_runs_from_the_picture_to_the_colours(items):
-    image, label = items[0]["image"], items[0]["label"]
-    assert (pictures.overlay(image, label, PALETTE, 0) == image.permute(1, 2, 0).numpy()).all()
-    assert (pictures.overlay(image, label, PALETTE, 1) == PALETTE[label.numpy()]).all()
-    half = (image.permute(1, 2, 0).numpy() + PALETTE[label.numpy()].astype(float)) / 2
-    assert np.abs(pictures.overlay(image, label, PALETTE, 0.5) - half).max() <= 0.5
-
-
 def test_shares_count_labelled_pixels_only():
     label = torch.tensor([[0, 0, 1, 3]])
     first, second = torch.tensor([[0, 1, 1, 0]]), torch.tensor([[0, 0, 0, 2]])
