@@ -65,7 +65,8 @@ def test_every_import_is_declared():
 FAKE = """#!/bin/sh
 echo "$(basename "$0") $*" >> calls
 case "$*" in
-  *"-m venv"*) mkdir -p .venv/bin; for tool in python kdnb ruff lint-imports pyright; do cp "$0" .venv/bin/$tool; done ;;
+  *"-m venv"*) mkdir -p .venv/bin
+    for tool in python kdnb ruff lint-imports pyright; do cp "$0" .venv/bin/$tool; done ;;
 esac
 """
 
