@@ -33,7 +33,7 @@ class Cars:
     - ``solution``: {ID: class id}, or None: only rendered sets have a solution.csv
 
     Raises InputError, naming the file, for every departure from the layout, for a class with fewer than five images,
-    and for an archive that is cut short or would write outside its folder.
+    and for an archive that is truncated or would write outside its folder.
     """
 
     def __init__(self, root: str | Path):

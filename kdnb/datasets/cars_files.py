@@ -60,7 +60,7 @@ def find_root(place: str | Path) -> Path:
 
     An archive is unpacked once, into a folder of its name beside it.
 
-    Raises InputError when there is none, and for an archive that is cut short or would write outside its folder.
+    Raises InputError when there is none, and for an archive that is truncated or would write outside its folder.
     """
     place = Path(place)
     if place.is_file():

@@ -1,4 +1,4 @@
-"""Fetching data sets: a download that resumes and verifies, and an unpacker that never writes outside its folder."""
+"""Downloads that resume and are verified, and an unpacker that never writes outside its folder."""
 
 import errno
 import hashlib
@@ -23,12 +23,12 @@ BLOCK = 1 << 20
 TIMEOUT_S = 60
 
 
-def download(url, target, checksum):
-    """Fetch ``url`` to ``target`` and return its path; nothing is fetched when the file is there with this checksum.
+def download(url: str, target: str | Path, checksum: str) -> Path:
+    """Download ``url`` to ``target``, unless a file with this checksum exists, and return its path.
 
     ``checksum`` is an MD5 (32 hexadecimal digits) or SHA-256 (64). Bytes go to ``<target>.part``, which a later call
-    continues with a Range request; the file gets its name only after its checksum fits. Raises InputError: no network
-    or a broken connection and a full disk (both keep the ``.part``), an HTTP error, a wrong checksum (removes it).
+    continues with a Range request; it is renamed once its checksum is right. Raises InputError: no network, a broken
+    connection and a full disk (these keep the ``.part``), an HTTP error, a wrong checksum (removes it).
     """
     target = Path(target)
     if target.is_file() and _digest(target, checksum).hexdigest() == checksum.lower():
@@ -59,7 +59,7 @@ def _hasher(checksum):
 
 
 def _digest(path, checksum):
-    """The hash, of the kind of ``checksum``, over what ``path`` holds so far."""
+    """The hash, of the kind of ``checksum``, of the bytes in ``path`` so far."""
     digest = _hasher(checksum)
     if path.exists():
         with open(path, "rb") as file:
@@ -69,7 +69,7 @@ def _digest(path, checksum):
 
 
 def _fetch(url, part, checksum):
-    """Bring ``part`` to its full length and return the hex digest of it all."""
+    """Complete ``part`` and return its hex digest."""
     have = part.stat().st_size if part.exists() else 0
     headers = {"User-Agent": "kdnb"} | ({"Range": f"bytes={have}-"} if have else {})
     try:
@@ -77,7 +77,7 @@ def _fetch(url, part, checksum):
     except urllib.error.HTTPError as error:
         if error.code != 416:
             raise
-        # Nothing lies beyond our bytes: either the part is complete, or it belongs to another file and starts over.
+        # The server has no more bytes: the part is complete, or it belongs to another file and starts over.
         digest = _digest(part, checksum).hexdigest()
         if digest == checksum.lower():
             return digest
@@ -85,7 +85,7 @@ def _fetch(url, part, checksum):
         return _fetch(url, part, checksum)
     with answer:
         resumed = answer.status == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {have}-")
-        have = have if resumed else 0  # a server without ranges sends everything from the start
+        have = have if resumed else 0  # a server without ranges starts over
         digest = _digest(part, checksum) if resumed else _hasher(checksum)
         length = int(answer.headers.get("Content-Length") or 0)
         total = have + length if length else None
@@ -104,16 +104,16 @@ def _fetch(url, part, checksum):
 
 def _disk_error(error, path):
     if error.errno == errno.ENOSPC:
-        return InputError(f"{path}: the disk is full; make room and run again, what is there is kept")
+        return InputError(f"{path}: the disk is full; make room and run again, downloaded bytes are kept")
     return InputError(f"{path}: cannot be fetched or written ({error.strerror or error})")
 
 
-def unpack(archive, folder):
-    """Unpack a zip or tar (plain, gz, bz2, xz) into ``folder``; files already there under the same name are replaced.
+def unpack(archive: str | Path, folder: str | Path) -> None:
+    """Unpack a zip or tar (plain, gz, bz2, xz) into ``folder``; existing files of the same name are replaced.
 
-    Everything is written to a temporary folder within the target first and moved when the whole archive was read:
-    beside the target there may be another disk.
-    Raises InputError, and leaves ``folder`` untouched, for an archive that is cut short or no archive, for absolute
+    All members are first written to a temporary folder inside ``folder``, so on the same disk, and moved once the whole
+    archive is read.
+    Raises InputError, and leaves ``folder`` untouched, for a truncated archive or none, for absolute
     names or ``..``, for links that leave the folder, and for devices.
     """
     archive, folder = Path(archive), Path(folder)
@@ -143,7 +143,7 @@ def unpack(archive, folder):
 
 
 def _extract(archive, scratch):
-    """Write all members of the archive; links come last, so that no file is ever written through one."""
+    """Write all members of the archive; links come last, so that no file is written through one."""
     with open(archive, "rb") as file:
         is_zip = file.read(2) == b"PK"
     links = []
@@ -164,7 +164,7 @@ def _extract(archive, scratch):
         if path.exists() or path.is_symlink() or not path.parent.resolve().is_relative_to(scratch.resolve()):
             raise InputError(f"{archive}: link {name!r} collides with another member")
         path.symlink_to(link)
-    for name, path, link in links:  # only now, since one link may lead through another
+    for name, path, link in links:  # now, since one link may lead through another
         if os.path.isabs(link) or not Path(os.path.realpath(path)).is_relative_to(scratch.resolve()):
             raise InputError(f"{archive}: link {name!r} -> {link!r} leaves the folder, refused")
 
@@ -196,16 +196,16 @@ def _tar_members(archive):
             kind = "folder" if member.isdir() else "link" if member.issym() else "device"
             kind = "file" if member.isreg() or member.islnk() else kind
             yield member.name, kind, member.linkname, lambda member=member: box.extractfile(member)
-        # tarfile takes a file that ends between two members for a whole one; a whole one ends with empty blocks.
+        # tarfile accepts a file that ends between two members; a complete one ends with empty blocks.
         box.fileobj.seek(box.offset)
         if box.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
             raise tarfile.ReadError("unexpected end of data")
-        while box.fileobj.read(BLOCK):  # to the end of a compressed stream, where its own checksum is
+        while box.fileobj.read(BLOCK):  # to the checksum at the end of a compressed stream
             pass
 
 
 def _move(scratch, folder):
-    """Move the content of ``scratch`` into ``folder``: as one rename where a name is new, file by file where not."""
+    """Move the content of ``scratch`` into ``folder``, merging folders that exist."""
     folder.mkdir(exist_ok=True)
     for path in scratch.iterdir():
         target = folder / path.name

@@ -1,6 +1,7 @@
 """Square crops around objects in a few named views, so that a teacher's outputs can be kept per object and view."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -71,7 +72,7 @@ class RegionViews(torch.utils.data.Dataset):
         InputError: an unknown view, or a region that is not used.
     """
 
-    def __init__(self, regions, crop: int = 32, indices: Iterable[int] | None = None):
+    def __init__(self, regions: Any, crop: int = 32, indices: Iterable[int] | None = None):
         self.data, self.crop = regions, crop
         self.indices = list(range(len(regions)) if indices is None else indices)
         self._row = {index: row for row, index in enumerate(self.indices)}

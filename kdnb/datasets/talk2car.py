@@ -1,5 +1,5 @@
-"""Talk2Car: an image, a command to the driver, the box of what the command is about. Photographs or drawn streets in
-the official layout; and a checker that reads a whole root and names every fault in it."""
+"""Talk2Car, photographed or rendered, in the official layout: an image, a command to the driver, the box of the thing
+that the command refers to; and a checker that reads a whole root and names every fault in it."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -35,20 +35,20 @@ __all__ = ["HEIGHT", "WIDTH", "Command", "Talk2Car", "Talk2CarReport", "check_ta
 class Talk2Car(torch.utils.data.Dataset):
     """Commands of one split. ``t2c[i]`` is a dict of
 
-    - ``token``, ``command``: its name and its text;  ``name``: the category of what it means
-    - ``image_path``: its image; several commands may share one, ``image(i)`` decodes it
-    - ``box``: float32 (4,), x1, y1, x2, y2 in 1600 x 900 whatever the image's size; None in a test set without boxes
-    - ``proposals``: float32 (P, 4) in 1600 x 900 and ``scores`` (P,), best first, where the root has a proposals file
-    - ``twin``: "colour" or "side", by which alone another thing differs, at ``twin_box``; None where nobody noted it
+    - ``token``, ``command``: id and text of the command;  ``name``: category of the target
+    - ``image_path``: several commands may share an image; ``image(i)`` decodes it
+    - ``box``: float32 (4,), x1, y1, x2, y2 in 1600 x 900 for images of any size; None in a test set without boxes
+    - ``proposals``: float32 (P, 4) in 1600 x 900 and ``scores`` (P,), best first, if the root has a proposals file
+    - ``twin``: "colour" or "side", all that tells the thing at ``twin_box`` from the target; None without annotation
 
-    ``commands`` holds the same as a list of Command. ``top`` keeps only the best so many proposals (the official
-    baseline: 32 of 64). Boxes go to an image's own pixels with ``to_pixels(boxes, width, height)``.
+    ``commands`` holds the same as a list of Command. ``top`` keeps only the best ``top`` proposals (the
+    official baseline: 32 of 64). Boxes go to an image's own pixels with ``to_pixels(boxes, width, height)``.
 
-    Raises InputError, naming the file and the command, for missing files (with where to get them), for every departure
-    from the official format, an image that is not there and one without proposals.
+    Raises InputError, naming file and command, for missing files (and where to get them), departures from the official
+    format, missing images and images without proposals.
     """
 
-    def __init__(self, root, split, top=None):
+    def __init__(self, root: str | Path, split: str, top: int | None = None):
         self.root, self.split = Path(root), split
         self.path = find_commands(root, split)
         self.commands = read_commands(self.path, blind=split == "test")
@@ -63,10 +63,10 @@ class Talk2Car(torch.utils.data.Dataset):
                 raise InputError(fault)
             self.proposals = {token: (b[:top], s[:top]) for token, (b, s) in self.proposals.items()}
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.commands)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> dict:
         command = self.commands[index]
         item = {
             "token": command.token,
@@ -82,8 +82,8 @@ class Talk2Car(torch.utils.data.Dataset):
             item |= {"proposals": torch.from_numpy(boxes.copy()), "scores": torch.from_numpy(scores.copy())}
         return item
 
-    def image(self, index):
-        """The command's image, uint8 (3, H, W), RGB. Raises InputError when it is cut short or no image."""
+    def image(self, index: int) -> torch.Tensor:
+        """The command's image, uint8 (3, H, W), RGB. Raises InputError when it is truncated or no image."""
         image = read_image(self.images / self.commands[index].image)
         return torch.from_numpy(image).permute(2, 0, 1).contiguous()
 
@@ -94,31 +94,31 @@ def _tensor(box):
 
 def _require_images(path, folder, commands):
     """Raise InputError for the first command without its image: better now than an hour into training."""
-    there = {file.name for file in folder.iterdir()}
+    existing = {file.name for file in folder.iterdir()}
     for command in commands:
-        if command.image not in there:
+        if command.image not in existing:
             raise InputError(
                 f"{folder / command.image}: no such image, expected it for command {command.token} of {path}"
             )
 
 
 def _missing_proposals(path, proposals, commands):
-    """Faults of commands that have no proposals."""
+    """A fault for each command without proposals."""
     for command in commands:
         boxes, _ = proposals.get(command.token, ((), ()))
         if not len(boxes):
-            yield f"{path}: no proposals for command {command.token} ({command.image}), expected some for every command"
+            yield f"{path}: no proposals for command {command.token} ({command.image}), expected some for each command"
 
 
 @dataclass
 class Talk2CarReport:
-    """What :func:`check_talk2car` found: ``counts`` split -> {what: how many}, ``faults`` one line each."""
+    """The result of :func:`check_talk2car`: ``counts`` split → {what: how many}, ``faults`` one line each."""
 
     root: Path
     counts: dict = field(default_factory=dict)
     faults: list = field(default_factory=list)
 
-    def summary(self):
+    def summary(self) -> str:
         """A table of counts per split, then every fault on a line of its own."""
         lines = [f"{self.root}"]
         if self.counts:
@@ -131,15 +131,15 @@ class Talk2CarReport:
     __str__ = summary
 
 
-def check_talk2car(root) -> Talk2CarReport:
+def check_talk2car(root: str | Path) -> Talk2CarReport:
     """Read all commands, images and proposals below ``root``; report counts per split and every fault.
 
-    Raises InputError only when there is no split at all.
+    Raises InputError only when there is no split.
     """
     report, root = Talk2CarReport(Path(root)), Path(root)
     splits = [s for s in SPLITS if any((root / place.format(s)).is_file() for place in COMMAND_PLACES)]
     if not splits:
-        find_commands(root, SPLITS[0])  # raises, and says what is missing
+        find_commands(root, SPLITS[0])  # raises
     for split in splits:
         try:
             commands, faults = parse_commands(find_commands(root, split), blind=split == "test")
@@ -182,12 +182,12 @@ def _image_faults(root, split, commands):
             return str(error)
 
     with ThreadPoolExecutor() as pool:  # Pillow decodes without holding Python's lock
-        found = list(tqdm(pool.map(fault, names), total=len(names), desc=f"check {split}", disable=None))
-    return [text for text in found if text]
+        faults = list(tqdm(pool.map(fault, names), total=len(names), desc=f"check {split}", disable=None))
+    return [text for text in faults if text]
 
 
 def _proposal_faults(root, split, commands, counts):
-    """Faults of the proposals of a split, if the root has any; their number goes into ``counts``."""
+    """Faults in the proposals of a split, if the root has any; adds their number to ``counts``."""
     path = find_proposals(root)
     if path is None:
         return []

@@ -1,14 +1,16 @@
 """The official Talk2Car file formats, without torch: where the files lie, commands, region proposals, word lists.
 
-Every box of the data set lives in an image of 1600 x 900 pixels, whatever the size of the file on disk. Files write
-``[x, y, width, height]``; boxes leave this module as edges ``(x1, y1, x2, y2)``.
+All boxes are in pixels of a 1600 x 900 image, whatever the size of the file on disk. Files write ``[x, y, width,
+height]``; boxes leave this module as edges ``(x1, y1, x2, y2)``.
 """
 
 import json
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +19,7 @@ from kdnb.errors import InputError
 WIDTH, HEIGHT = 1600, 900
 SPLITS = ("train", "val", "test")
 HOME = "https://talk2car.github.io (code, commands and proposals: https://github.com/talk2car/Talk2Car)"
-# The folder itself, the same per split, the official repository, and the flat one of its first release.
+# A plain folder, one per split, the official repository, and the flat layout of its first release.
 COMMAND_PLACES = (
     "commands/{0}_commands.json",
     "{0}/commands/{0}_commands.json",
@@ -59,41 +61,41 @@ _SIDE = re.compile(rf"\b({'|'.join(SIDE_WORDS)})\b")
 
 @dataclass(frozen=True)
 class Command:
-    """One command. ``box`` and ``twin_box`` are (x1, y1, x2, y2) in 1600 x 900, None where the file has none.
+    """One command. ``box`` and ``twin_box`` are (x1, y1, x2, y2) in 1600 x 900, None if the file has none.
 
-    ``image`` is the image's file name, ``name`` the category of what is meant. ``twin`` says by what alone another
-    thing in the image differs from what is meant, "colour" or "side"; None where there is no such thing or, as in the
-    photographs, nobody noted it; ``knows_twins`` tells the two apart.
+    ``image`` is the image's file name, ``name`` the category of the target. ``twin`` is "colour" or "side": all that
+    tells the thing at ``twin_box`` from the target. It is None where the image has no such thing, or no annotation of
+    it, as the photographs; ``knows_twins`` tells these apart.
     """
 
     token: str
     text: str
-    box: tuple | None
+    box: tuple[float, float, float, float] | None
     image: str
     name: str
     scene: str = ""
     twin: str | None = None
-    twin_box: tuple | None = None
+    twin_box: tuple[float, float, float, float] | None = None
     knows_twins: bool = False
 
 
-def names_colour(text) -> bool:
-    """Whether a command contains a colour word, about whatever."""
+def names_colour(text: str) -> bool:
+    """Whether a command contains a colour word, of the target or anything else."""
     return _COLOUR.search(text.lower()) is not None
 
 
-def names_side(text) -> bool:
-    """Whether a command contains a word for a side, be it the target's or the way to turn."""
+def names_side(text: str) -> bool:
+    """Whether a command contains a word for a side, of the target or to turn to."""
     return _SIDE.search(text.lower()) is not None
 
 
-def is_small(box) -> bool:
+def is_small(box: Sequence[float]) -> bool:
     """Whether a box in 1600 x 900 covers less than 64 x 64 pixels."""
     return (box[2] - box[0]) * (box[3] - box[1]) < SMALL * SMALL
 
 
-def to_pixels(boxes, width, height):
-    """Boxes (..., 4) in 1600 x 900 scaled to an image of width x height pixels; arrays and tensors alike."""
+def to_pixels(boxes: Any, width: int, height: int) -> Any:
+    """Boxes (..., 4) in 1600 x 900 scaled to an image of width x height pixels; an array or a tensor."""
     sizes = [width, height] * 2, [WIDTH, HEIGHT] * 2
     if hasattr(boxes, "new_tensor"):
         size, full = (boxes.new_tensor(s) for s in sizes)
@@ -102,11 +104,11 @@ def to_pixels(boxes, width, height):
     return boxes * size / full
 
 
-# --- where things lie -------------------------------------------------------------------------------------------
+# --- paths ---------------------------------------------------------------------------------------------------
 
 
-def find_commands(root, split) -> Path:
-    """The commands file of a split. Raises InputError that says what is missing and where to get it."""
+def find_commands(root: str | Path, split: str) -> Path:
+    """The commands file of a split. Raises InputError, with where to get it, when it is missing."""
     if split not in SPLITS:
         raise InputError(f"split is {split!r}, expected one of {', '.join(SPLITS)}")
     root = Path(root)
@@ -114,16 +116,16 @@ def find_commands(root, split) -> Path:
     for path in places:
         if path.is_file():
             return path
-    there = "a folder" if root.is_dir() else "a file" if root.exists() else "nothing"
+    what = "a folder" if root.is_dir() else "a file" if root.exists() else "nothing"
     raise InputError(
-        f"{places[0]}: no such file ({root} is {there}), expected the commands of {split}; get them from {HOME}"
+        f"{places[0]}: no such file ({root} is {what}), expected the commands of {split}; get them from {HOME}"
     )
 
 
-def find_images(root, split, first) -> Path:
-    """The folder of a split's images: the one with the image ``first`` in it, else the first that exists.
+def find_images(root: str | Path, split: str, first: str) -> Path:
+    """The folder of a split's images: the one that contains the image ``first``, else the first that exists.
 
-    Raises InputError that says what is missing and where to get it when there is none.
+    Raises InputError, with where to get the images, when there is none.
     """
     folders = [Path(root) / place.format(split) for place in IMAGE_PLACES]
     folders = [folder for folder in folders if folder.is_dir()]
@@ -138,7 +140,7 @@ def find_images(root, split, first) -> Path:
     )
 
 
-def find_proposals(root) -> Path | None:
+def find_proposals(root: str | Path) -> Path | None:
     """The file with region proposals, or None."""
     for folder in PROPOSAL_FOLDERS:
         for name in PROPOSAL_FILES:
@@ -148,11 +150,11 @@ def find_proposals(root) -> Path | None:
     return None
 
 
-# --- what is in them --------------------------------------------------------------------------------------------
+# --- contents ---------------------------------------------------------------------------------------------------
 
 
-def load_json(path):
-    """Parse a JSON file; a key that is given twice is refused. Raises InputError with file and line."""
+def load_json(path: str | Path) -> Any:
+    """Parse a JSON file. Raises InputError, with file and line, for invalid JSON and a repeated key."""
     path = Path(path)
 
     def unique(pairs):
@@ -160,7 +162,7 @@ def load_json(path):
         if len(keys) < len(pairs):
             names = [key for key, _ in pairs]
             twice = next(key for key in names if names.count(key) > 1)
-            raise InputError(f"{path}: key {twice!r} is there twice, expected it once")
+            raise InputError(f"{path}: key {twice!r} appears twice, expected it once")
         return keys
 
     try:
@@ -173,10 +175,10 @@ def load_json(path):
         raise InputError(f"{path}: cannot be read ({error})") from None
 
 
-def read_commands(path, blind=False) -> list[Command]:
+def read_commands(path: str | Path, blind: bool = False) -> list[Command]:
     """All commands of a file, in its order. Raises InputError for the first fault.
 
-    ``blind`` allows a file none of whose commands has a box: the test set as it was until its boxes were published.
+    ``blind`` allows a file without any box: the test set before its boxes were published.
     """
     commands, faults = parse_commands(path, blind)
     if faults:
@@ -184,17 +186,17 @@ def read_commands(path, blind=False) -> list[Command]:
     return commands
 
 
-def parse_commands(path, blind=False):
-    """``(commands, faults)``; a command with a fault is left out and named as ``file: command token: what``."""
+def parse_commands(path: str | Path, blind: bool = False) -> tuple[list[Command], list[str]]:
+    """``(commands, faults)``; a faulty command is left out and reported as ``file: command token: what``."""
     content = load_json(path)
     if not isinstance(content, dict) or not isinstance(content.get("commands"), list):
         raise InputError(f"{path}: found no list 'commands', expected {{'commands': [...], 'scene_tokens': [...]}}")
     rows = content["commands"]
     blind = blind and not any(isinstance(row, dict) and "2d_box" in row for row in rows)
-    commands, faults, seen = [], [], set()
+    commands, faults, tokens = [], [], set()
     for number, row in enumerate(rows):
         try:
-            commands.append(_command(row, blind, seen))
+            commands.append(_command(row, blind, tokens))
         except ValueError as error:
             token = row.get("command_token") if isinstance(row, dict) else None
             faults.append(f"{path}: command {token or f'number {number}'}: {error}")
@@ -203,17 +205,17 @@ def parse_commands(path, blind=False):
     return commands, faults
 
 
-def _command(row, blind, seen):
-    """A Command of one entry; ValueError says what is wrong with it."""
+def _command(row, blind, tokens):
+    """The Command of an entry. Raises ValueError with its first fault."""
     if not isinstance(row, dict):
         raise ValueError(f"is a {type(row).__name__}, expected an object with its fields")
     for key in ("command_token", "command", "t2c_img"):
         if not isinstance(row.get(key), str) or not row[key].strip():
             raise ValueError(f"{key!r} is {row.get(key)!r}, expected a text")
     token = row["command_token"]
-    if token in seen:
-        raise ValueError("is there twice, expected every command_token once")
-    seen.add(token)
+    if token in tokens:
+        raise ValueError("appears twice, expected unique command_tokens")
+    tokens.add(token)
     box = None
     if not blind:
         if row.get("2d_box") is None:
@@ -222,21 +224,12 @@ def _command(row, blind, seen):
         if box[0] < -1 or box[1] < -1 or box[2] > WIDTH + 1 or box[3] > HEIGHT + 1:
             raise ValueError(f"'2d_box' {row['2d_box']} reaches outside, expected it within {WIDTH} x {HEIGHT}")
     twin_box = edges(row["twin_box"]) if row.get("twin_box") is not None else None
-    return Command(
-        token,
-        row["command"],
-        box,
-        row["t2c_img"],
-        str(row.get("obj_name", "")),
-        str(row.get("scene_token", "")),
-        row.get("twin"),
-        twin_box,
-        "twin" in row,
-    )
+    name, scene = str(row.get("obj_name", "")), str(row.get("scene_token", ""))
+    return Command(token, row["command"], box, row["t2c_img"], name, scene, row.get("twin"), twin_box, "twin" in row)
 
 
-def edges(box) -> tuple:
-    """(x1, y1, x2, y2) of an official [x, y, width, height]. Raises ValueError for anything but a box with an area."""
+def edges(box: Sequence[float]) -> tuple[float, float, float, float]:
+    """(x1, y1, x2, y2) of an official [x, y, width, height]. Raises ValueError for anything else and an empty box."""
     numbers = isinstance(box, (list, tuple)) and len(box) == 4
     numbers = numbers and all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in box)
     if not numbers or not all(math.isfinite(v) for v in box):
@@ -247,17 +240,17 @@ def edges(box) -> tuple:
     return x, y, x + width, y + height
 
 
-def read_proposals(path, split) -> dict:
-    """Region proposals of a split: command token -> (boxes (P, 4), scores (P,)), float32, best first, in 1600 x 900.
+def read_proposals(path: str | Path, split: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Region proposals of a split: command token → (boxes (P, 4), scores (P,)), float32, best first, in 1600 x 900.
 
     Reads both official forms, ``{split: {command token: [{"bbox": [x, y, w, h], "class", "score"}, ...]}}`` and the
-    older ``{split: {number: {"command_token", "centernet": [the same], ...}}}``. Boxes are cut to the image as the
-    official baseline does; what is then thinner than a pixel is left out.
+    older ``{split: {number: {"command_token", "centernet": [the same], ...}}}``. Boxes are clipped to the image as the
+    official baseline does; those thinner than a pixel are then left out.
     Raises InputError with file and key for anything else.
     """
     content = load_json(path)
     if not isinstance(content, dict) or not isinstance(content.get(split), dict):
-        raise InputError(f"{path}: found no {split!r}, expected an object with the proposals of every split")
+        raise InputError(f"{path}: found no {split!r}, expected an object with the proposals of each split")
     out = {}
     for key, entry in content[split].items():
         if isinstance(entry, dict):
@@ -273,10 +266,10 @@ def _proposals(entry):
     if not isinstance(entry, list):
         raise ValueError(f"found a {type(entry).__name__}, expected a list of boxes")
     boxes, scores = np.zeros((len(entry), 4), np.float32), np.zeros(len(entry), np.float32)
-    for k, found in enumerate(entry):
-        if not isinstance(found, dict) or "bbox" not in found or "score" not in found:
-            raise ValueError(f"number {k} is {found!r}, expected an object with 'bbox' and 'score'")
-        box, score = found["bbox"], found["score"]
+    for k, proposal in enumerate(entry):
+        if not isinstance(proposal, dict) or "bbox" not in proposal or "score" not in proposal:
+            raise ValueError(f"number {k} is {proposal!r}, expected an object with 'bbox' and 'score'")
+        box, score = proposal["bbox"], proposal["score"]
         try:
             x, y, width, height = (float(v) for v in box)
             boxes[k], scores[k] = (x, y, x + width, y + height), float(score)

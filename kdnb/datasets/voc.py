@@ -1,7 +1,8 @@
-"""PASCAL VOC detection: photographs or drawn streets in the official devkit layout, as torch samples; and a checker
-that reads a whole root and names every fault in it."""
+"""PASCAL VOC detection, photographed or rendered, in the official devkit layout, as torch samples; and a checker that
+reads a whole root and names every fault in it."""
 
 from collections import Counter
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,10 +46,15 @@ class VOC(torch.utils.data.Dataset):
     epoch. Raises InputError, naming file and line, for every departure from the official format.
     """
 
-    def __init__(self, devkit, sets=(("2007", "trainval"),), keep_in_memory=False):
+    def __init__(
+        self,
+        devkit: str | Path,
+        sets: Iterable[tuple[str, str]] = (("2007", "trainval"),),
+        keep_in_memory: bool = False,
+    ):
         self.devkit = find_devkit(devkit)
         self.keep_in_memory = keep_in_memory
-        self.ids = []
+        self.ids: list[str] = []
         for pair in sets:
             if isinstance(pair, str) or len(pair) != 2:
                 raise InputError(f"sets holds {pair!r}, expected pairs such as (('2007', 'trainval'),)")
@@ -61,21 +67,21 @@ class VOC(torch.utils.data.Dataset):
             raise InputError(f"{self.devkit}: image {repeated[0]} is in two of the sets {sets}, expected disjoint sets")
         self._memory = {}
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.ids)
 
-    def annotation(self, index):
-        """The sample without its image: only the XML is read."""
+    def annotation(self, index: int) -> dict:
+        """The sample without its image; reads only the XML."""
         year, name = self.ids[index].split("/")
         return self._sample(self.ids[index], read_annotation(annotation_path(self.devkit, year, name)))
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> dict:
         sample = self._memory.get(self.ids[index])
         if sample is None:
             sample = self._read(index)
             if self.keep_in_memory:
                 self._memory[self.ids[index]] = sample
-        # Cached tensors are handed out as copies: a caller that flips in place must not flip the next epoch.
+        # Callers get copies of cached tensors: one that flips in place must not flip the next epoch.
         return {key: value.clone() if torch.is_tensor(value) else value for key, value in sample.items()}
 
     def _read(self, index):
@@ -98,12 +104,12 @@ class VOC(torch.utils.data.Dataset):
         return {"id": image_id, "boxes": boxes, "labels": labels, "difficult": difficult, "area": area}
 
 
-def read_image(path, kind="JPEG"):
-    """Decode an image to a uint8 RGB array (H, W, 3); ``kind`` is what messages expect.
+def read_image(path: str | Path, kind: str = "JPEG") -> np.ndarray:
+    """Decode an image to a uint8 RGB array (H, W, 3); ``kind`` is the format that messages name.
 
-    Raises InputError when it is missing, cut short or none.
+    Raises InputError for a file that is missing, truncated or no image.
     """
-    # Some libraries switch this on globally; an image cut short would then come back padded with grey, silently.
+    # Some libraries switch this on globally; a truncated image would then be padded with grey, silently.
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     try:
         with Image.open(path) as image:
@@ -120,11 +126,11 @@ def _require_files(devkit, year, names):
     """Raise InputError for the first id without its image or XML: better now than an hour into training."""
     for path_of, what in ((image_path, "image"), (annotation_path, "annotation")):
         folder = path_of(devkit, year, "x").parent
-        there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+        existing = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
         for name in names:
             path = path_of(devkit, year, name)
-            if path.name not in there:
-                raise InputError(f"{path}: no such {what}, expected one for every id of the image list")
+            if path.name not in existing:
+                raise InputError(f"{path}: no such {what}, expected one for each id of the image list")
 
 
 def _size_fault(xml, size, image):
@@ -136,7 +142,7 @@ def _size_fault(xml, size, image):
 
 @dataclass
 class VOCReport:
-    """What :func:`check_voc` found. Keys of the dicts are set names such as ``"VOC2007/trainval"``."""
+    """The result of :func:`check_voc`. Keys of the dicts are set names such as ``"VOC2007/trainval"``."""
 
     root: Path
     images: dict = field(default_factory=dict)  # set -> number of images
@@ -144,7 +150,7 @@ class VOCReport:
     difficult: dict = field(default_factory=dict)  # set -> number of difficult objects
     faults: list = field(default_factory=list)  # "file:line: what", all of them
 
-    def summary(self):
+    def summary(self) -> str:
         """A table of objects per class and set, then every fault on a line of its own."""
         sets = list(self.images)
         rows = [("", *sets), ("images", *(self.images[s] for s in sets))]
@@ -162,10 +168,10 @@ class VOCReport:
     __str__ = summary
 
 
-def check_voc(root):
-    """Read every list, XML and image of a devkit and report counts per class and every fault (:class:`VOCReport`).
+def check_voc(root: str | Path) -> VOCReport:
+    """Read all lists, XMLs and images of a devkit; report counts per class and every fault.
 
-    Raises InputError only when ``root`` is no devkit at all.
+    Raises InputError only when ``root`` is no devkit.
     """
     report = VOCReport(find_devkit(root))
     listed = {}
@@ -212,10 +218,10 @@ def _check_image(devkit, year, name):
     return annotation, faults
 
 
-def download_voc(root, parts=("2007", "2007-test", "2012")):
-    """Fetch and unpack VOC2007 trainval and test and VOC2012 trainval into ``root/VOCdevkit``; return that path.
+def download_voc(root: str | Path, parts: Iterable[str] = ("2007", "2007-test", "2012")) -> Path:
+    """Download and unpack VOC2007 trainval and test and VOC2012 trainval into ``root/VOCdevkit``; return that path.
 
-    Addresses and MD5 sums are torchvision's; ``parts`` are keys of its table. A second call resumes, or does nothing;
+    Addresses and MD5 sums are torchvision's; ``parts`` are keys of its table. A second call resumes or does nothing;
     the archives may be deleted once unpacked.
     Raises InputError for a failed download, a wrong checksum or a broken archive.
     """

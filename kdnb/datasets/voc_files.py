@@ -1,17 +1,20 @@
 """The official VOC file formats, without torch: devkit layout, image lists, annotation XML and detection files.
 
 Boxes leave this file as pixel *edges* counted from 0, ``[xmin - 1, ymin - 1, xmax, ymax]``: the official corners are
-pixels counted from 1 and both belong to the box, so ``x2 - x1`` in edges is the official width ``xmax - xmin + 1``.
+pixels counted from 1, both inside the box, so ``x2 - x1`` in edges is the official width ``xmax - xmin + 1``.
 """
 
 import difflib
 import math
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from xml.parsers import expat
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from kdnb.errors import InputError
 from kdnb.files import atomic_write
@@ -47,13 +50,13 @@ class Annotation:
     """One XML: ``size`` (width, height) in pixels, ``boxes`` float64 (N, 4) in 0-based edges, ``labels`` int64 (N,)
     in 1..20, ``difficult`` bool (N,)."""
 
-    size: tuple
+    size: tuple[float, float]
     boxes: np.ndarray
     labels: np.ndarray
     difficult: np.ndarray
 
 
-def find_devkit(data):
+def find_devkit(data: str | Path) -> Path:
     """The folder that holds ``VOC<year>``, given that folder, its parent (with a ``VOCdevkit`` in it) or ``VOC<year>``.
 
     Raises InputError when none of the three fits.
@@ -64,55 +67,55 @@ def find_devkit(data):
     for folder in (data, data / "VOCdevkit"):
         if voc_years(folder):
             return folder
-    found = "a folder without VOC<year> in it" if data.is_dir() else "a file" if data.exists() else "nothing"
+    what = "a folder without VOC<year> in it" if data.is_dir() else "a file" if data.exists() else "nothing"
     raise InputError(
-        f"{data}: found {found}, expected a VOC devkit: VOCdevkit/VOC2007/ with JPEGImages, Annotations, ImageSets/Main"
+        f"{data}: found {what}, expected a VOC devkit: VOCdevkit/VOC2007/ with JPEGImages, Annotations, ImageSets/Main"
     )
 
 
-def voc_years(devkit):
+def voc_years(devkit: str | Path) -> list[str]:
     """Years (strings, sorted) for which ``devkit/VOC<year>/ImageSets`` exists."""
     return sorted(folder.parent.name[3:] for folder in Path(devkit).glob("VOC[0-9][0-9][0-9][0-9]/ImageSets"))
 
 
-def image_path(devkit, year, image_id):
+def image_path(devkit: str | Path, year: str, image_id: str) -> Path:
     return Path(devkit) / f"VOC{year}" / "JPEGImages" / f"{image_id}.jpg"
 
 
-def annotation_path(devkit, year, image_id):
+def annotation_path(devkit: str | Path, year: str, image_id: str) -> Path:
     return Path(devkit) / f"VOC{year}" / "Annotations" / f"{image_id}.xml"
 
 
-def list_path(devkit, year, image_set):
+def list_path(devkit: str | Path, year: str, image_set: str) -> Path:
     return Path(devkit) / f"VOC{year}" / "ImageSets" / "Main" / f"{image_set}.txt"
 
 
-def parse_list(path):
-    """Image ids of an ``ImageSets/Main`` file and the list of its faults (strings ``file:line: what``)."""
+def parse_list(path: str | Path) -> tuple[list[str], list[str]]:
+    """Image ids of an ``ImageSets/Main`` file, and its faults (strings ``file:line: what``)."""
     path = Path(path)
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
-        there = ", ".join(sorted(p.stem for p in path.parent.glob("*.txt"))[:8]) or "none"
-        return [], [f"{path}: no such image list, expected a file with one image id per line (lists there: {there})"]
+        lists = ", ".join(sorted(p.stem for p in path.parent.glob("*.txt"))[:8]) or "none"
+        return [], [f"{path}: no such image list, expected a file with one image id per line (found: {lists})"]
     except (OSError, UnicodeDecodeError) as error:
         return [], [f"{path}: cannot be read as an image list ({error})"]
-    seen, faults = {}, []
+    first_line, faults = {}, []
     for number, line in enumerate(lines, start=1):
         words = line.split()
         if len(words) != 1:
-            found = "an empty line" if not words else f"{line.strip()!r}"
-            faults.append(f"{path}:{number}: found {found}, expected one image id")
-        elif words[0] in seen:
-            faults.append(f"{path}:{number}: image {words[0]} is listed again (first in line {seen[words[0]]})")
+            what = "an empty line" if not words else f"{line.strip()!r}"
+            faults.append(f"{path}:{number}: found {what}, expected one image id")
+        elif words[0] in first_line:
+            faults.append(f"{path}:{number}: image {words[0]} is listed again (first in line {first_line[words[0]]})")
         else:
-            seen[words[0]] = number
+            first_line[words[0]] = number
     if not lines:
         faults.append(f"{path}: empty, expected one image id per line")
-    return list(seen), faults
+    return list(first_line), faults
 
 
-def read_list(devkit, year, image_set):
+def read_list(devkit: str | Path, year: str, image_set: str) -> list[str]:
     """Image ids of one set. Raises InputError for a missing, empty or faulty list."""
     ids, faults = parse_list(list_path(devkit, year, image_set))
     if faults:
@@ -120,7 +123,7 @@ def read_list(devkit, year, image_set):
     return ids
 
 
-def read_annotation(path):
+def read_annotation(path: str | Path) -> Annotation:
     """Read one annotation XML into an :class:`Annotation`. Raises InputError with file and line for its first fault."""
     annotation, faults = parse_annotation(path)
     if faults:
@@ -128,8 +131,8 @@ def read_annotation(path):
     return annotation
 
 
-def parse_annotation(path):
-    """Read one XML: ``(Annotation, faults)``; objects with a fault are left out and named as ``file:line: what``."""
+def parse_annotation(path: str | Path) -> tuple[Annotation | None, list[str]]:
+    """Read one XML: ``(Annotation, faults)``; faulty objects are left out and reported as ``file:line: what``."""
     root, objects, fault = _read_elements(path)
     if fault:
         return None, [fault]
@@ -150,8 +153,8 @@ def parse_annotation(path):
 def _read_elements(path):
     """``(root values, one dict per object, fault)``; every value is ``(text, line)``, dicts also hold their ``line``.
 
-    Straight on expat because ElementTree forgets line numbers. Paths are kept whole, so the ``part`` boxes (head,
-    hands, feet) inside a person of the real data are not mistaken for objects.
+    Uses expat because ElementTree has no line numbers. Keys are full paths, so that the ``part`` boxes (head, hands,
+    feet) inside a person are not taken for objects.
     """
     parser = expat.ParserCreate()
     parser.buffer_text = True
@@ -187,7 +190,7 @@ def _read_elements(path):
 
 
 def _number(path, values, key, parent, faults):
-    """The finite number in ``<parent><key>``; None, and a fault noted, when it is missing or not a number."""
+    """The finite number in ``<parent><key>``; None, and a fault, when it is missing or no number."""
     text, line = values.get(f"{parent}/{key}", (None, values["line"]))
     if text is None:
         faults.append(f"{path}:{line}: found no <{key}> in <{parent}>, expected a number")
@@ -203,7 +206,7 @@ def _number(path, values, key, parent, faults):
 
 
 def _read_object(path, item, size, faults):
-    """``(box in edges, label, difficult)`` of one <object>; what is wrong with it is appended to ``faults``."""
+    """``(box in edges, label, difficult)`` of one <object>; its faults are appended to ``faults``."""
     name, line = item.get("name", ("", item["line"]))
     if name not in LABELS:
         near = difflib.get_close_matches(name.lower(), VOC_CLASSES, n=1, cutoff=0)[0]
@@ -220,7 +223,7 @@ def _read_object(path, item, size, faults):
 
 
 def _box_faults(corners, size):
-    """What is wrong with 1-based corners in an image of ``size``; corners may be fractional (VOC2011 and later)."""
+    """Faults of 1-based corners in an image of ``size``; corners may be fractional (VOC2011 and later)."""
     xmin, ymin, xmax, ymax = corners
     for low, high, axis in ((xmin, xmax, "x"), (ymin, ymax, "y")):
         if high < low:  # equal corners are one pixel: both are inclusive
@@ -228,28 +231,30 @@ def _box_faults(corners, size):
     if None in size:
         return
     width, height = size
-    # Fractional official corners may lie within the first pixel; a corner of 0 is the mark of 0-based data.
+    # Fractional official corners may lie within the first pixel; a corner of 0 means 0-based data.
     if min(xmin, ymin) < 0.5 or xmax > width + 0.5 or ymax > height + 0.5:
         box = ", ".join(f"{corner:g}" for corner in corners)
         yield f"box ({box}) is outside the image, expected corners from 1 to {width:g} x {height:g}"
 
 
-def write_detections(folder, classes, detections, image_set="test"):
+def write_detections(
+    folder: str | Path, classes: Sequence[str], detections: Mapping[str, dict], image_set: str = "test"
+) -> None:
     """Write the official ``comp4_det_<image_set>_<class>.txt`` files, one per class, also when empty.
 
     ``detections`` maps image id to ``boxes`` (N, 4) in 0-based edges, ``labels`` (N,) where label ``i`` is
     ``classes[i - 1]``, and ``scores`` (N,); tensors or arrays. Ids such as ``2007/000012`` are written as ``000012``.
-    Lines are ``image score xmin ymin xmax ymax`` with 1-based corners; a float32 score comes back exactly, so that no
-    ties arise, and a corner to a millionth of a pixel.
+    Lines are ``image score xmin ymin xmax ymax`` with 1-based corners; scores keep float32 precision, so that no ties
+    arise, and corners a millionth of a pixel.
     Raises InputError for a label without a class and for two ids that would share a name.
     """
     lines = {name: [] for name in classes}
     short_ids = {}
-    for image_id, found in detections.items():
+    for image_id, predictions in detections.items():
         short = str(image_id).rsplit("/", 1)[-1]
         if short_ids.setdefault(short, image_id) != image_id:
             raise InputError(f"{folder}: images {short_ids[short]} and {image_id} would both be written as {short}")
-        boxes, labels, scores = (as_array(found[key], np.float64) for key in ("boxes", "labels", "scores"))
+        boxes, labels, scores = (as_array(predictions[key], np.float64) for key in ("boxes", "labels", "scores"))
         for (x1, y1, x2, y2), label, score in zip(boxes.reshape(-1, 4), labels.astype(int), scores, strict=True):
             if not 1 <= label <= len(classes):
                 raise InputError(f"{folder}: image {image_id} has label {label}, expected 1 to {len(classes)}")
@@ -260,6 +265,6 @@ def write_detections(folder, classes, detections, image_set="test"):
         atomic_write(folder / f"comp4_det_{image_set}_{name}.txt", "".join(lines[name]))
 
 
-def as_array(values, dtype):
-    """A numpy array from a list, an array or a tensor on any device, without importing torch."""
+def as_array(values: Any, dtype: DTypeLike) -> np.ndarray:
+    """A numpy array of a list, an array or a tensor on any device, without importing torch."""
     return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values, dtype=dtype)

@@ -12,14 +12,7 @@ import torch
 from PIL import Image
 
 from kdnb.datasets import coco as coco_module
-from kdnb.datasets.coco import (
-    COCORegionText,
-    category_text,
-    check_coco,
-    download_coco,
-    find_coco,
-    full_text,
-)
+from kdnb.datasets.coco import COCORegionText, category_text, check_coco, download_coco, find_coco, full_text
 from kdnb.datasets.region_views import GREY, VIEWS, RegionViews, collate, cut, side_in, window
 from kdnb.errors import InputError
 

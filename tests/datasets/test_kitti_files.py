@@ -8,13 +8,7 @@ import torch
 from kitti_roots import write_calibration
 
 from kdnb.datasets.kitti_boxes import box_in_image, boxes_in_lidar, corners, labels_from_boxes, points_in_boxes
-from kdnb.datasets.kitti_calib import (
-    NEAREST,
-    Calibration,
-    guessed_calibration,
-    in_image,
-    read_calibration,
-)
+from kdnb.datasets.kitti_calib import NEAREST, Calibration, guessed_calibration, in_image, read_calibration
 from kdnb.datasets.kitti_labels import KittiLabel, read_labels, write_labels
 from kdnb.errors import InputError
 

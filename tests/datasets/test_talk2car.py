@@ -206,7 +206,7 @@ def test_missing_files_say_where_to_get_them(tmp_path, root):
         ({"2d_box": [1500, 2, 200, 40]}, "within 1600 x 900"),
         ({"command": "  "}, "'command' is '  ', expected a text"),
         ({"t2c_img": None}, "'t2c_img' is None"),
-        ({"command_token": "val0"}, "is there twice"),
+        ({"command_token": "val0"}, "appears twice"),
         ({"twin_box": [1, 2, 3]}, "four finite numbers"),
     ],
 )
@@ -230,7 +230,7 @@ def test_a_faulty_command_is_named(tmp_path, change, what):
         ('{"commands": []}', "no commands"),
         ('{"commands": [3]}', "command number 0: is a int"),
         ('{"commands": [{}]}', "command number 0: 'command_token'"),
-        ('{"commands": [], "commands": []}', "key 'commands' is there twice"),
+        ('{"commands": [], "commands": []}', "key 'commands' appears twice"),
     ],
 )
 def test_a_bad_file_is_named(tmp_path, content, what):

@@ -169,9 +169,9 @@ def test_data_that_is_no_devkit(tmp_path, folder, found):
     assert folder in message and found in message and "expected a VOC devkit" in message
 
 
-def test_missing_list_names_those_there(devkit):
+def test_a_missing_list_names_the_existing_ones(devkit):
     message = error_of(lambda: VOC(devkit, (("2007", "test"),)))
-    assert "ImageSets/Main/test.txt" in message and "lists there: trainval" in message
+    assert "ImageSets/Main/test.txt" in message and "found: trainval" in message
 
 
 @pytest.mark.parametrize(

@@ -167,7 +167,7 @@ def test_commands_without_boxes_cannot_be_scored():
     [
         ("{", ":1: not JSON"),
         ("[]", "found a list"),
-        ('{"a": [1, 2, 3, 4], "a": [1, 2, 3, 4]}', "key 'a' is there twice"),
+        ('{"a": [1, 2, 3, 4], "a": [1, 2, 3, 4]}', "key 'a' appears twice"),
     ],
 )
 def test_a_faulty_predictions_file_is_named(tmp_path, content, what):
