@@ -1,13 +1,14 @@
-"""What a user may choose: the settings of a project (a YAML file with three profiles) and the parameters of a notebook.
+"""What a user chooses: the settings of a project (a YAML file with three profiles) and the parameters of a notebook.
 
-Whatever is misspelt or of the wrong type is refused in one line, before anything runs.
+A misspelt name or a wrong type is one error line, before anything runs.
 """
 
 import difflib
 import re
+from collections.abc import Collection, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pydantic
 import yaml
@@ -29,9 +30,9 @@ class Settings(pydantic.BaseModel):
 
     @pydantic.field_validator("*", mode="before")
     @classmethod
-    def _no_bool_as_number(cls, value, info):
-        # pydantic reads `steps: yes` as steps = 1; a number is meant to be written as a number
-        if isinstance(value, bool) and cls.model_fields[info.field_name].annotation in (int, float):
+    def _no_bool_as_number(cls, value: Any, info: pydantic.ValidationInfo) -> Any:
+        # pydantic reads `steps: yes` as steps = 1
+        if isinstance(value, bool) and info.field_name and cls.model_fields[info.field_name].annotation in (int, float):
             raise ValueError("a number, not a yes/no value")
         return value
 
@@ -50,11 +51,11 @@ def settings_text(model: type[Settings]) -> str:
 
 
 def settings_file(model: type[Settings]) -> str:
-    """"voc_defeat/settings.yaml", for messages."""
+    """ "voc_defeat/settings.yaml", for messages."""
     return f"{model.__module__.split('.')[-2]}/settings.yaml"
 
 
-def load_settings(model: type[Model], profile: str, /, **overrides) -> Model:
+def load_settings(model: type[Model], profile: str, /, **overrides: Any) -> Model:
     """One profile of a project's ``settings.yaml``, as its settings class ``model``.
 
     The file has the blocks ``smoke``, ``lite`` and ``full``; an optional block ``common`` lies beneath each of
@@ -78,15 +79,15 @@ def load_settings(model: type[Model], profile: str, /, **overrides) -> Model:
     return validate_settings(model, values, f"{name} [{profile}]")
 
 
-def validate_settings(model: type[Model], values: dict, where: object) -> Model:
-    """A dict as ``model``; raises InputError, which says ``where`` the values are from."""
+def validate_settings(model: type[Model], values: dict[str, Any], where: object) -> Model:
+    """A dict as ``model``; raises InputError that names ``where`` the values are from."""
     try:
         return model.model_validate(values)
     except pydantic.ValidationError as error:
         raise InputError(_explain(error.errors()[0], model, where)) from None
 
 
-def _merge(below, above):
+def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     """``above`` laid over ``below``; blocks inside blocks are merged too."""
     merged = dict(below)
     for key, value in above.items():
@@ -95,8 +96,8 @@ def _merge(below, above):
     return merged
 
 
-def _explain(problem, model, where):
-    """One line for one pydantic problem: the setting, what was found, what was expected."""
+def _explain(problem: Any, model: type[pydantic.BaseModel], where: object) -> str:
+    """One line for one pydantic error: the setting, its value, what was expected."""
     setting = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         known = _known_keys(model, problem["loc"][:-1])
@@ -107,21 +108,18 @@ def _explain(problem, model, where):
     return f"setting {setting!r} in {where} is {problem['input']!r}, expected {expected}"
 
 
-def _known_keys(model, parents):
+def _known_keys(model: type[pydantic.BaseModel], parents: Sequence[str | int]) -> list[str]:
     for parent in parents:
         field = model.model_fields.get(parent) if isinstance(parent, str) else None
-        if (
-            field is None
-            or not isinstance(field.annotation, type)
-            or not issubclass(field.annotation, pydantic.BaseModel)
-        ):
+        kind = field.annotation if field else None
+        if not isinstance(kind, type) or not issubclass(kind, pydantic.BaseModel):
             return []
-        model = field.annotation
+        model = kind
     return list(model.model_fields)
 
 
-def did_you_mean(word, known):
-    """'; did you mean ...?' with the nearest known word, or the list of known words when none is near."""
+def did_you_mean(word: str, known: Collection[str]) -> str:
+    """'; did you mean ...?' with the nearest known word, or the list of known words if none is near."""
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     if near:
         return f"; did you mean {near[0]!r}?"
@@ -131,7 +129,7 @@ def did_you_mean(word, known):
 # --- parameters -------------------------------------------------------------------------------------------------
 
 
-def check_parameters(**parameters):
+def check_parameters(**parameters: Any) -> None:
     """Check the papermill parameters of a notebook; papermill itself accepts any type.
 
     Knows PROFILE (smoke, lite or full), SEED (whole number >= 0), DATA and ENCODER_DATA (None or an existing path),

@@ -1,7 +1,9 @@
-"""One run of one project: the results folder that proves what happened, and where its numbers come from.
+"""One run of one project: its results folder and the provenance of its numbers.
 
-Everything a notebook or a headless project writes goes through ``Run``, so every results folder looks alike.
+Notebooks and the command line write everything through ``Run``, so all results folders look alike.
 """
+
+from __future__ import annotations
 
 import hashlib
 import importlib.metadata
@@ -13,8 +15,10 @@ import os
 import platform
 import subprocess
 import time
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pydantic
@@ -24,6 +28,10 @@ from kdnb import __version__
 from kdnb.errors import InputError
 from kdnb.files import atomic_write
 from kdnb.options import PROFILES, Settings, check_parameters, load_settings
+
+if TYPE_CHECKING:
+    import torch
+    from matplotlib.figure import Figure
 
 __all__ = [
     "PROFILES",
@@ -38,8 +46,11 @@ __all__ = [
 ]
 
 
-def to_json(value):
-    """Turn numpy and torch scalars, arrays, paths and tuples into what JSON knows; NaN and infinity become None."""
+def to_json(value: Any) -> Any:
+    """Numpy and torch values, paths and tuples as JSON types; NaN and infinity become None.
+
+    Raises TypeError for other types, unless they have a method ``as_json``.
+    """
     if hasattr(value, "as_json"):
         value = value.as_json()
     if isinstance(value, dict):
@@ -57,10 +68,10 @@ def to_json(value):
     raise TypeError(f"cannot write a {type(value).__name__} to JSON")
 
 
-def set_threads():
-    """Honour the environment variable KDNB_THREADS; returns the number of threads torch uses.
+def set_threads() -> int:
+    """Apply the environment variable KDNB_THREADS; returns the number of threads torch uses.
 
-    Two OpenMP-heavy processes on two cores stall each other, so whoever runs several sets this to 1.
+    Several OpenMP-heavy processes on as many cores stall each other, unless each has one thread.
     """
     import torch
 
@@ -78,20 +89,37 @@ def set_threads():
 class Run:
     """The results folder of one run: ``config.yaml run.log metrics.json replicates.npz figures/ weights/``."""
 
-    def __init__(self, folder, project, profile, seed, settings, data=None):
+    def __init__(
+        self,
+        folder: str | Path,
+        project: str,
+        profile: str,
+        seed: int,
+        settings: dict[str, Any],
+        data: str | Path | None = None,
+    ) -> None:
         self.folder = Path(folder)
         self.project, self.profile, self.seed, self.settings, self.data = project, profile, seed, settings, data
-        self._logger = logging.Logger(f"kdnb.{self.folder.name}")  # its own, so that two runs never share a file
+        self._logger = logging.Logger(f"kdnb.{self.folder.name}")  # not shared, so that two runs never write one file
         handler = logging.FileHandler(self.folder / "run.log", encoding="utf-8")  # flushes after each line
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
         self._logger.addHandler(handler)
 
     @classmethod
-    def start(cls, project, profile, seed, results="results", settings=None, data=None):
+    def start(
+        cls,
+        project: str,
+        profile: str,
+        seed: int,
+        results: str | Path = "results",
+        settings: pydantic.BaseModel | dict[str, Any] | None = None,
+        data: str | Path | None = None,
+    ) -> Run:
         """Create ``results/result_YYYYMMDD_HHMMSS_<project>_<profile>_s<seed>/`` and write its config.yaml.
 
-        ``project`` carries its number, '03_voc_defeat'; ``settings`` is a Settings object or a dict; ``data`` is
-        None for drawn data or the path the user gave.
+        Args:
+            project: with its number, "03_voc_defeat".
+            data: root of a real data set, None for rendered data.
         """
         if isinstance(settings, pydantic.BaseModel):
             settings = settings.model_dump(mode="json")
@@ -102,8 +130,8 @@ class Run:
         return run
 
     @classmethod
-    def resume(cls, folder, project, data=None):
-        """The run in ``folder``, to go on with.
+    def resume(cls, folder: str | Path, project: str, data: str | Path | None = None) -> Run:
+        """The run in ``folder``, to resume.
 
         Raises:
             InputError: no run there, one of another project, or one on other data.
@@ -118,26 +146,26 @@ class Run:
             raise InputError(f"--run {folder}: its arms were trained on {saved['data']!r}, expected the same --data")
         return cls(folder, project, saved["profile"], saved["seed"], saved["settings"], data)
 
-    def log(self, message):
+    def log(self, message: str) -> None:
         """Print a line and write it, with the time, to run.log at once."""
         self._logger.info(message)
         print(message, flush=True)
 
-    def save_weights(self, name, state_dict):
+    def save_weights(self, name: str, state_dict: Mapping[str, torch.Tensor]) -> Path:
         """Write ``weights/<name>.safetensors``; tensors that share memory are written as separate copies."""
         from safetensors.torch import save
 
         tensors = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in state_dict.items()}
         return atomic_write(self._subfolder("weights") / f"{name}.safetensors", save(tensors))
 
-    def save_figure(self, name, figure, dpi=110):
+    def save_figure(self, name: str, figure: Figure, dpi: int = 110) -> Path:
         """Write a matplotlib figure to ``figures/<name>.png``."""
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight")
         return atomic_write(self._subfolder("figures") / f"{name}.png", buffer.getvalue())
 
-    def save_json(self, name, value):
-        """Write any value to ``<name>.json``; NaN becomes null."""
+    def save_json(self, name: str, value: Any) -> Path:
+        """Write a value to ``<name>.json``; NaN becomes null."""
         return atomic_write(self.folder / f"{name}.json", json.dumps(to_json(value), indent=1, allow_nan=False) + "\n")
 
     def save_metrics(self, primary, higher_is_better, arms, comparisons, device="cpu", about=None):
@@ -174,14 +202,14 @@ class Run:
             },
         )
 
-    def _subfolder(self, name):
+    def _subfolder(self, name: str) -> Path:
         folder = self.folder / name
         folder.mkdir(exist_ok=True)
         return folder
 
 
-def _new_folder(results, ending):
-    """A folder nobody else has; when two runs start in the same second, the later one waits for the next second."""
+def _new_folder(results: Path, ending: str) -> Path:
+    """A new folder; of two runs that start in the same second, the later one waits for the next second."""
     if results.exists() and not results.is_dir():
         raise InputError(f"RESULTS {str(results)!r} is a file, expected a folder")
     results.mkdir(parents=True, exist_ok=True)
@@ -197,12 +225,14 @@ def _new_folder(results, ending):
         return folder
 
 
-def _data_name(data):
+def _data_name(data: str | Path | None) -> str:
     return "drawn" if data is None else Path(data).resolve().name
 
 
-def provenance(settings, data=None, device="cpu"):
-    """Where numbers come from: versions, machine, date, commit and a hash of the settings (a dict)."""
+def provenance(
+    settings: dict[str, Any], data: str | Path | None = None, device: torch.device | str = "cpu"
+) -> dict[str, Any]:
+    """Where numbers come from: versions, machine, date, commit and a hash of the settings."""
     import torch
 
     text = json.dumps(to_json(settings), sort_keys=True)
@@ -221,8 +251,8 @@ def provenance(settings, data=None, device="cpu"):
     }
 
 
-def _commit():
-    """The commit of the checkout this package lies in ('-dirty' when files differ from it), or None."""
+def _commit() -> str | None:
+    """The commit of the checkout that holds this package ('-dirty' when files differ from it), or None."""
     root = Path(__file__).resolve().parents[1]
     if not (root / ".git").exists():
         return None
