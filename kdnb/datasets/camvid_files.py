@@ -69,9 +69,9 @@ def find_root(data: str | Path) -> tuple[Path, str]:
             return root, "colour"
         if (root / "training" / "semantic").is_dir():
             return root, "kitti"
-    found = "a folder" if Path(data).is_dir() else "a file" if Path(data).exists() else "nothing"
+    what = "a folder" if Path(data).is_dir() else "a file" if Path(data).exists() else "nothing"
     raise InputError(
-        f"{data}: found {found}, expected a CamVid root with trainannot/ (SegNet), {LABELS}/ (the "
+        f"{data}: found {what}, expected a CamVid root with trainannot/ (SegNet), {LABELS}/ (the "
         "original) or training/semantic/ (KITTI) in it"
     )
 

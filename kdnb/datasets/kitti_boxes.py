@@ -66,11 +66,11 @@ def labels_from_boxes(
     out = []
     for k, (x, y, z) in enumerate(centre):
         length, width, height = (float(v) for v in boxes[k, 3:6])
-        whole = box_in_image(boxes[k], calibration)
-        box = None if whole is None else clip_box(whole, image_size)
+        amodal = box_in_image(boxes[k], calibration)
+        box = None if amodal is None else clip_box(amodal, image_size)
         if box is None:
             continue
-        truncated, occluded = (_outside(whole, box), 0) if scores[k] is None else (-1.0, -1)
+        truncated, occluded = (_outside(amodal, box), 0) if scores[k] is None else (-1.0, -1)
         alpha = float(wrap(turn[k] - np.arctan2(x, z)))
         pose = (float(x), float(y + height / 2), float(z), float(turn[k]))
         name, size = str(names[k]), (height, width, length)
@@ -99,6 +99,7 @@ def clip_box(box: Box, image_size: tuple[int, int]) -> Box | None:
 
 
 def _outside(whole, inside):
+    """Share of the box ``whole`` outside the box ``inside``."""
     area = (inside[2] - inside[0]) * (inside[3] - inside[1])
     return 1 - area / ((whole[2] - whole[0]) * (whole[3] - whole[1]))
 

@@ -93,3 +93,24 @@ def collate(samples: list[dict]) -> dict:
         "labelled": torch.tensor([sample["labelled"] for sample in samples]),
         "indices": torch.tensor([sample["index"] for sample in samples]),
     }
+
+
+def count_pixels(dataset: Dataset, keys: Iterable | None = None) -> Tensor:
+    """(F, 12) int64: pixels of each class in each sample, void last.
+
+    Args:
+        dataset: samples hold "label" (H, W) int64.
+        keys: of the samples to count; None counts all.
+    """
+    keys = range(len(dataset)) if keys is None else keys
+    return torch.stack([torch.bincount(dataset[key]["label"].flatten(), minlength=VOID + 1) for key in keys])
+
+
+def class_weights(counts: Tensor) -> Tensor:
+    """(11,) weights 1 / ln(1.02 + share), as ENet was trained with on CamVid (Paszke et al. 2016, arXiv 1606.02147).
+
+    Args:
+        counts: (F, 12) pixels of the frames that the student has labels of, see ``count_pixels``.
+    """
+    total = counts[:, :VOID].sum(0).double()
+    return (1 / torch.log(1.02 + total / total.sum())).float()

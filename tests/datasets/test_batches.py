@@ -20,9 +20,9 @@ def detections(_):
 
 
 def regions(_):
-    found = [SimpleNamespace(id=f"val/{k}", image_id=7, box=(2.0, 2, 10, 8)) for k in range(3)]
+    boxes = [SimpleNamespace(id=f"val/{k}", image_id=7, box=(2.0, 2, 10, 8)) for k in range(3)]
     image = np.zeros((12, 16, 3), np.uint8)
-    data = SimpleNamespace(regions=found, context=1.2, image=lambda index: image)
+    data = SimpleNamespace(regions=boxes, context=1.2, image=lambda index: image)
     return region_views.RegionViews(data, crop=8, indices=range(3)), region_views.collate
 
 

@@ -137,9 +137,9 @@ def test_tables():
 
 def test_colours_are_decoded_exactly():
     names, rng = list(COLOURS), np.random.default_rng(0)
-    drawn = rng.integers(0, 32, (40, 50))
-    colours = np.array([COLOURS[name] for name in names], np.uint8)[drawn]
-    one_by_one = [[(*CLASSES, "void").index(SEGNET_GROUPS[names[n]]) for n in row] for row in drawn]
+    sampled = rng.integers(0, 32, (40, 50))
+    colours = np.array([COLOURS[name] for name in names], np.uint8)[sampled]
+    one_by_one = [[(*CLASSES, "void").index(SEGNET_GROUPS[names[n]]) for n in row] for row in sampled]
     assert (decode_colours(colours, "x.png") == one_by_one).all()
     assert decode_colours(colours, "x.png").dtype == np.uint8
     for channel in range(3):  # by one level of one channel, and the very highest code
@@ -170,8 +170,8 @@ def test_ids_in_every_kind_of_8_bit_png(tmp_path):
 def test_the_command_renders_as_told(monkeypatch):
     calls = []
     monkeypatch.setattr("kdnb.world.export_camvid.export_camvid", lambda out, **options: calls.append((out, options)))
-    told = ["data", "make", "camvid", "--out", "o", "--train", "9", "--size", "200x150", "--layout", "colour"]
-    assert CliRunner().invoke(main, told).exit_code == 0
+    command = ["data", "make", "camvid", "--out", "o", "--train", "9", "--size", "200x150", "--layout", "colour"]
+    assert CliRunner().invoke(main, command).exit_code == 0
     options = {"train": 9, "val": 60, "test": 100, "size": (200, 150), "seed": 0, "layout": "colour"}
     assert calls == [("o", options)]
 

@@ -270,15 +270,15 @@ def test_speed(root):
 
 
 @pytest.mark.parametrize(
-    ("folder", "found"),
+    ("folder", "what"),
     [("absent", "nothing"), ("empty", "folder without"), ("a.txt", "a file"), ("half", "without an instances file")],
 )
-def test_data_that_is_no_coco_root(tmp_path, folder, found):
+def test_data_that_is_no_coco_root(tmp_path, folder, what):
     (tmp_path / "empty").mkdir()
     (tmp_path / "half/annotations").mkdir(parents=True)
     (tmp_path / "a.txt").touch()
     message = error_of(lambda: COCORegionText(tmp_path / folder))
-    assert folder in message and found in message
+    assert folder in message and what in message
     for part in ("annotations/instances_train2017.json", "annotations/captions_train2017.json", "train2017/*.jpg"):
         assert part in message
 
@@ -423,23 +423,23 @@ def test_command_line(root, capsys):
     bad = CliRunner().invoke(main, ["data", "check", "coco", str(root)])
     assert bad.exit_code == 1 and "1 fault" in bad.output
     made = root.parent / "made"
-    drawn = CliRunner().invoke(
+    result = CliRunner().invoke(
         main, ["data", "make", "coco", "--out", str(made), "--train", "1", "--val", "1", "--size", "64x48"]
     )
-    assert drawn.exit_code == 0 and (made / "annotations/captions_val2017.json").is_file()
+    assert result.exit_code == 0 and (made / "annotations/captions_val2017.json").is_file()
 
 
 def test_download_verifies_unpacks_and_does_nothing_twice(root, tmp_path, monkeypatch):
     packed = Path(shutil.make_archive(str(tmp_path / "packed"), "zip", root))
-    asked = []
+    downloads = []
 
     def fetch(url, target, checksum):
-        asked.append((url.rsplit("/", 1)[-1], len(checksum)))
+        downloads.append((url.rsplit("/", 1)[-1], len(checksum)))
         target.parent.mkdir(parents=True, exist_ok=True)
         return Path(shutil.copy(packed, target))
 
     monkeypatch.setattr(coco_module, "download", fetch)
     assert len(COCORegionText(download_coco(tmp_path / "got"))) == 2
-    assert asked == [("annotations_trainval2017.zip", 32), ("val2017.zip", 32), ("train2017.zip", 32)]
+    assert downloads == [("annotations_trainval2017.zip", 32), ("val2017.zip", 32), ("train2017.zip", 32)]
     download_coco(tmp_path / "got")
-    assert len(asked) == 3
+    assert len(downloads) == 3

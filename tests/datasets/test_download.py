@@ -27,7 +27,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self):
         wanted = self.headers.get("Range")
-        self.server.asked.append((self.path, wanted))
+        self.server.requests.append((self.path, wanted))
         if self.path not in ("/ranges", "/plain", "/cut"):
             return self.send_error(404)
         start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and self.path != "/plain" else 0
@@ -49,7 +49,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 def server(monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.asked, server.daemon_threads = [], True
+        server.requests, server.daemon_threads = [], True
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         thread.start()
         server.url = f"http://127.0.0.1:{server.server_address[1]}"
@@ -74,14 +74,14 @@ def test_download_writes_the_file_once(server, tmp_path, checksum):
     for _ in range(2):
         assert download(server.url + "/ranges", target, checksum) == target
     assert target.read_bytes() == DATA and os.listdir(target.parent) == ["data.tar"]
-    assert server.asked == [("/ranges", None)]
+    assert server.requests == [("/ranges", None)]
 
 
-@pytest.mark.parametrize(("path", "asked"), [("/ranges", "bytes=1000-"), ("/plain", "bytes=1000-")])
-def test_download_resumes_or_starts_over_where_it_cannot(server, tmp_path, path, asked):
+@pytest.mark.parametrize(("path", "ranges"), [("/ranges", "bytes=1000-"), ("/plain", "bytes=1000-")])
+def test_download_resumes_or_starts_over_where_it_cannot(server, tmp_path, path, ranges):
     (tmp_path / "data.part").write_bytes(DATA[:1000])
     assert download(server.url + path, tmp_path / "data", MD5).read_bytes() == DATA
-    assert server.asked == [(path, asked)]
+    assert server.requests == [(path, ranges)]
 
 
 def test_download_finishes_a_part_that_is_already_whole(server, tmp_path):
@@ -100,7 +100,7 @@ def test_connection_lost_keeps_the_part_and_the_next_call_resumes(server, tmp_pa
     kept = (tmp_path / "data.part").stat().st_size
     assert kept == len(DATA) // 2
     assert download(server.url + "/ranges", tmp_path / "data", MD5).read_bytes() == DATA
-    assert server.asked[-1] == ("/ranges", f"bytes={kept}-")
+    assert server.requests[-1] == ("/ranges", f"bytes={kept}-")
 
 
 def test_wrong_checksum_leaves_nothing(server, tmp_path):

@@ -224,15 +224,15 @@ def test_real_frames(frames):
 @pytest.mark.parametrize(("index", "expected"), list(enumerate(COUNTS)))
 def test_points_that_the_image_shows_in_real_boxes(frames, index, expected):
     """LiDAR projected into the image, cut to it, counted inside each label's 3D box, edges inclusive; and those inside
-    lie within the 2D box that was drawn by hand around the object."""
+    lie within the 2D box that was annotated by hand around the object."""
     frame = frames[index]
     points = frame.points()
     uv, depth = frame.calibration.lidar_to_image(points[:, :3])
-    seen = in_image(uv, depth, frame.image_size)
+    visible = in_image(uv, depth, frame.image_size)
     labels = [label for label in frame.labels if label.type != "DontCare"]
-    inside = points_in_boxes(points[seen], boxes_in_lidar(labels, frame.calibration))
+    inside = points_in_boxes(points[visible], boxes_in_lidar(labels, frame.calibration))
     np.testing.assert_allclose(inside.sum(0), expected, rtol=0.01, atol=2)
     for label, on_object in zip(labels, inside.T, strict=True):
         left, top, right, bottom = np.add(label.bbox, (-6, -6, 6, 6))
-        in_box = ((uv[seen][on_object] >= (left, top)) & (uv[seen][on_object] <= (right, bottom))).all(1)
+        in_box = ((uv[visible][on_object] >= (left, top)) & (uv[visible][on_object] <= (right, bottom))).all(1)
         assert in_box.mean() > 0.97

@@ -18,16 +18,16 @@ BOXES = np.array([[12.0, 3, -0.9, 4.2, 1.7, 1.5, 0.4], [20, -5, -0.8, 0.7, 0.6, 
 @pytest.mark.parametrize("view", all_views().values())
 def test_a_view_shows_the_same_street(view):
     points = np.random.default_rng(0).uniform([5, -8, -2, 0], [30, 8, 0, 1], (2000, 4)).astype(np.float32)
-    seen, boxes = transform_points(points, view), transform_boxes(BOXES, view)
+    moved, boxes = transform_points(points, view), transform_boxes(BOXES, view)
     # each point stays in its box, with room for rounding to float32
     clear = (
         points_in_boxes(points, BOXES * [1, 1, 1, 0.99, 0.99, 0.99, 1])
         == points_in_boxes(points, BOXES * [1, 1, 1, 1.01, 1.01, 1.01, 1])
     ).all(1)
-    assert (points_in_boxes(points, BOXES) == points_in_boxes(seen, boxes))[clear].all()
-    assert np.allclose(seen[:, 3], points[:, 3]) and seen.dtype == np.float32
+    assert (points_in_boxes(points, BOXES) == points_in_boxes(moved, boxes))[clear].all()
+    assert np.allclose(moved[:, 3], points[:, 3]) and moved.dtype == np.float32
     # each point stays on its pixel, which mirrors
-    before, after = pixels(points, PROJECTION), pixels(seen, transform_projection(PROJECTION, view, 208))
+    before, after = pixels(points, PROJECTION), pixels(moved, transform_projection(PROJECTION, view, 208))
     assert np.allclose(after[:, 0], 207 - before[:, 0] if view.flip else before[:, 0], atol=1e-2)
     assert np.allclose(after[:, 1], before[:, 1], atol=1e-2)
     # the front of a box is still its front

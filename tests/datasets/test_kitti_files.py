@@ -207,13 +207,13 @@ def test_a_box_around_the_camera_is_cut_and_clipped():
 
 def test_corners_and_points_on_the_edge():
     box = np.array([[1.0, 2, 3, 4, 2, 1, np.pi / 2]])
-    found = corners(box)[0]
-    np.testing.assert_allclose(found[0], [0, 4, 2.5], atol=1e-12)  # front left of a box that looks left
-    np.testing.assert_allclose(found[4] - found[0], [0, 0, 1])
-    assert points_in_boxes(found, box).all()
-    assert not points_in_boxes(found + (found - box[0, :3]) * 1e-3, box).any()
+    points = corners(box)[0]
+    np.testing.assert_allclose(points[0], [0, 4, 2.5], atol=1e-12)  # front left of a box that looks left
+    np.testing.assert_allclose(points[4] - points[0], [0, 0, 1])
+    assert points_in_boxes(points, box).all()
+    assert not points_in_boxes(points + (points - box[0, :3]) * 1e-3, box).any()
     assert points_in_boxes(np.zeros((0, 4), np.float32), box).shape == (0, 1)
-    assert points_in_boxes(found, np.zeros((0, 7))).shape == (8, 0)
+    assert points_in_boxes(points, np.zeros((0, 7))).shape == (8, 0)
 
 
 # ---------------------------------------------------------------- the real frames

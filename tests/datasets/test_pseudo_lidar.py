@@ -79,9 +79,9 @@ def test_of_two_points_in_a_pixel_the_nearest_wins_and_what_is_behind_is_not_see
 
 def test_random_sampling_keeps_its_share_and_its_seed():
     depth = np.full(SHAPE, 15.0, np.float32)
-    every = pseudo_points(depth, image(), calibration(), "all")
+    all_points = pseudo_points(depth, image(), calibration(), "all")
     tenth = pseudo_points(depth, image(), calibration(), seed=1)
-    assert len(tenth) == round(0.1 * len(every)) and set(map(bytes, tenth)) <= set(map(bytes, every))
+    assert len(tenth) == round(0.1 * len(all_points)) and set(map(bytes, tenth)) <= set(map(bytes, all_points))
     np.testing.assert_array_equal(tenth, pseudo_points(depth, image(), calibration(), seed=1))
     assert bytes(tenth) != bytes(pseudo_points(depth, image(), calibration(), seed=2))
     assert (tenth[:, 3] == 0.5).all()
@@ -92,13 +92,15 @@ def test_beams_keep_one_point_per_cell_near_the_beam():
     elevation, azimuth = np.radians(rng.uniform(-35, 10, 40000)), np.radians(rng.uniform(-40, 40, 40000))
     xyz = np.stack([np.cos(azimuth), np.sin(azimuth), np.tan(elevation)], 1) * rng.uniform(4, 60, (40000, 1))
     kept = beam_indices(xyz, 32, 512)
-    found = np.degrees(elevation[kept])
+    elevations = np.degrees(elevation[kept])
     step = (TOP - BOTTOM) / 31
-    beam = np.rint((TOP - found) / step)
-    assert found.max() <= TOP + step / 2 and found.min() >= BOTTOM - step / 2
+    beam = np.rint((TOP - elevations) / step)
+    assert elevations.max() <= TOP + step / 2 and elevations.min() >= BOTTOM - step / 2
     cells = set(zip(beam, np.floor((azimuth[kept] / (2 * np.pi) + 0.5) * 512), strict=True))
     assert len(cells) == len(kept) and set(beam) == set(range(32))
-    assert np.abs(TOP - beam * step - found).mean() < 0.15 * step  # of many in a cell the nearest: chance is a quarter
+    assert (
+        np.abs(TOP - beam * step - elevations).mean() < 0.15 * step
+    )  # of many in a cell the nearest: chance is a quarter
     assert len(beam_indices(np.zeros((0, 3)))) == 0
 
 
@@ -169,11 +171,11 @@ def test_clouds_of_another_name_are_found_by_their_root_too(root, tmp_path, monk
 
 
 def test_a_killed_run_goes_on_where_it_stopped(root, tmp_path):
-    frames, seen = KittiObject(root, "train", points=None), []
+    frames, calls = KittiObject(root, "train", points=None), []
 
     def dying(image, frame):
-        seen.append(frame)
-        if len(seen) == 2:
+        calls.append(frame)
+        if len(calls) == 2:
             raise KeyboardInterrupt
         return nine_metres(image, frame)
 
@@ -181,7 +183,7 @@ def test_a_killed_run_goes_on_where_it_stopped(root, tmp_path):
         write_pseudo_lidar(frames, tmp_path / "out", dying)
     assert [p.name for p in (tmp_path / "out/training/pseudo").iterdir()] == ["000000.bin"]
     write_pseudo_lidar(frames, tmp_path / "out", dying)
-    assert seen == ["000000", "000001", "000001", "000002"]
+    assert calls == ["000000", "000001", "000001", "000002"]
     write_pseudo_lidar(frames, tmp_path / "whole", nine_metres)
     for name in frames.names:  # the same as of a run that was not killed
         files = [tmp_path / out / f"training/pseudo/{name}.bin" for out in ("out", "whole")]
@@ -192,7 +194,7 @@ def test_a_killed_run_goes_on_where_it_stopped(root, tmp_path):
 def test_clouds_made_in_another_way_are_not_mixed(root, tmp_path):
     frames = KittiObject(root, "train", points=None)
     write_pseudo_lidar(frames, tmp_path / "out", nine_metres)
-    write_pseudo_lidar(frames, tmp_path / "out", nine_metres, share=0.1)  # the same, said aloud
+    write_pseudo_lidar(frames, tmp_path / "out", nine_metres, share=0.1)  # the default, named
     with pytest.raises(InputError, match="made with share 0.1, expected 0.2; choose a new folder"):
         write_pseudo_lidar(frames, tmp_path / "out", nine_metres, share=0.2)
     with pytest.raises(InputError, match="made with depth '', expected 'other'"):

@@ -141,13 +141,13 @@ def test_the_older_form_of_proposals(tmp_path, root, rows):
 
 
 def test_proposals_are_cut_to_the_image_and_slivers_left_out(tmp_path):
-    found = [
+    proposals = [
         {"bbox": [-5, -5, 20, 30], "score": 0.5},
         {"bbox": [1590, 10, 50, 5], "score": 0.6},
         {"bbox": [1600, 10, 50, 50], "score": 0.7},
         {"bbox": [10, 10, 0, 9], "score": 0.7},
     ]
-    write(tmp_path / "p.json", {"val": {"a": found}})
+    write(tmp_path / "p.json", {"val": {"a": proposals}})
     boxes, scores = read_proposals(tmp_path / "p.json", "val")["a"]
     assert boxes.tolist() == [[1590, 10, 1600, 15], [0, 0, 15, 25]] and scores.tolist() == pytest.approx([0.6, 0.5])
 

@@ -161,12 +161,12 @@ def test_counts_of_the_real_sample(sample):
 # ---------------------------------------------------------------- what is refused
 
 
-@pytest.mark.parametrize(("folder", "found"), [("absent", "nothing"), ("empty", "folder without"), ("a.txt", "a file")])
-def test_data_that_is_no_devkit(tmp_path, folder, found):
+@pytest.mark.parametrize(("folder", "what"), [("absent", "nothing"), ("empty", "folder without"), ("a.txt", "a file")])
+def test_data_that_is_no_devkit(tmp_path, folder, what):
     (tmp_path / "empty").mkdir()
     (tmp_path / "a.txt").touch()
     message = error_of(lambda: VOC(tmp_path / folder))
-    assert folder in message and found in message and "expected a VOC devkit" in message
+    assert folder in message and what in message and "expected a VOC devkit" in message
 
 
 def test_a_missing_list_names_the_existing_ones(devkit):
@@ -283,15 +283,17 @@ def test_download_voc_uses_the_table_of_torchvision(tmp_path, monkeypatch):
 
     write_devkit(tmp_path / "made", {"000001": [CAR]})
     packed = Path(shutil.make_archive(str(tmp_path / "packed"), "tar", tmp_path / "made"))
-    asked = []
+    downloads = []
 
     def fetch(url, target, checksum):
-        asked.append((url, checksum))
+        downloads.append((url, checksum))
         target.parent.mkdir(parents=True, exist_ok=True)
         return Path(shutil.copy(packed, target))
 
     monkeypatch.setattr(voc_module, "download", fetch)
     assert len(VOC(download_voc(tmp_path / "root"))) == 1
-    assert asked == [(DATASET_YEAR_DICT[k]["url"], DATASET_YEAR_DICT[k]["md5"]) for k in ("2007", "2007-test", "2012")]
+    assert downloads == [
+        (DATASET_YEAR_DICT[k]["url"], DATASET_YEAR_DICT[k]["md5"]) for k in ("2007", "2007-test", "2012")
+    ]
     download_voc(tmp_path / "root")
-    assert len(asked) == 3
+    assert len(downloads) == 3
