@@ -10,7 +10,7 @@ import numpy as np
 
 from kdnb.datasets.kitti_calib import guessed_calibration
 from kdnb.errors import InputError
-from kdnb.run import atomic_write
+from kdnb.files import atomic_write
 from kdnb.viz.boxes3d import beside, draw_above, draw_over, fitted, sure
 from kdnb.viz.explore_kitti import GUESSED, HIGH, KITTI_FOV, LONGEST, WIDE
 from kdnb.viz.guard import guarded

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from kdnb.run import atomic_write
+from kdnb.files import atomic_write
 
 WIDTH, COLUMNS, GAP, LABEL = 1800, 4, 16, 44  # pixels, except COLUMNS; a page shows the strip at half its size
 SIZE = 26  # of the labels
