@@ -49,7 +49,7 @@ class Experiment(Project):
 
     @classmethod
     def start(cls, profile: str, seed: int = 0, data=None, results="results", root="data", **changes):
-        """A new run, in a folder of its own below ``results``; ``changes`` are settings that differ from the profile."""
+        """A new run in its own folder below ``results``; ``changes`` are settings that differ from the profile."""
         settings = load_settings(cls.settings_class, profile, **changes)
         run = Run.start(cls.project, profile, seed, results, settings, data)
         return cls(run, settings, cls.open_data(settings, data, root), root)
@@ -186,13 +186,17 @@ class Experiment(Project):
         predictions = self.predict(model, "test", self.known[name])
         numbers = {
             **self.score(predictions, "test"),
-            "params": count_parameters(model),
-            "size_mb": state_dict_mb(model),
+            "params": count_parameters(self.deployed(model)),
+            "size_mb": state_dict_mb(self.deployed(model)),
             "train_s": self.seconds(training) + self.extra_seconds(self.known[name]),
             "steps": training.steps,
         }
         validation = max((score for _, score in training.scores), default=float("nan"))
         return ArmResult(model, self.as_record(predictions), numbers, validation, training)
+
+    def deployed(self, model: nn.Module) -> nn.Module:
+        """What of a network its parameters are counted of."""
+        return model
 
     def seconds(self, training: TrainHistory) -> float:
         """What training cost: CPU seconds on a CPU; on a GPU the clock, because the CPU only waits."""

@@ -12,7 +12,6 @@ from torch.utils.data import DataLoader
 from kdnb.distill.distiller import LiveTeacher
 from kdnb.distill.teacher_outputs import TeacherOutputs
 from kdnb.engine import dataloader_kwargs, move
-from kdnb.experiment.arms import Arm
 
 
 def keep_teacher_outputs(experiment, teacher: str) -> TeacherOutputs:
@@ -20,7 +19,7 @@ def keep_teacher_outputs(experiment, teacher: str) -> TeacherOutputs:
 
     All processes of a training call it; what is there already is only read.
     """
-    data, plan, collate = experiment.batches(Arm())
+    data, plan, collate = experiment.batches(experiment.known[experiment.checked[1]])
     items, folder = experiment.train_items(), experiment.run.folder / "cache"
     live = LiveTeacher(experiment.train(teacher).model, type(experiment).teacher_step)
     live.model.to(experiment.acc.device)

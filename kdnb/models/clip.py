@@ -1,6 +1,6 @@
-"""The teacher of image and text: an open_clip model, small from scratch or one of the originals, and what it says.
+"""The image-text teacher: an open_clip model, small from scratch or an original one, and its embeddings.
 
-Images come in as uint8 (N, 3, H, W) and are normalised in here, in one place; embeddings go out as unit vectors.
+Images are uint8 (N, 3, H, W) and normalised here; embeddings are unit vectors.
 """
 
 from __future__ import annotations
@@ -10,11 +10,14 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
+from pathlib import Path
 
 import open_clip
 import timm
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from kdnb.distill.alignment import multi_positive_infonce
@@ -22,11 +25,17 @@ from kdnb.distill.taps import Taps
 from kdnb.errors import InputError
 from kdnb.models import pixels
 
-MAX_SCALE = 100.0  # CLIP's bound on the learned scale of logits
+MAX_SCALE = 100.0  # CLIP's bound on the learned logit scale
+
+LITE_CONTEXT = 32  # tokens of a text that the small teacher reads, start and end included
 
 
-def normalised(images: Tensor, mean=open_clip.OPENAI_DATASET_MEAN, std=open_clip.OPENAI_DATASET_STD) -> Tensor:
-    """``kdnb.models.pixels.normalised`` with the mean and spread that CLIP was trained with."""
+def normalised(
+    images: Tensor,
+    mean: Sequence[float] = open_clip.OPENAI_DATASET_MEAN,
+    std: Sequence[float] = open_clip.OPENAI_DATASET_STD,
+) -> Tensor:
+    """``kdnb.models.pixels.normalised`` with CLIP's mean and standard deviation."""
     return pixels.normalised(images, mean, std)
 
 
@@ -35,20 +44,19 @@ def lite_teacher(
     dims: Sequence[int] = (40, 80, 128, 192),
     text_width: int = 128,
     text_layers: int = 1,
-    context_length: int = 32,
+    context_length: int = LITE_CONTEXT,
     image_size: int = 32,
 ) -> open_clip.CLIP:
-    """A small CLIP from random weights, for small crops and short sentences; downloads nothing.
+    """A small CLIP with random weights, for small crops and short sentences; downloads nothing.
 
-    The token embedding stays as it was drawn: its table has 49,408 rows, of which a drawn street uses some hundred, and
-    an optimiser that visits all of them would take longer than the rest of the step. Random rows of this width are
-    nearly orthogonal, and the transformer above them learns what they mean; but they must be larger than CLIP draws
-    them (0.02), or the words drown in their positions.
+    The token embedding is random and frozen: its table has 49,408 rows, of which a rendered street uses some hundred, and
+    updating all of them would take longer than the rest of the step. Random rows of this width are nearly orthogonal,
+    and the transformer learns what they mean; but their scale must exceed CLIP's 0.02, or position embeddings dominate.
 
     Args:
-        embed_dim: width of the common space.
+        embed_dim: width of the joint space.
         dims: channels of the four stages of the image tower, a ConvNeXt with one block in each.
-        context_length: tokens of a text, start and end included; what is longer is cut.
+        context_length: tokens of a text, start and end included; longer texts are truncated.
     """
     model = open_clip.CLIP(
         embed_dim,
@@ -62,7 +70,7 @@ def lite_teacher(
     )
     nn.init.normal_(model.token_embedding.weight, std=0.1)
     model.token_embedding.requires_grad_(False)
-    # open_clip passes no widths on to timm, so the tower is changed afterwards
+    # open_clip does not pass widths on to timm, so the trunk is replaced afterwards
     model.visual.trunk = timm.create_model("test_convnext3", num_classes=0, dims=tuple(dims), ls_init_value=1.0)
     model.visual.head.proj = nn.Linear(dims[-1], embed_dim, bias=False)
     model.visual.to(memory_format=torch.channels_last)  # a third faster on a CPU
@@ -70,10 +78,10 @@ def lite_teacher(
 
 
 def full_teacher(name: str = "ViT-B-32", pretrained: str | None = None) -> nn.Module:
-    """Any open_clip model by name, with the weights of a tag or file, or random ones for None.
+    """An open_clip model by name, with the weights of a tag or file, or random ones for None.
 
     Raises:
-        InputError: a name or weights that open_clip does not have or cannot fetch.
+        InputError: a name or weights that open_clip does not know or cannot download.
     """
     known = open_clip.list_models()
     if ":" not in name and name not in known:
@@ -87,13 +95,37 @@ def full_teacher(name: str = "ViT-B-32", pretrained: str | None = None) -> nn.Mo
         raise InputError(f"open_clip {name!r} with weights {pretrained!r}: {reason} (known weights: {tags})") from error
 
 
-def build_tokenizer(model: nn.Module, name: str | None = None) -> Callable[[list[str]], Tensor]:
-    """Texts → (M, context_length) token ids. Without a name the byte-pair vocabulary that comes with open_clip."""
-    return open_clip.get_tokenizer(name) if name else open_clip.SimpleTokenizer(context_length=model.context_length)
+def read_text_tower(path: str | Path) -> open_clip.CLIP:
+    """A ``lite_teacher`` whose text tower has the weights of a file, such as ``weights/teacher.safetensors`` of a run
+    of 01. Its image tower is random.
+
+    Raises:
+        InputError: a file that cannot be read, or that holds no such tower.
+    """
+    try:
+        weights = {name: tensor for name, tensor in load_file(path).items() if not name.startswith("visual.")}
+        width, embed_dim = weights["text_projection"].shape
+        layers = len({name.split(".")[2] for name in weights if name.startswith("transformer.resblocks.")})
+        model = lite_teacher(
+            embed_dim, text_width=width, text_layers=layers, context_length=len(weights["positional_embedding"])
+        )
+        model.load_state_dict({**model.state_dict(), **weights})
+    except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{path}: {reason}; expected the weights of a small CLIP, as 01 trains its teacher") from None
+    return model
+
+
+def build_tokenizer(name: str | None = None, context_length: int = LITE_CONTEXT) -> Callable[[list[str]], Tensor]:
+    """Texts → (M, context_length) token ids, of one of open_clip's models.
+
+    Without a name, those of the byte-pair vocabulary that comes with open_clip, cut at ``context_length``.
+    """
+    return open_clip.get_tokenizer(name) if name else open_clip.SimpleTokenizer(context_length=context_length)
 
 
 def encode_images(model: nn.Module, images: Tensor) -> Tensor:
-    """The teacher's unit image embeddings (N, D) of uint8 (N, 3, H, W), with gradient unless the caller says otherwise.
+    """The teacher's unit image embeddings (N, D) of uint8 (N, 3, H, W), with gradient.
 
     Raises:
         InputError: images of another size than the model's.
@@ -106,7 +138,7 @@ def encode_images(model: nn.Module, images: Tensor) -> Tensor:
 
 
 def normalised_for(visual: nn.Module, images: Tensor) -> Tensor:
-    """uint8 (N, 3, H, W) → float, with the mean and spread that this image tower was trained with."""
+    """uint8 (N, 3, H, W) → float, with the mean and standard deviation of this image tower."""
     mean = getattr(visual, "image_mean", None) or open_clip.OPENAI_DATASET_MEAN
     std = getattr(visual, "image_std", None) or open_clip.OPENAI_DATASET_STD
     return normalised(images, mean, std)
@@ -116,7 +148,7 @@ def normalised_for(visual: nn.Module, images: Tensor) -> Tensor:
 def encode_texts(model: nn.Module, tokenizer: Callable, texts: Sequence[str]) -> Tensor:
     """Unit embeddings (M, D) of the texts, on the model's device; each distinct string is encoded once.
 
-    Warns, with their number, of texts that are longer than the tower's context: their end is not read.
+    Warns of the number of texts that exceed the tower's context and are truncated.
 
     Raises:
         InputError: no text at all, or an empty one.
@@ -135,11 +167,11 @@ def encode_texts(model: nn.Module, tokenizer: Callable, texts: Sequence[str]) ->
 def encode_text_tokens(model: nn.Module, tokenizer: Callable, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
     """The text tower's last hidden states, after its final normalisation and before pooling and projection.
 
-    Only what stands before a token is in its state: the towers attend to the left.
+    The towers' attention is causal: a token's state depends on the tokens before it only.
 
     Returns:
-        states (M, L, W) and padding (M, L), True behind the end-of-text token, as ``key_padding_mask`` of
-        ``nn.MultiheadAttention`` wants it. L is the longest of the texts, in tokens.
+        states (M, L, W) and padding (M, L), True after the end-of-text token, a ``key_padding_mask`` of
+        ``nn.MultiheadAttention``. L is the length of the longest text, in tokens.
 
     Raises:
         InputError: a text tower that does not pool at the end-of-text token; no text, or an empty one.
@@ -148,16 +180,16 @@ def encode_text_tokens(model: nn.Module, tokenizer: Callable, texts: Sequence[st
     pool = getattr(tower, "text_pool_type", getattr(tower, "pool_type", None))
     if pool != "argmax":
         raise InputError(
-            f"the text tower pools by {pool!r}; token states are read of towers that pool at the end of "
+            f"the text tower pools by {pool!r}; token states need a tower that pools at the end of "
             "text ('argmax'), such as ViT-B-32's"
         )
     path = "ln_final" if tower is model else "text.ln_final"
     distinct, which = distinct_texts(texts)
     states, ends = [], []
-    with evaluating(model), Taps(model, [path]) as seen:
+    with evaluating(model), Taps(model, [path]) as tapped:
         for tokens in token_batches(model, tokenizer, distinct):
             model.encode_text(tokens)
-            states.append(seen[path].float())
+            states.append(tapped[path].float())
             ends.append(tokens.argmax(1))  # the end of text has the highest id
     end = torch.cat(ends)[which]
     longest = int(end.max()) + 1
@@ -165,7 +197,7 @@ def encode_text_tokens(model: nn.Module, tokenizer: Callable, texts: Sequence[st
 
 
 def distinct_texts(texts: Sequence[str]) -> tuple[list[str], list[int]]:
-    """The distinct strings in order of appearance, and for each text which of them it is."""
+    """The distinct strings in order of appearance, and for each text the index of its string."""
     for i, text in enumerate(texts):
         if not isinstance(text, str) or not text.strip():
             raise InputError(f"text {i} is {text!r}, expected words")
@@ -176,7 +208,7 @@ def distinct_texts(texts: Sequence[str]) -> tuple[list[str], list[int]]:
 
 
 def warn_of_cut_texts(tokenizer: Callable, texts: Sequence[str]) -> None:
-    """One warning for all texts of more tokens than the context; Hugging Face's tokenizers do not tell."""
+    """One warning for all texts that exceed the context; Hugging Face's tokenizers are not checked."""
     if not hasattr(tokenizer, "encode") or not getattr(tokenizer, "context_length", None):
         return
     cut = [text for text in texts if len(tokenizer.encode(text)) + 2 > tokenizer.context_length]  # + start and end
@@ -189,13 +221,14 @@ def warn_of_cut_texts(tokenizer: Callable, texts: Sequence[str]) -> None:
 
 
 def token_batches(model: nn.Module, tokenizer: Callable, texts: list[str], size: int = 256) -> Iterator[Tensor]:
+    """Token ids (``size``, context_length) on the model's device, batch by batch."""
     device = next(model.parameters()).device
     return (tokenizer(texts[start : start + size]).to(device) for start in range(0, len(texts), size))
 
 
 @contextmanager
-def evaluating(model: nn.Module):
-    """Eval mode for the block, and the mode of before after it."""
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Eval mode within the block; restores the mode after it."""
     training = model.training
     model.eval()
     try:
@@ -208,7 +241,8 @@ def contrastive_step(teacher: nn.Module, batch: dict) -> dict:
     """One step of training the teacher itself, both towers, for a ``Distiller`` without terms.
 
     Args:
-        batch: "images" uint8 (N, 3, H, W); "tokens" (M, L) of distinct texts; "positive" (N, M) bool, all that is true.
+        batch: "images" uint8 (N, 3, H, W); "tokens" (M, L) of distinct texts; "positive" (N, M) bool, all
+            matching pairs.
     """
     texts = F.normalize(teacher.encode_text(batch["tokens"]).float(), dim=-1)
     images = encode_images(teacher, batch["images"])
@@ -217,9 +251,10 @@ def contrastive_step(teacher: nn.Module, batch: dict) -> dict:
 
 
 def teacher_step(teacher: nn.Module, batch: dict, student_outputs: dict | None) -> dict:
-    """What a ``LiveTeacher`` says, and a ``TeacherCache`` keeps: "embedding" (N, D), unit vectors of the images."""
+    """Teacher outputs for a ``Distiller``: "embedding" (N, D), unit vectors of the images."""
     return {"embedding": encode_images(teacher, batch["images"])}
 
 
 def clipped_scale(model: nn.Module) -> Tensor:
+    """The learned logit scale, at most ``MAX_SCALE``."""
     return model.logit_scale.clamp(max=math.log(MAX_SCALE)).exp()

@@ -1,8 +1,6 @@
-"""Dense features in the space of texts from a CLIP that was only ever taught whole images: the idea of MaskCLIP."""
+"""Dense features in the text space of a CLIP that was trained on whole images: the idea of MaskCLIP."""
 
 from __future__ import annotations
-
-import math
 
 import torch
 import torch.nn.functional as F
@@ -10,39 +8,38 @@ from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
 from kdnb.errors import InputError
-from kdnb.models.clip import MAX_SCALE, build_tokenizer, full_teacher, normalised_for
+from kdnb.models.clip import build_tokenizer, full_teacher, normalised_for
 from kdnb.models.prompts import clip_texts
-from kdnb.models.segmenter import PromptSegmenter
 
 
 class DenseClip(nn.Module):
     """The image tower of an open_clip ViT with one vector per patch instead of one per image, and its text encoder.
 
-    A CLIP answers with the class token, which has gathered values from all patches by attention. Without the gathering,
-    the last block's value of a patch, sent through the same layers, lies in the same space and tells of that patch
-    (MaskCLIP: Zhou et al. 2022, arXiv 2112.01071, section 3.2). The tower stays as it is: nothing of it is trained.
+    CLIP returns the class token, which has gathered values from all patches by attention. Without attention, the last
+    block's value of a patch, sent through the same layers, lies in the same space and describes that patch (MaskCLIP:
+    Zhou et al. 2022, arXiv 2112.01071, section 3.2). The tower is frozen.
 
     Attributes:
-        channels: D, width of the space of images and texts.
-        encode: the text encoder of the same model, as ``kdnb.models.prompts`` wants it. It stays on the CPU and is not
-            saved with the weights.
+        channels: D, width of the joint space.
+        encode: the text encoder of the same model, for ``kdnb.models.prompts``. It stays on the CPU and is not saved
+            with the weights.
 
     Args:
         name: of an open_clip ViT, such as "ViT-B-16".
-        pretrained: its weights, as ``kdnb.models.clip.full_teacher``; None draws random ones.
-        short_side: pixels that the shorter side of an image is scaled to before it is cut into patches; None for the
-            size that the tower was trained with. More pixels give more patches, but far beyond that size worse ones.
+        pretrained: its weights, as ``kdnb.models.clip.full_teacher``; None for random ones.
+        short_side: pixels that the shorter side of an image is scaled to; None for the size that the tower was trained
+            with. More pixels give more patches, but far beyond that size worse ones.
 
     Raises:
-        InputError: a model that open_clip does not have, or whose image tower is no plain ViT of open_clip's own.
+        InputError: a model unknown to open_clip, or whose image tower is not open_clip's plain ViT.
     """
 
     def __init__(self, name: str = "ViT-B-32", pretrained: str | None = None, short_side: int | None = None):
         super().__init__()
         model = full_teacher(name, pretrained)
         self.visual = plain_vit(name, model.visual).eval().requires_grad_(False)
-        model.visual = None  # what is left is the text tower
-        self.encode = clip_texts(model.eval().requires_grad_(False), build_tokenizer(model, name))
+        model.visual = None  # only the text tower is left
+        self.encode = clip_texts(model.eval().requires_grad_(False), build_tokenizer(name))
         self.channels = self.visual.output_dim
         self.patch = self.visual.patch_size[0]
         self.short_side = short_side or min(self.visual.image_size)
@@ -70,7 +67,7 @@ class DenseClip(nn.Module):
         return F.interpolate(pixels, size, mode="bilinear", align_corners=False, antialias=True)
 
     def before_last_block(self, pixels: Tensor) -> Tensor:
-        """(N, 3, H, W) → (N, 1 + h·w, W), the class token first: what the last block gets."""
+        """(N, 3, H, W) → (N, 1 + h·w, W), the class token first: the input of the last block."""
         patches = self.visual.conv1(pixels)
         grid = patches.shape[2:]
         tokens = patches.flatten(2).transpose(1, 2)
@@ -83,7 +80,7 @@ class DenseClip(nn.Module):
 
 
 def plain_vit(name: str, visual: nn.Module) -> VisionTransformer:
-    """The image tower, if dense features can be read of it. Raises InputError otherwise."""
+    """``visual`` itself. Raises InputError unless it gives dense features."""
     if not isinstance(visual, VisionTransformer):
         raise InputError(
             f"the image tower of {name!r} is a {type(visual).__name__}, expected a plain ViT such as that of ViT-B-16"
@@ -98,7 +95,7 @@ def plain_vit(name: str, visual: nn.Module) -> VisionTransformer:
 
 
 def last_block_without_attention(block: ResidualAttentionBlock, tokens: Tensor) -> Tensor:
-    """(N, L, W) → (N, L, W): the block as if each token attended to itself alone, so only its value is passed on.
+    """(N, L, W) → (N, L, W): the block as if each token attended to itself only, so that its value is passed on.
 
     The residual connections and the MLP stay, as in MaskCLIP's released code.
     """
@@ -117,18 +114,3 @@ def positions_for(embedding: Tensor, before: tuple[int, int], after: tuple[int, 
     rest = rest.T.unflatten(1, before)[None].float()
     rest = F.interpolate(rest, tuple(after), mode="bicubic", align_corners=False, antialias=True)
     return torch.cat([first, rest[0].flatten(1).T.to(first.dtype)])
-
-
-def zero_shot_segmenter(dense: DenseClip, embeddings: Tensor) -> PromptSegmenter:
-    """A ``PromptSegmenter`` that has learned nothing of the street yet and answers with CLIP's own knowledge.
-
-    Its projection starts as the identity and its scale at CLIP's bound of 100; training goes on from there.
-
-    Args:
-        embeddings: (K, D), of ``dense.encode``.
-    """
-    teacher = PromptSegmenter(dense, embeddings, dense.channels)
-    nn.init.dirac_(teacher.project.weight)
-    nn.init.zeros_(teacher.project.bias)
-    nn.init.constant_(teacher.logit_scale, math.log(MAX_SCALE))
-    return teacher

@@ -29,7 +29,7 @@ def random_images(n, size=32, seed=0):
 def teacher():
     torch.manual_seed(0)
     model = lite_teacher()
-    return LiveTeacher(model, teacher_step), encode_texts(model, build_tokenizer(model), TEXTS)
+    return LiveTeacher(model, teacher_step), encode_texts(model, build_tokenizer(), TEXTS)
 
 
 def student(seed=0, **options):
@@ -176,7 +176,7 @@ def test_a_full_step_of_the_originals_on_photographs(real_data):
     images = torch.stack([views[index, "plain"]["image"] for index in views.indices])
     model = full_teacher("ViT-B-32")
     words = [category_text(regions.regions[index]) for index in views.indices]
-    texts = encode_texts(model, build_tokenizer(model, "ViT-B-32"), [*words, "a photo of a small zebra"])
+    texts = encode_texts(model, build_tokenizer("ViT-B-32"), [*words, "a photo of a small zebra"])
     pupil = Student("convnext_tiny", texts.shape[1], multi_scale=True)
     batch = {"images": images, "texts": texts, "positive": torch.eye(2, 3, dtype=torch.bool)}
     parts = Distiller(pupil, LiveTeacher(model, teacher_step), kd_terms(texts), alignment_step)(batch)

@@ -29,7 +29,7 @@ TEXTS = ["a red car", "a photo of a small blue truck on the left", "a red car", 
 def lite():
     torch.manual_seed(0)
     model = lite_teacher()
-    return model, build_tokenizer(model)
+    return model, build_tokenizer()
 
 
 def random_images(n=2, size=32):
@@ -58,7 +58,7 @@ def test_the_lite_teacher_needs_no_network(monkeypatch, tmp_path):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     model = lite_teacher()
-    assert encode_texts(model, build_tokenizer(model), TEXTS).shape == (4, 128)
+    assert encode_texts(model, build_tokenizer(), TEXTS).shape == (4, 128)
 
 
 def test_embeddings_are_unit_vectors_of_one_space(lite):
@@ -115,7 +115,7 @@ def test_token_states_of_vit_b_32():
     """The original's text tower from random weights; some 3 s, nearly all for drawing 151 M weights."""
     torch.manual_seed(0)
     model = full_teacher("ViT-B-32")
-    token_states_give_the_embedding(model, build_tokenizer(model, "ViT-B-32"))
+    token_states_give_the_embedding(model, build_tokenizer("ViT-B-32"))
 
 
 def test_token_states_of_other_towers_are_refused(lite):
