@@ -26,6 +26,8 @@ class Student(Settings):
 
 
 class Toy(Settings):
+    __module__ = "kdnb.projects.toy.data"
+
     steps: int
     lr: float
     student: Student
@@ -34,16 +36,16 @@ class Toy(Settings):
 @pytest.fixture
 def settings_file(monkeypatch):
     def use(text):
-        monkeypatch.setattr(options, "settings_text", lambda project: text)
+        monkeypatch.setattr(options, "settings_text", lambda model: text)
 
     use(TEXT)
     return use
 
 
 def test_settings_lie_on_top_of_each_other(settings_file):
-    assert load_settings(Toy, "toy", "smoke").steps == 4
-    assert load_settings(Toy, "toy", "lite").lr == 0.01  # YAML reads 1e-2 as text
-    full = load_settings(Toy, "toy", "full", lr=0.5)
+    assert load_settings(Toy, "smoke").steps == 4
+    assert load_settings(Toy, "lite").lr == 0.01  # YAML reads 1e-2 as text
+    full = load_settings(Toy, "full", lr=0.5)
     assert (full.steps, full.lr, full.student.width, full.student.depth) == (9000, 0.5, 16, 50)
     with pytest.raises(ValueError, match="frozen"):
         full.steps = 3
@@ -54,40 +56,43 @@ def test_settings_lie_on_top_of_each_other(settings_file):
     [
         (
             TEXT.replace("lite: {}", "lite: {stepz: 3}"),
-            r"unknown setting 'stepz' in settings/toy.yaml \[lite\]; did you mean 'steps'\?",
+            r"unknown setting 'stepz' in toy/settings.yaml \[lite\]; did you mean 'steps'\?",
         ),
         (
             TEXT.replace("lite: {}", "lite: {student: {widht: 3}}"),
-            r"unknown setting 'student.widht' in settings/toy.yaml \[lite\]; did you mean 'width'\?",
+            r"unknown setting 'student.widht' in toy/settings.yaml \[lite\]; did you mean 'width'\?",
         ),
         (
             TEXT.replace("lite: {}", "lite: {steps: many}"),
-            r"setting 'steps' in settings/toy.yaml \[lite\] is 'many', "
+            r"setting 'steps' in toy/settings.yaml \[lite\] is 'many', "
             "expected a valid integer",
         ),
         (TEXT.replace("lite: {}", "lite: {steps: yes}"), r"'steps' .* is True, expected a number"),
-        (TEXT.replace("steps: 100, ", ""), r"setting 'steps' is missing in settings/toy.yaml \[lite\]"),
-        (TEXT.replace("lite: {}", "lite: 3"), r"settings/toy.yaml has no block 'lite'"),
-        (TEXT + "  : [", r"settings/toy.yaml:6: not readable as YAML"),
+        (TEXT.replace("steps: 100, ", ""), r"setting 'steps' is missing in toy/settings.yaml \[lite\]"),
+        (TEXT.replace("lite: {}", "lite: 3"), r"toy/settings.yaml has no block 'lite'"),
+        (TEXT + "  : [", r"toy/settings.yaml:6: not readable as YAML"),
     ],
 )
 def test_a_wrong_setting_is_named_in_one_line(settings_file, text, message):
     settings_file(text)
     with pytest.raises(InputError, match=message) as caught:
-        load_settings(Toy, "toy", "lite")
+        load_settings(Toy, "lite")
     assert "\n" not in str(caught.value)
 
 
 def test_unknown_profile_and_override(settings_file):
     with pytest.raises(InputError, match="unknown profile 'light'; expected one of smoke, lite, full"):
-        load_settings(Toy, "toy", "light")
+        load_settings(Toy, "light")
     with pytest.raises(InputError, match="did you mean 'lr'"):
-        load_settings(Toy, "toy", "lite", lrr=1.0)
+        load_settings(Toy, "lite", lrr=1.0)
 
 
 def test_missing_settings_file():
-    with pytest.raises(InputError, match=r"settings/no_such_project.yaml does not exist"):
-        load_settings(Toy, "no_such_project", "lite")
+    class Homeless(Settings):
+        __module__ = "kdnb.world.scene"
+
+    with pytest.raises(InputError, match=r"world/settings.yaml does not exist"):
+        load_settings(Homeless, "lite")
 
 
 GOOD = {"PROFILE": "lite", "SEED": 0, "DATA": None, "RESULTS": "results", "ABLATIONS": False}
