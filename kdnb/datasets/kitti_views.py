@@ -206,7 +206,6 @@ def collate(samples: list[dict]) -> dict:
     batch = {plural: [sample[key] for sample in samples] for key, plural in keys.items() if key in samples[0]}
     return {
         **batch,
-        "names": batch.get("ids"),  # until the last reader of this key is gone
         "images": torch.stack(images).float() / 255,
         "projections": torch.stack([sample["projection"] for sample in samples]),
     }

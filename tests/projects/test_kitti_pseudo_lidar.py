@@ -195,7 +195,7 @@ def test_images_of_several_sizes_are_padded():
     ]
     batch = collate(samples)
     assert batch["images"].shape == (2, 3, 5, 6) and batch["images"].sum() == 3 * (24 + 15)
-    assert batch["names"] is None and "boxes" not in batch
+    assert "ids" not in batch and "boxes" not in batch
 
 
 # --- arms -------------------------------------------------------------------------------------------------------
