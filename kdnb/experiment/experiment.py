@@ -69,20 +69,24 @@ class Experiment(Project):
 
     # --- what follows from the arms ---------------------------------------------------------------------------------
 
-    def arm(self, name: str) -> Arm:
-        """The arm of this name, its number of steps settled.
+    def declared(self, name: str) -> Arm:
+        """The arm of this name, as the project declares it.
 
         Raises:
             InputError: no such arm.
         """
         if name not in self.known:
             raise InputError(f"unknown arm {name!r}, expected one of {', '.join(self.known)}")
-        arm = self.known[name]
+        return self.known[name]
+
+    def arm(self, name: str) -> Arm:
+        """The arm of this name, its number of steps settled."""
+        arm = self.declared(name)
         return dataclasses.replace(arm, longer=max(1.0, self.cost_factor(arm.matches))) if arm.matches else arm
 
     def needs(self, name: str) -> list[str]:
         """The arms that must be finished before this one."""
-        arm = self.known[name]
+        arm = self.declared(name)
         if arm.matches:
             return [arm.matches] if self.known[arm.matches].members else self.needs(arm.matches)
         checked = [*self.checked, arm.teacher] if arm.terms else []
@@ -101,10 +105,13 @@ class Experiment(Project):
         """Of the starting weights: all students start from the same, so that arms differ in what they say alone."""
         return self.run.seed + (1000 if arm.network != "student" else 0)
 
+    def batch_seed(self, arm: Arm) -> int:
+        """Of the batches, and of the random numbers that training takes."""
+        return self.run.seed
+
     def steps(self, arm: Arm) -> int:
-        if arm.network != "student":
-            return self.settings.teacher_steps
-        return round(self.settings.student_steps * arm.longer)
+        settings = self.settings
+        return round(arm.longer * (settings.student_steps if arm.network == "student" else settings.teacher_steps))
 
     def train_config(self, arm: Arm) -> TrainConfig:
         return self.settings.train_config(self.steps(arm), self.settings.lr)
@@ -148,13 +155,14 @@ class Experiment(Project):
             self.check_teacher()
             self.teacher_of(arm)
 
-    def check_teacher(self) -> None:
-        """Refuse a teacher that is no better on validation than the student without it.
+    def check_teacher(self, name: str = "") -> None:
+        """Refuse a teacher, by default the project's, that is no better on validation than the student without it.
 
         Raises:
             InputError: with both scores, unless ``settings.allow_weaker_teacher``.
         """
-        teacher, student = (self.train(name).validation for name in self.checked)
+        checked = (name or self.checked[0], self.checked[1])
+        teacher, student = (self.train(one).validation for one in checked)
         metric = f"validation {self.primary}"
         require_stronger_teacher(teacher, student, metric, self.settings.allow_weaker_teacher)
 
@@ -168,7 +176,7 @@ class Experiment(Project):
             self.start_weights(model, self.train(arm.start_from).model)
         distiller = self.build_distiller(model, arm)
         data, plan, collate = self.batches(arm)
-        torch.manual_seed(self.run.seed)
+        torch.manual_seed(self.batch_seed(arm))
         file = self.store.checkpoint(name) if self.settings.checkpoint_every else None
         watch = {"name": name, "checkpoint": file, "validate": lambda _: self.validation_score(model, arm)}
         training = fit(distiller, data, plan, self.train_config(arm), collate=collate, **watch)

@@ -1,0 +1,60 @@
+"""00's distillation terms: a teacher's logits, its features of one image, and its distances between images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from kdnb.distill.classification import soft_label_term
+from kdnb.distill.distiller import Distiller, LiveTeacher
+from kdnb.distill.losses import cosine_loss, rkd_distance
+from kdnb.distill.terms import Term
+from kdnb.errors import InputError
+from kdnb.models.classifier import CarClassifier, classifier_step
+from kdnb.projects.primer.data import PrimerSettings
+
+LOGITS, FEATURES, RELATIONS = ("kd_logits",), ("kd_features",), ("kd_relations",)
+LOGITS_WEIGHT = 3.0
+
+
+def build_terms(names: Sequence[str], settings: PrimerSettings, widths: tuple[int, int]) -> list[Term]:
+    """The terms with these names.
+
+    Args:
+        widths: of the student's and the teacher's "features".
+
+    Raises:
+        InputError: an unknown name.
+    """
+    logits = soft_label_term(settings.temperature, LOGITS_WEIGHT)
+    logits.name = LOGITS[0]
+    adapter = nn.Linear(*widths)
+    terms = [
+        logits,
+        Term(FEATURES[0], cosine_loss, "features", "features", adapter, weight=settings.features_weight),
+        Term(RELATIONS[0], rkd_distance, "features", "features", weight=settings.relations_weight),
+    ]
+    unknown = sorted(set(names) - {term.name for term in terms})
+    if unknown:
+        raise InputError(f"unknown term {unknown[0]!r}, expected some of {', '.join(term.name for term in terms)}")
+    return [term for term in terms if term.name in names]
+
+
+def teacher_step(teacher: nn.Module, batch: dict, student_outputs: dict | None) -> dict:
+    """The teacher on the student's pixels: {"logits", "features"}."""
+    return teacher(batch["images"], batch["meta"])
+
+
+def build_distiller(
+    student: CarClassifier, teacher: CarClassifier | None, names: Sequence[str], settings: PrimerSettings, outputs=None
+) -> Distiller:
+    """The student with its terms; without names it learns from labels alone, as the teacher did.
+
+    Args:
+        outputs: what stands for the live teacher, such as its kept outputs.
+    """
+    if not names or teacher is None:
+        return Distiller(student, student_step=classifier_step)
+    terms = build_terms(names, settings, (student.features, teacher.features))
+    return Distiller(student, outputs or LiveTeacher(teacher, teacher_step), terms, classifier_step)
