@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from kdnb.datasets.cars import read_car
+from kdnb.datasets.cars import describe, read_car
 from kdnb.errors import InputError
 
 META = {"A": [], "B": [0], "C": [1, 2, 3], "D": [0, 1, 2, 3]}  # columns of (aspect, red, green, blue) per experiment
@@ -114,6 +114,15 @@ class CarViews(Dataset):
     def standardised(self, numbers: list[float]) -> Tensor:
         """Four numbers → (M,): those of the experiment, in units of their spread."""
         return torch.tensor([(numbers[column] - mean) / spread for column, mean, spread in self._scale])
+
+
+def views_of_image(
+    image: Tensor, size: tuple[int, int], experiment: str, constants: tuple[Tensor, Tensor] | None
+) -> CarViews:
+    """One image, uint8 (3, H, W) of any size, as a data set of its own; see ``CarViews``."""
+    views = CarViews([("image", None)], size, experiment, None, constants)
+    views._kept[0] = shrink(image, views.size), as_numbers(describe(image))
+    return views
 
 
 def as_numbers(facts: dict) -> list[float]:

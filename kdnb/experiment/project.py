@@ -26,7 +26,7 @@ class Project:
         teacher_step: ``f(teacher, batch, student_outputs)``, what terms may read of the teacher.
         kept_outputs: keys of ``teacher_step`` that ``settings.cache_teacher`` keeps, in ``kept_dtype``, computed in
             batches of ``kept_batch``.
-        bench_settings: settings that make a little data, for ``kdnb bench``.
+        bench_arm, bench_settings: the arm that ``kdnb bench`` times, and settings that make a little data.
     """
 
     project: ClassVar[str]
@@ -41,6 +41,7 @@ class Project:
     kept_outputs: ClassVar[tuple[str, ...]] = ()
     kept_dtype: ClassVar[torch.dtype] = torch.float16
     kept_batch: ClassVar[int] = 16
+    bench_arm: ClassVar[str] = "distilled"
     bench_settings: ClassVar[dict] = {}
 
     settings: Any  # of the run, an instance of settings_class
@@ -82,6 +83,10 @@ class Project:
     def one_call(self, model: nn.Module, name: str) -> Callable[[], Any]:
         """A function that predicts for one test item on the CPU; its FLOPs and latency are the arm's."""
         raise NotImplementedError
+
+    def teacher_batches(self) -> tuple[Any, Plan, Callable]:
+        """Like ``batches``: all training data in all views, as ``teacher_step`` takes it to keep the outputs."""
+        return self.batches(self.arms[self.checked[1]])
 
     def is_small(self) -> bool:
         """Whether the networks are so small that one thread is best."""

@@ -129,13 +129,14 @@ def kinds_of_steps(experiment, name: str) -> dict[str, float]:
     return step_times(steps, some_batches(experiment, arm))
 
 
-def bench_table(kind: type, profile: str = "lite", root="data", name: str = "distilled", **changes) -> str:
+def bench_table(kind: type, profile: str = "lite", root="data", name: str = "", **changes) -> str:
     """What the steps of a project cost, as a table, with untrained networks on a little rendered data.
 
     Args:
-        kind: the project's ``Experiment``; changes: settings, beside the project's ``bench_settings``.
+        kind: the project's ``Experiment``; name: of an arm, by default its ``bench_arm``.
+        changes: settings, beside its ``bench_settings``.
     """
-    threads = set_threads()
+    threads, name = set_threads(), name or kind.bench_arm
     with tempfile.TemporaryDirectory() as folder:
         experiment = kind.start(profile, 0, None, folder, root, **{**kind.bench_settings, **changes})
         for needed in in_order(experiment.needs(name), experiment.needs):

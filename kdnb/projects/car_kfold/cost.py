@@ -1,0 +1,28 @@
+"""06's cost of a distilling step, with a live and with a stored teacher."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from kdnb.engine import barrier
+from kdnb.experiment.step_cost import kinds_of_steps, ratio_table
+
+if TYPE_CHECKING:
+    from kdnb.projects.car_kfold.experiment import CarKfold
+
+
+def step_times(experiment: CarKfold) -> dict[str, float]:
+    """Median milliseconds of each of ``kinds_of_steps``, timed once per run; all processes read the result."""
+    file = experiment.run.folder / "step_times.json"
+    if experiment.acc.is_main_process and not file.exists():
+        experiment.run.save_json(file.stem, kinds_of_steps(experiment, experiment.bench_arm))
+    barrier(experiment.acc)
+    return json.loads(file.read_text())
+
+
+def cost_table(experiment: CarKfold) -> str:
+    """Lines of text: a distilling step with a live and with a stored teacher beside a plain one, and live to stored."""
+    times = step_times(experiment)
+    table = ratio_table(f"06: batch {experiment.settings.batch}, median of steps in turn", times)
+    return f"{table}\n\nlive / stored: {times['KD step, live'] / times['KD step, kept outputs']:.1f}"

@@ -1,0 +1,118 @@
+"""06's teachers: what each fold predicts for the training images, stored, and what folds predict together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from kdnb.distill.teacher_outputs import TeacherOutputs, compute_seconds
+from kdnb.experiment import ArmResult
+from kdnb.files import atomic_write
+from kdnb.models.classifier import Ensemble, mean_probabilities, predict_logits
+from kdnb.projects.car_kfold.arms import CarArm
+
+if TYPE_CHECKING:
+    from kdnb.projects.car_kfold.experiment import CarKfold
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor]) -> Path:
+    """Write tensors to a safetensors file, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return atomic_write(path, save({name: tensor.contiguous() for name, tensor in tensors.items()}))
+
+
+def out_of_fold(logits: Tensor, fold_of: np.ndarray) -> Tensor:
+    """Of each image the logits of the fold that has not trained on it.
+
+    Args:
+        logits: (F, ..., N, C).
+        fold_of: (N,) 1 to F; see ``split_folds``.
+
+    Returns:
+        (..., N, C).
+    """
+    chosen = torch.as_tensor(fold_of) - 1
+    return logits[chosen, ..., torch.arange(len(chosen)), :].movedim(0, -2)
+
+
+def mean_fold(best: ArmResult, folds: list[ArmResult]) -> ArmResult:
+    """The best fold as a network, with the mean of the folds' scores."""
+    means = {key: float(np.mean([fold.numbers[key] for fold in folds])) for key in folds[0].numbers}
+    numbers = {**means, "params": best.numbers["params"], "of": best.numbers["of"]}
+    return ArmResult(best.model, {}, numbers, float(np.mean([fold.validation for fold in folds])))
+
+
+def as_one(experiment: CarKfold, names: Sequence[str], folds: list[ArmResult]) -> ArmResult:
+    """The folds of these names as one network, the mean of their probabilities."""
+    logits = mean_probabilities(torch.stack([experiment.logits(name) for name in names]))
+    total = {key: sum(fold.numbers[key] for fold in folds) for key in ("params", "size_mb", "train_s", "steps")}
+    numbers = {**experiment.score(logits, "test"), **total}
+    validation = float(np.mean([fold.validation for fold in folds]))
+    return ArmResult(Ensemble([fold.model for fold in folds]), {"test": logits}, numbers, validation)
+
+
+# --- stored outputs -------------------------------------------------------------------------------------------------
+
+
+def stored_views(experiment: CarKfold) -> list[str]:
+    """The views V for which outputs are stored: the image as it is, then its augmentations."""
+    return ["plain", *(f"aug{i}" for i in range(experiment.settings.stored_views))]
+
+
+def store_outputs(experiment: CarKfold, fold: str, model: nn.Module) -> Path:
+    """Run a fold on every training image and the pool, in every stored view; keep that and the time it took."""
+    device, views = experiment.acc.device, experiment.views(experiment.known[fold])
+    clock = compute_seconds(device)
+    indices = range(len(experiment.data.train) + len(experiment.data.pool))
+    each = [predict_logits(model, views, [(i, view) for i in indices], device) for view in stored_views(experiment)]
+    seconds = torch.tensor(compute_seconds(device) - clock)
+    file = outputs_file(experiment, fold)
+    if experiment.acc.is_main_process:
+        save_tensors(file, {"logits": torch.stack(each).half(), "seconds": seconds})
+    return file
+
+
+def outputs_file(experiment: CarKfold, fold: str) -> Path:
+    return experiment.run.folder / "cache" / f"{fold}.safetensors"
+
+
+def fold_outputs(experiment: CarKfold, fold: str) -> dict[str, Tensor]:
+    """ "logits" (V, N, C), float16, of training images and then the pool; "seconds" that it took."""
+    file = outputs_file(experiment, fold)
+    if not file.exists():  # a fold that was not trained here
+        store_outputs(experiment, fold, experiment.train(fold).model)
+    return load_file(file)
+
+
+def stored_logits(experiment: CarKfold, teacher: str, outputs: str = "stored") -> Tensor:
+    """Logits (V, N, C) of a fold, of "teacher" (its best fold) or of the ensemble; see ``CarArm.outputs``."""
+    arm = experiment.known[teacher]
+    if arm.network != "ensemble":
+        fold = experiment.train(teacher).numbers["of"] if arm.members else teacher
+        return fold_outputs(experiment, fold)["logits"].float()
+    logits = torch.stack([fold_outputs(experiment, fold)["logits"] for fold in arm.members]).float()
+    together = mean_probabilities(logits)
+    if outputs == "out_of_fold":  # the pool is new to every fold
+        train = len(experiment.data.train)
+        together[:, :train] = out_of_fold(logits[:, :, :train], experiment.fold_of)
+    return together
+
+
+def stored_teacher(experiment: CarKfold, teacher: str, outputs: str = "stored") -> TeacherOutputs:
+    """Stored outputs in the place of a live teacher."""
+    logits = stored_logits(experiment, teacher, outputs).transpose(0, 1)
+    return TeacherOutputs.from_tensors({"logits": logits}, range(len(logits)), stored_views(experiment))
+
+
+def stored_seconds(experiment: CarKfold, arm: CarArm) -> float:
+    """What the stored outputs of an arm's teacher took; they count in full towards every arm that reads them."""
+    teacher = experiment.known[arm.teacher]
+    seconds = [fold_outputs(experiment, fold)["seconds"].item() for fold in teacher.members or (arm.teacher,)]
+    whole = teacher.network == "ensemble" and arm.outputs == "stored"
+    return sum(seconds) if whole else sum(seconds) / len(seconds)  # the others read one fold an image
