@@ -19,7 +19,7 @@ def keep_teacher_outputs(experiment, teacher: str) -> TeacherOutputs:
 
     All processes of a training call it; what is there already is only read.
     """
-    data, plan, collate = experiment.batches(experiment.known[experiment.checked[1]])
+    data, plan, collate = experiment.teacher_batches()
     items, folder = experiment.train_items(), experiment.run.folder / "cache"
     live = LiveTeacher(experiment.train(teacher).model, type(experiment).teacher_step)
     live.model.to(experiment.acc.device)

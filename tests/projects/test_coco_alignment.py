@@ -12,13 +12,16 @@ from pathlib import Path
 import pytest
 import torch
 
+from kdnb.datasets.region_splits import read_regions, regions_of, some_images
 from kdnb.datasets.region_views import VIEWS, RegionViews
 from kdnb.errors import InputError
+from kdnb.experiment import ArmResult
+from kdnb.experiment.step_cost import bench_table
+from kdnb.options import load_settings
 from kdnb.projects import coco_alignment as project
-from kdnb.projects.arms import Result
-from kdnb.projects.coco_bench import bench_table
-from kdnb.projects.coco_experiment import Experiment, encode_crops, main
-from kdnb.projects.coco_sentences import (
+from kdnb.projects.coco_alignment import CocoAlignment, encode_crops
+from kdnb.projects.coco_alignment.__main__ import main
+from kdnb.projects.coco_alignment.sentences import (
     FACTS,
     NAMED,
     WORDINGS,
@@ -28,11 +31,11 @@ from kdnb.projects.coco_sentences import (
     is_true,
     sentence,
 )
-from kdnb.run import Run, load_settings
+from kdnb.run import Run
 
 
 def settings_of(**changes):
-    return load_settings(project.CocoAlignmentSettings, "coco_alignment", "smoke", **changes)
+    return load_settings(project.CocoAlignmentSettings, "smoke", **changes)
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +51,8 @@ def data(drawn):
 @pytest.fixture(scope="module")
 def experiment(tmp_path_factory, data, drawn):
     settings = settings_of()
-    run = Run.start(project.PROJECT, "smoke", 0, tmp_path_factory.mktemp("runs"), settings)
-    return Experiment(run, settings, data, drawn)
+    run = Run.start(CocoAlignment.project, "smoke", 0, tmp_path_factory.mktemp("runs"), settings)
+    return CocoAlignment(run, settings, data, drawn)
 
 
 # --- sentences --------------------------------------------------------------------------------------------------
@@ -105,8 +108,8 @@ def test_batches_for_the_teacher_list_each_of_their_first_sentences_once(data):
 
 
 def test_no_test_picture_is_trained_or_selected_on(data):
-    ids = [{r.id for r in project.regions_of(part)} for part in (data.train, data.validation, data.test)]
-    pictures = [{r.file for r in project.regions_of(part)} for part in (data.train, data.validation, data.test)]
+    ids = [{r.id for r in regions_of(part)} for part in (data.train, data.validation, data.test)]
+    pictures = [{r.file for r in regions_of(part)} for part in (data.train, data.validation, data.test)]
     for sets in (ids, pictures):
         assert not (sets[0] & sets[1] or sets[0] & sets[2] or sets[1] & sets[2])
 
@@ -114,13 +117,13 @@ def test_no_test_picture_is_trained_or_selected_on(data):
 def test_category_labels_never_name_a_colour(experiment):
     train = experiment.data.train
     texts = {project.text_of(train.data.regions[i], "category") for i in train.indices}
-    colours = {r.attributes.get("colour") for r in project.regions_of(train)} - {None, "orange"}  # a fruit of COCO
+    colours = {r.attributes.get("colour") for r in regions_of(train)} - {None, "orange"}  # a fruit of COCO
     assert not {word for text in texts for word in text.split()} & colours
 
 
 def test_weights_zero_train_the_baseline_bit_for_bit(tmp_path, data, drawn):
     settings = settings_of(similarity_weight=0.0, cosine_weight=0.0)
-    experiment = Experiment(Run.start(project.PROJECT, "smoke", 0, tmp_path, settings), settings, data, drawn)
+    experiment = CocoAlignment(Run.start(CocoAlignment.project, "smoke", 0, tmp_path, settings), settings, data, drawn)
     baseline, distilled = experiment.train("baseline"), experiment.train("distilled")
     for key, value in baseline.model.state_dict().items():
         assert torch.equal(value, distilled.model.state_dict()[key])
@@ -129,36 +132,36 @@ def test_weights_zero_train_the_baseline_bit_for_bit(tmp_path, data, drawn):
 def test_a_run_from_the_table_equals_a_live_one(tmp_path, data, drawn, experiment):
     """The same teacher, the same views: weights after training agree to 1e-5."""
     settings = settings_of(cache_teacher=False)
-    live = Experiment(Run.start(project.PROJECT, "smoke", 0, tmp_path, settings), settings, data, drawn)
+    live = CocoAlignment(Run.start(CocoAlignment.project, "smoke", 0, tmp_path, settings), settings, data, drawn)
     live.results["teacher"] = experiment.train("teacher")
     kept, other = experiment.train("distilled"), live.train("distilled")
-    assert [step["loss"] for step in kept.fitted.history] == pytest.approx(
-        [step["loss"] for step in other.fitted.history], abs=1e-4
+    assert [step["loss"] for step in kept.training.history] == pytest.approx(
+        [step["loss"] for step in other.training.history], abs=1e-4
     )
     for key, value in kept.model.state_dict().items():
         assert torch.allclose(value.float(), other.model.state_dict()[key].float(), atol=1e-5)
 
 
 def test_with_few_labels_half_of_a_distilled_batch_has_none(experiment):
-    data, plan, collate = experiment.batches(project.ARMS["few_labels_distilled"])
+    data, plan, collate = experiment.batches(CocoAlignment.arms["few_labels_distilled"])
     batch = collate([data[key] for key in plan.batch(3)])
     assert batch["positive"].any(1).sum() == experiment.settings.batch // 2
-    data, plan, collate = experiment.batches(project.ARMS["few_labels_baseline"])
-    assert {index for index, _ in plan.batch(5)} <= set(experiment.labelled)
-    data, plan, collate = experiment.batches(project.ARMS["no_labels"])
+    data, plan, collate = experiment.batches(CocoAlignment.arms["few_labels_baseline"])
+    assert {index for index, _ in plan.batch(5)} <= set(experiment.labelled(1))
+    data, plan, collate = experiment.batches(CocoAlignment.arms["no_labels"])
     assert not collate([data[key] for key in plan.batch(0)])["positive"].any()
 
 
 def test_a_finished_arm_is_read_back_not_trained_again(experiment, data, drawn):
     first = experiment.train("baseline")
-    other = Experiment(experiment.run, experiment.settings, data, drawn)
+    other = CocoAlignment(experiment.run, experiment.settings, data, drawn)
     assert other.train("baseline").numbers == json.loads(json.dumps(first.numbers).replace("NaN", "null"))
     assert torch.equal(experiment.embeddings("baseline"), other.embeddings("baseline"))
 
 
 def test_bench_names_every_ratio(drawn):
-    table = bench_table(rounds=2, profile="smoke", root=drawn)
-    assert all(name in table for name in ("plain step", "teacher forward", "KD step, live", "KD step, cached"))
+    table = bench_table(CocoAlignment, "smoke", drawn)
+    assert all(name in table for name in ("plain step", "teacher forward", "KD step, live", "KD step, kept outputs"))
 
 
 def colourless(data):
@@ -175,8 +178,8 @@ def colourless(data):
 
 def test_without_colours_the_caption_arms_are_left_out(tmp_path, data, drawn, capsys):
     settings = settings_of()
-    run = Run.start(project.PROJECT, "smoke", 0, tmp_path, settings)
-    experiment = Experiment(run, settings, colourless(data), drawn / "bare")
+    run = Run.start(CocoAlignment.project, "smoke", 0, tmp_path, settings)
+    experiment = CocoAlignment(run, settings, colourless(data), drawn / "bare")
     experiment.train_together("teacher", "full_captions", "baseline", "full_captions_distilled")
     assert set(experiment.results) == {"teacher", "baseline"}
     assert capsys.readouterr().out.count("left out: full_captions, full_captions_distilled: the data names no col") == 1
@@ -188,9 +191,11 @@ def test_without_colours_the_caption_arms_are_left_out(tmp_path, data, drawn, ca
 def test_a_teacher_as_it_is_is_not_refused_for_texts_it_never_saw(tmp_path, data, drawn, capsys):
     def checked(**changes):
         settings = settings_of(allow_weaker_teacher=False, **changes)
-        experiment = Experiment(Run.start(project.PROJECT, "smoke", 0, tmp_path, settings), settings, data, drawn)
+        experiment = CocoAlignment(
+            Run.start(CocoAlignment.project, "smoke", 0, tmp_path, settings), settings, data, drawn
+        )
         experiment.results.update(
-            {name: Result(None, {}, {}, score) for name, score in (("teacher", 40.0), ("baseline", 60.0))}
+            {name: ArmResult(None, {}, {}, score) for name, score in (("teacher", 40.0), ("baseline", 60.0))}
         )
         experiment.check_teacher()
 
@@ -207,17 +212,15 @@ def test_workers_cut_the_same_crops(experiment, data):
     assert torch.equal(encode_crops(model, plain, size=5, workers=1), encode_crops(model, data.test, size=5))
 
 
-def test_of_many_photographs_some_whole_pictures_are_taken(data, drawn, tmp_path):
-    """Before any crop is cut; a drawn street is taken as it is."""
+def test_of_many_photographs_some_whole_images_are_taken(data, drawn):
+    """Before any crop is cut; a rendered street is taken as it is."""
     root, regions = data.train.data.root, data.train.data.regions
-    some = project.some_pictures(regions, 30)
-    assert 0 < len(some) <= 30 and some == project.some_pictures(regions, 30)
-    assert all(
-        sum(r.image_id == one.image_id for r in regions) == sum(r.image_id == one.image_id for r in some)
-        for one in some
-    )
-    assert project.some_pictures(regions, 10**6) == regions and len(project.some_pictures(regions, 0)) > 0
-    capped = project.open_data(settings_of(most_regions=40), root)
+    some = some_images(regions, 30)
+    assert 0 < len(some) <= 30 and some == some_images(regions, 30)
+    counts = [sum(r.image_id == one.image_id for r in regions) for one in some]
+    assert counts == [sum(r.image_id == one.image_id for r in some) for one in some]
+    assert some_images(regions, 10**6) == regions and len(some_images(regions, 0)) > 0
+    capped = read_regions(root, 32, most_regions=40)
     assert len(capped.train) + len(capped.validation) <= 40 and len(capped.test) <= 10
     assert len(capped.train._crops["plain"]) == len(capped.train)
     assert len(project.open_data(settings_of(most_regions=0), root).test) == len(data.test)
@@ -234,15 +237,15 @@ def headless(*options, cwd):
 
 
 def test_two_processes_share_the_arms_of_a_run(tmp_path, drawn):
-    done = headless(
-        "--profile", "smoke", "--root", str(drawn), "--out", str(tmp_path), "--set", "processes=2", cwd=tmp_path
-    )
+    options = ("--profile", "smoke", "--root", str(drawn), "--out", str(tmp_path), "--set", "processes=2")
+    done = headless(*options, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     folder = Path(re.search(r"results: (.+)", done.stdout)[1])
     metrics = json.loads((folder / "metrics.json").read_text())
-    assert set(metrics["arms"]) == {"teacher", "baseline_matched", *project.ARMS}
-    logs = [(folder / "logs" / f"process_{i}.log").read_text() for i in range(2)]
-    assert all(sum(f"{name} " in log for log in logs) == 1 for name in ("no_labels", "full_captions"))
+    assert set(metrics["arms"]) == set(CocoAlignment.arms)
+    logs = {file.stem: file.read_text() for file in (folder / "logs").glob("*.log")}
+    assert "teacher" not in logs  # nothing to train beside it
+    assert all(f"{name} " in logs[name] for name in ("no_labels", "full_captions"))
 
 
 @pytest.mark.parametrize(

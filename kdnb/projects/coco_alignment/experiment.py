@@ -81,13 +81,13 @@ class CocoAlignment(Experiment):
         """All students are labelled by the teacher's text tower."""
         return ("teacher",) if self.known[name].network == "student" else ()
 
-    def arm(self, name: str) -> CocoArm:
+    def declared(self, name: str) -> CocoArm:
         if name in self.left_out:
             raise InputError(
                 f"arm {name}: the data names no colours, its texts are those of the baseline; expected regions with a "
                 "'colour' among their attributes"
             )
-        return super().arm(name)
+        return super().declared(name)
 
     def train_together(self, *names: str) -> list[ArmResult]:
         return super().train_together(*(name for name in names if name not in self.left_out))

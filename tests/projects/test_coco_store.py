@@ -9,10 +9,11 @@ import torch
 from torch import nn
 
 from kdnb.errors import InputError
-from kdnb.projects import aligned as kept_networks
+from kdnb.options import load_settings
 from kdnb.projects import coco_alignment as project
-from kdnb.projects.aligned import OFFERED, aligned, folder_of, kept, offer
-from kdnb.run import Run, load_settings
+from kdnb.projects.coco_alignment import store
+from kdnb.projects.coco_alignment.exports import EXPORTED, export_network, find_networks, folder_of
+from kdnb.projects.coco_alignment.store import aligned
 from kdnb.world.export_coco import rendered_coco
 
 
@@ -23,7 +24,7 @@ def drawn(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def settings():
-    return load_settings(project.CocoAlignmentSettings, "coco_alignment", "smoke")
+    return load_settings(project.CocoAlignmentSettings, "smoke")
 
 
 @pytest.fixture(scope="module")
@@ -52,27 +53,28 @@ def network(seed):
 def test_students_of_two_trainings_never_mix(tmp_path, settings):
     """A second training that is killed leaves the first in use; one that ends replaces it as a whole."""
     folder, (old, new) = folder_of(settings, 0, None, tmp_path), (network(1), network(2))
-    assert kept(folder, OFFERED) is None
-    for name in OFFERED:
-        offer(name, old, old, settings, 0, None, tmp_path)
-    first = kept(folder, OFFERED)
-    for name in OFFERED[:-1]:
-        offer(name, new, new, settings, 0, None, tmp_path)
-        assert kept(folder, OFFERED) == kept(folder, OFFERED[:1]) == first
-    offer(OFFERED[-1], new, new, settings, 0, None, tmp_path)
-    assert kept(folder, OFFERED) != first and len(list(kept(folder, OFFERED).iterdir())) == len(OFFERED)
+    assert find_networks(folder, EXPORTED) is None
+    for name in EXPORTED:
+        export_network(name, old, old, settings, 0, None, tmp_path)
+    first = find_networks(folder, EXPORTED)
+    for name in EXPORTED[:-1]:
+        export_network(name, new, new, settings, 0, None, tmp_path)
+        assert find_networks(folder, EXPORTED) == find_networks(folder, EXPORTED[:1]) == first
+    export_network(EXPORTED[-1], new, new, settings, 0, None, tmp_path)
+    second = find_networks(folder, EXPORTED)
+    assert second != first and len(list(second.iterdir())) == len(EXPORTED)
 
 
-def test_the_teacher_alone_is_trained_and_then_gone_on_with(tmp_path, drawn, monkeypatch):
-    run = Run.start("90_other", "smoke", 3, tmp_path, {})
-    model, tokenizer = project.teacher(run, drawn)
+def test_the_teacher_alone_is_trained_and_then_gone_on_with(drawn, monkeypatch):
+    alone = aligned("smoke", 3, drawn, students=())
+    model, tokenizer = alone.teacher, alone.tokenizer
     (inner,) = drawn.glob("aligned_*/runs/*")
     assert [file.stem for file in (inner / "arms").iterdir()] == ["teacher"]
     assert tokenizer(["a car"]).shape[0] == 1 and not model.training
     both = aligned("smoke", 3, drawn, students=("baseline",))
     assert [one.name for one in inner.parent.iterdir()] == [inner.name]
     assert all(torch.equal(v, both.teacher.state_dict()[k]) for k, v in model.state_dict().items())
-    monkeypatch.setattr(kept_networks, "_train", lambda *a: pytest.fail("trained again"))
+    monkeypatch.setattr(store, "_train", lambda *a: pytest.fail("trained again"))
     assert set(aligned("smoke", 3, drawn, students=("baseline",)).students) == {"baseline", "random"}
 
 
@@ -91,7 +93,7 @@ def test_full_names_the_command_that_trains_it(tmp_path, photographs):
         "--root": str(tmp_path.resolve()),
         "--stage": "baseline_matched",
     }
-    assert [words[i + 1] for i, word in enumerate(words) if word == "--stage"] == list(OFFERED)
+    assert [words[i + 1] for i, word in enumerate(words) if word == "--stage"] == list(EXPORTED)
     assert "\n" not in str(caught.value)
 
 
