@@ -97,6 +97,14 @@ class Experiment(Project):
         """Arms that must be finished first although the ``Arm`` does not name them."""
         return ()
 
+    def teacher_name(self) -> str:
+        """Who teaches the arm "distilled"."""
+        return self.known["distilled"].teacher or "teacher"
+
+    def arms_for_frames(self) -> list[str]:
+        """The arms that 07 needs."""
+        return [*self.also_needs("distilled"), self.teacher_name(), "distilled"]
+
     def network_key(self, name: str) -> str:
         """Arms of one key have networks of one shape, and cost the same."""
         return self.known[name].network
@@ -163,7 +171,7 @@ class Experiment(Project):
         """
         checked = (name or self.checked[0], self.checked[1])
         teacher, student = (self.train(one).validation for one in checked)
-        metric = f"validation {self.primary}"
+        metric = f"validation {'' if self.higher_is_better else '-'}{self.primary}"
         require_stronger_teacher(teacher, student, metric, self.settings.allow_weaker_teacher)
 
     def train_arm(self, name: str) -> ArmResult:

@@ -23,7 +23,7 @@ def save(experiment) -> dict[str, Comparison]:
     experiment.add_costs()
     comparisons, known, primary = experiment.compare(), experiment.known, experiment.primary
     arms = {name: result.numbers for name, result in experiment.results.items() if primary in result.numbers}
-    about = {"roles": {name: known[name].shown_as() for name in arms}, "teacher": known["distilled"].teacher}
+    about = {"roles": {name: known[name].shown_as() for name in arms}, "teacher": experiment.teacher_name()}
     device = experiment.acc.device
     experiment.run.save_metrics(primary, experiment.higher_is_better, arms, comparisons, device, about)
     return comparisons

@@ -43,6 +43,9 @@ class Project:
     kept_batch: ClassVar[int] = 16
     bench_arm: ClassVar[str] = "distilled"
     bench_settings: ClassVar[dict] = {}
+    cover: ClassVar[tuple[str, tuple[float, float, float, float]]] = ("", (0, 0, 1, 1))
+    on_scoreboard: ClassVar[bool] = True
+    frame_task: ClassVar[str] = ""
 
     settings: Any  # of the run, an instance of settings_class
     data: Any  # what open_data gives
@@ -95,3 +98,11 @@ class Project:
     def train_items(self) -> dict[int, int | str]:
         """Index in the training data -> id, as batches carry it, of the items that arms may train on."""
         raise NotImplementedError
+
+    def frame_predictor(self, name: str) -> Callable:
+        """A finished arm's predictions for any image of a street, as a function of 07's ``StreetFrame``."""
+        raise NotImplementedError
+
+    @classmethod
+    def check_inputs(cls, run: Any, settings: Any, root: str | Path) -> None:
+        """Raise InputError if what a finished run stands on is gone; before anything is rendered or trained."""
