@@ -1,4 +1,4 @@
-"""The student of image-text alignment: a small ConvNeXt that learns a teacher's image space."""
+"""The student of image-text alignment: a small ConvNeXt that learns the teacher's image embedding."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Student(nn.Module):
     """A timm ConvNeXt whose cells are projected linearly into the teacher's space, without a final ReLU.
 
     The normalisation before the projection acts on each cell, not on the pooled vector as in timm's classifier, and the
-    rest is linear: the embedding is therefore exactly the mean of the feature map, so what a pooled embedding learned
-    holds for single cells too. Neither is normalised to unit length; the steps do that.
+    rest is linear: the embedding is exactly the mean of the feature map, so single cells lie in the same space. Neither
+    has unit length; the steps normalise.
 
     Args:
         backbone: name of a timm ConvNeXt, such as "convnext_tiny" or "test_convnext2".
@@ -31,7 +31,7 @@ class Student(nn.Module):
         multi_scale: fuse the last three stages by one linear layer, on the cells of the middle one.
 
     Raises:
-        InputError: a backbone that is no timm ConvNeXt.
+        InputError: a backbone that is not a timm ConvNeXt.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Student(nn.Module):
         super().__init__()
         if not timm.is_model(backbone) or "convnext" not in backbone:
             raise InputError(f"student backbone {backbone!r} is no timm ConvNeXt; expected one such as convnext_tiny")
-        # without pooling timm's head is the last normalisation, of each cell
+        # without pooling, timm's head is the last normalisation, per cell
         self.trunk: ConvNeXt = timm.create_model(
             backbone, pretrained, num_classes=0, global_pool="", output_stride=output_stride
         )
@@ -61,7 +61,7 @@ class Student(nn.Module):
         return self.project(self.cells(images).mean((2, 3)))
 
     def feature_map(self, images: Tensor) -> Tensor:
-        """uint8 (N, 3, H, W) → (N, D, h, w), the projection of every cell; its mean over cells is ``forward``."""
+        """uint8 (N, 3, H, W) → (N, D, h, w), the projection of each cell; ``forward`` is its mean."""
         return self.project(self.cells(images).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
     def cells(self, images: Tensor) -> Tensor:
@@ -77,7 +77,7 @@ class Student(nn.Module):
 
 
 def open_layer_scales(trunk: ConvNeXt) -> None:
-    """Let every block count from the first step: timm starts them at 1e-6, which suits a hundred epochs."""
+    """Initialise layer scales to 1: timm's 1e-6 suits a hundred epochs."""
     for name, parameter in trunk.named_parameters():
         if name.endswith(".gamma"):
             nn.init.ones_(parameter)
@@ -89,7 +89,7 @@ def alignment_step(student: Student, batch: dict, weight: float = 1.0) -> dict:
     Args:
         batch: "images" uint8 (N, 3, H, W); "texts" (M, D) the teacher's unit embeddings of distinct texts; "positive"
             (N, M) bool, all False in the row of an unlabelled image.
-        weight: of the InfoNCE. 0 trains by the terms alone.
+        weight: of the InfoNCE; 0 trains with the terms only.
 
     Returns:
         "loss"; for the terms "embedding" (N, D), unit vectors, and "texts".

@@ -1,4 +1,4 @@
-"""The bird's-eye-view part of the detector: slabs of height, a SECOND backbone and its neck. Maps are (B, C, y, x)."""
+"""Bird's-eye-view layers of the detector: slabs of height, a SECOND backbone and its neck. Maps are (B, C, y, x)."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ def convolution(inputs: int, outputs: int, stride: int = 1) -> list[nn.Module]:
 
 
 class SlabEncoder(nn.Module):
-    """Voxels → a dense map whose channels are slabs of height, in the place of the original's sparse 3D convolutions.
+    """Voxels → a dense map whose channels are slabs of height; replaces the original's sparse 3D convolutions.
 
-    The original convolves sparse voxels in 3D, in three halvings, down to an eighth of the voxels' resolution and two
-    layers of height. Here a voxel's features and its offset within its cell pass one linear layer, the maximum of
-    each (slab, cell) is kept, and a strided 2D convolution mixes slabs and neighbours. What is lost is context
-    between the voxels of a cell: they meet in the maximum only. What is gained: no sparse library, any device.
+    The original halves the voxels' resolution three times by sparse 3D convolutions, to an eighth and two layers of
+    height. Here a voxel's features and its offset within its cell pass one linear layer, the maximum of each (slab,
+    cell) is taken, and a strided 2D convolution mixes slabs and neighbours. Voxels of a cell therefore interact in the
+    maximum only; in return no sparse library is needed, and any device works.
     """
 
     def __init__(self, inputs: int, channels: int, outputs: int, grid: Grid):
@@ -30,7 +30,7 @@ class SlabEncoder(nn.Module):
         self.mix = nn.Sequential(*convolution(channels * grid.slabs, outputs, grid.stride))
 
     def forward(self, features: Tensor, voxels: Voxels, frames: int) -> Tensor:
-        """(V, inputs) of the voxels → (B, outputs, H, W)."""
+        """Voxel features (V, inputs) → (B, outputs, H, W); B is ``frames``."""
         rows, columns = self.grid.cells
         values = self.project(torch.cat([features, voxels.within], 1))
         cell, counts = torch.unique_consecutive(voxels.cell, return_counts=True)
@@ -43,7 +43,7 @@ class SECOND(nn.Module):
     """Two stages of plain convolutions, the second at half the resolution (Yan et al. 2018, Sensors 18 (10), 3337).
 
     Args:
-        layers: convolutions of each stage beside its first one.
+        layers: convolutions of each stage besides its first one.
     """
 
     def __init__(self, inputs: int, widths: tuple[int, int], layers: tuple[int, int]):
@@ -55,12 +55,13 @@ class SECOND(nn.Module):
         self.blocks = nn.ModuleList(stages)
 
     def forward(self, x: Tensor) -> list[Tensor]:
+        """The maps of both stages."""
         first = self.blocks[0](x)
         return [first, self.blocks[1](first)]
 
 
 class SECONDFPN(nn.Module):
-    """Brings both stages to the resolution of the first and puts them side by side: (B, 2 · width, H, W)."""
+    """Upsamples the second stage and concatenates both: (B, 2 · width, H, W)."""
 
     def __init__(self, inputs: tuple[int, int], width: int):
         super().__init__()

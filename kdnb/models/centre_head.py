@@ -1,4 +1,4 @@
-"""Objects as the peaks of a map: the head, what it should have said, its loss, and boxes from what it says.
+"""Objects as peaks of a map: the head, its targets, its loss, and decoding its outputs to boxes.
 
 CenterPoint's idea (Yin et al. 2021, arXiv 2006.11275) with one regression for all classes. A box is (x, y, z of its
 centre, length, width, height, yaw) in the velodyne frame; classes are numbered as in ``CLASSES``.
@@ -18,15 +18,15 @@ from kdnb.models.bev import convolution
 from kdnb.models.rotated_nms import rotated_nms
 from kdnb.models.voxels import Grid
 
-# channels of the regression: offset from the cell's centre in cells (x, y), z, log sizes (3), sin 2yaw, cos 2yaw
-CODE, YAW = 8, 6  # how many, and where those of the yaw begin
-# a box turned by 180 degrees has the same code; one more channel tells the two apart. The border between them lies at
-# 45 degrees, where few cars stand, as in the original's direction classifier
+# regression channels: offset from the cell's centre in cells (x, y), z, log sizes (3), sin 2yaw, cos 2yaw
+CODE, YAW = 8, 6  # their number, and the first of the yaw
+# a box rotated by 180 degrees has the same code; a direction channel separates the two. Their border is at 45 degrees,
+# where few cars stand, as in the original's direction classifier
 TURN = math.pi / 4
 
 
 class CentreHead(nn.Module):
-    """BEV map (B, C, H, W) → "heatmap" logits (B, 3, H, W) and "boxes" (B, 9, H, W): the code, and the direction."""
+    """BEV map (B, C, H, W) → "heatmap" logits (B, 3, H, W) and "boxes" (B, 9, H, W): code and direction."""
 
     def __init__(self, inputs: int, width: int):
         super().__init__()
@@ -34,7 +34,7 @@ class CentreHead(nn.Module):
         self.conv_cls = nn.Conv2d(width, len(CLASSES), 1)
         self.conv_reg = nn.Conv2d(width, CODE, 1)
         self.conv_dir_cls = nn.Conv2d(width, 1, 1)
-        nn.init.constant_(self.conv_cls.bias, -2.19)  # a chance of 10 %, as CenterNet begins
+        nn.init.constant_(self.conv_cls.bias, -2.19)  # a prior of 10 %, as in CenterNet
 
     def forward(self, bev: Tensor) -> dict[str, Tensor]:
         x = self.shared_conv(bev)
@@ -42,7 +42,7 @@ class CentreHead(nn.Module):
 
 
 def encode(boxes: Tensor, centres: Tensor, cell: float) -> Tensor:
-    """Boxes (..., 7) as seen from cells with these centres (..., 2) → (..., 9): the code and the direction, 0 or 1."""
+    """Boxes (..., 7) relative to cells with these centres (..., 2) → (..., 9): the code and the direction, 0 or 1."""
     yaw = boxes[..., 6:]
     offset = (boxes[..., :2] - centres) / cell
     ahead = (torch.cos(yaw - TURN) >= 0).to(boxes.dtype)
@@ -60,13 +60,15 @@ def decode_code(code: Tensor, centres: Tensor, cell: float) -> Tensor:
     return torch.cat([code[..., :2] * cell + centres, code[..., 2:3], code[..., 3:6].clamp(-5, 5).exp(), yaw], -1)
 
 
-def make_targets(boxes: list[Tensor], labels: list[Tensor], grid: Grid, spread: float = 0.8, least: float = 0.25):
-    """What the head should say.
+def make_targets(
+    boxes: list[Tensor], labels: list[Tensor], grid: Grid, spread: float = 0.8, least: float = 0.25
+) -> dict[str, Tensor]:
+    """Targets for the head.
 
     Args:
-        boxes, labels: per frame (M, 7) and (M,). Objects whose centre is out of range are left out.
+        boxes, labels: per frame (M, 7) and (M,). Objects with a centre out of range are ignored.
         spread: standard deviation of an object's peak, in cells.
-        least: cells where a peak is at least this high learn its box too, weighted by the height.
+        least: cells where a peak is at least this high also learn its box, weighted by the height.
 
     Returns:
         "heatmap" (B, 3, H, W) in 0..1, 1 at the cell of a centre; "boxes" (B, 9, H, W); "weight" (B, 1, H, W).
@@ -76,8 +78,10 @@ def make_targets(boxes: list[Tensor], labels: list[Tensor], grid: Grid, spread: 
     return {key: torch.stack([frame[key] for frame in frames]) for key in ("heatmap", "boxes", "weight")}
 
 
-def frame_targets(boxes, labels, grid: Grid, centres: Tensor, spread: float, least: float) -> dict[str, Tensor]:
-    """``make_targets`` of one frame, without the batch dimension; centres (2, H, W) as ``grid.centres`` gives them."""
+def frame_targets(
+    boxes: Tensor, labels: Tensor, grid: Grid, centres: Tensor, spread: float, least: float
+) -> dict[str, Tensor]:
+    """``make_targets`` of one frame, without batch dimension; centres (2, H, W) from ``grid.centres``."""
     rows, columns = grid.output
     place = ((boxes[:, :2] - boxes.new_tensor(grid.range[:2])) / grid.output_cell).floor().long()
     inside = ((place >= 0) & (place < torch.tensor([columns, rows], device=boxes.device))).all(1)
@@ -95,16 +99,16 @@ def frame_targets(boxes, labels, grid: Grid, centres: Tensor, spread: float, lea
     return {"heatmap": heatmap, "boxes": code.permute(2, 0, 1), "weight": (height * (height >= least))[None]}
 
 
-def require_boxes(boxes: list[Tensor], labelled: list[bool] | None = None, names: list[str] | None = None) -> None:
-    """Refuse a batch that teaches nothing: a loss of 0 for want of annotations looks like a perfect detector.
+def require_boxes(boxes: list[Tensor], labelled: list[bool] | None = None, ids: list[str] | None = None) -> None:
+    """Refuse a batch without boxes: its loss of 0 would look like a perfect detector.
 
     Raises:
-        InputError: frames are labelled, but none of them has a box.
+        InputError: no labelled frame has a box.
     """
     labelled = [True] * len(boxes) if labelled is None else labelled
     known = [i for i, is_labelled in enumerate(labelled) if is_labelled]
     if known and not any(len(boxes[i]) for i in known):
-        which = ", ".join(names[i] for i in known) if names else f"of {len(known)} frames"
+        which = ", ".join(ids[i] for i in known) if ids else f"of {len(known)} frames"
         raise InputError(
             f"batch {which}: not one ground-truth box of {', '.join(CLASSES)}; the detection loss would "
             "teach nothing. Give frames with labels, or mark them as unlabelled"
@@ -115,20 +119,20 @@ def detection_loss(output: dict, targets: dict) -> dict[str, Tensor]:
     """{"heat", "box", "yaw", "direction"}: what ``total_loss`` sums.
 
     heat: CenterNet's focal loss with alpha 2 and beta 4, per object (Zhou et al. 2019, arXiv 1904.07850, equation 1).
-    The others are means over cells, weighted: L1 of place and log sizes, summed over the six; squared distance of
-    (sin 2yaw, cos 2yaw); cross-entropy of the direction. The yaw is not left to L1, whose best guess is a median: where
-    most objects look along the street, those across it would be taken for the same (drawn street, 400 steps, one seed,
-    nothing else changed: cyclists' 3D AP at 0.25 is 25 with L1 and 93 with the square; cars' at 0.7 are 63 and 53).
+    The others are weighted means over cells: L1 of position and log sizes, summed over the six; squared distance of
+    (sin 2yaw, cos 2yaw); cross-entropy of the direction. L1 would fit the median yaw: most objects point along the
+    street, and those across it would be predicted likewise (rendered street, 400 steps, one seed, nothing else changed:
+    cyclists' 3D AP at 0.25 is 25 with L1 and 93 with the square; cars' at 0.7 is 63 and 53).
     """
     logits, heat = output["heatmap"].float(), targets["heatmap"]
     p, peak = logits.sigmoid(), heat == 1
     positive = (1 - p) ** 2 * F.logsigmoid(logits) * peak
     negative = (1 - heat) ** 4 * p**2 * F.logsigmoid(-logits)
     focal = -(positive + negative).sum() / peak.sum().clamp(min=1)
-    weight, said, wanted = targets["weight"], output["boxes"].float(), targets["boxes"]
+    weight, boxes, truth = targets["weight"], output["boxes"].float(), targets["boxes"]
     total = weight.sum().clamp(min=1)
-    distance = said[:, :CODE] - wanted[:, :CODE]
-    direction = F.binary_cross_entropy_with_logits(said[:, CODE:], wanted[:, CODE:], weight, reduction="sum")
+    distance = boxes[:, :CODE] - truth[:, :CODE]
+    direction = F.binary_cross_entropy_with_logits(boxes[:, CODE:], truth[:, CODE:], weight, reduction="sum")
     return {
         "heat": focal,
         "box": (weight * distance[:, :YAW].abs()).sum() / total,
@@ -138,16 +142,17 @@ def detection_loss(output: dict, targets: dict) -> dict[str, Tensor]:
 
 
 def total_loss(parts: dict[str, Tensor]) -> Tensor:
+    """The weighted sum of ``detection_loss``."""
     return parts["heat"] + parts["box"] + 2 * parts["yaw"] + 0.5 * parts["direction"]
 
 
 @torch.no_grad()
 def decode(output: dict, grid: Grid, threshold: float = 0.1, top: int = 60, overlap: float = 0.1) -> list[dict]:
-    """Boxes from the head's maps: cells that are the largest of their 3x3 neighbours, then rotated NMS per class.
+    """Boxes from the head's maps: cells that are the maximum of their 3x3 neighbourhood, then rotated NMS per class.
 
     Args:
-        threshold: least score, 0..1. top: most boxes of a frame before NMS.
-        overlap: of two boxes of a class whose IoU in bird's-eye view is larger, the weaker one goes.
+        threshold: minimum score, 0..1. top: maximum number of boxes of a frame before NMS.
+        overlap: of two boxes of a class with a larger IoU in bird's-eye view, the weaker one is removed.
 
     Returns:
         Per frame {"boxes" (K, 7), "scores" (K,), "labels" (K,)}, best first, on CPU.
@@ -157,12 +162,12 @@ def decode(output: dict, grid: Grid, threshold: float = 0.1, top: int = 60, over
     scores, where = heat.flatten(1).topk(min(top, heat[0].numel()))
     cells = heat.shape[2] * heat.shape[3]
     centres = grid.centres(heat.device).flatten(1).T
-    found = []
+    detections = []
     for i in range(len(heat)):
         keep = scores[i] > threshold
         place, label, score = where[i][keep] % cells, where[i][keep] // cells, scores[i][keep].cpu()
         code = output["boxes"][i].float().flatten(1).T[place]
         boxes, label = decode_code(code, centres[place], grid.output_cell).cpu(), label.cpu()
         best = rotated_nms(boxes, score, label, overlap)
-        found.append({"boxes": boxes[best], "scores": score[best], "labels": label[best]})
-    return found
+        detections.append({"boxes": boxes[best], "scores": score[best], "labels": label[best]})
+    return detections

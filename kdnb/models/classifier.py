@@ -1,6 +1,6 @@
-"""Networks that name a car from one image of it, and from what a square image of it no longer shows.
+"""Classifiers of cars by a square image and by metadata that the square has lost, such as the aspect ratio.
 
-All take uint8 images (N, 3, h, w) and numbers about them (N, M), and answer {"logits": (N, C)}.
+All take uint8 images (N, 3, h, w) and metadata (N, M), and return {"logits": (N, C)}.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from kdnb.models.depth_net import conv
 from kdnb.models.pixels import normalised
 from kdnb.options import Settings
 
-PLAIN = "plain"  # the name of the one backbone that is not timm's
+PLAIN = "plain"  # the only backbone that is not timm's
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # timm.data's, of pixels in 0..1
 UNKNOWN = -1  # the label of an image whose class may not be used
 
@@ -27,24 +27,22 @@ UNKNOWN = -1  # the label of an image whose class may not be used
 
 
 class CarClassifier(nn.Module):
-    """A backbone and, over its pooled features and the numbers, Linear-BN-ReLU-Dropout-Linear.
+    """A backbone, and Linear-BN-ReLU-Dropout-Linear on its pooled features and the metadata.
 
     ``CarClassifier("efficientnet_b5", classes, meta)`` at 384 pixels is the original's; ``CarClassifier("plain",
-    classes, meta, width=16)`` at 64 is one for a CPU. BatchNorm wants batches of at least two in training, and of some
-    sixteen to be worth its name.
+    classes, meta, width=16)`` at 64 is one for a CPU. BatchNorm needs training batches of at least two, better sixteen.
 
     Args:
         backbone: the name of a timm model, or "plain" for a ``PlainBackbone``.
         classes: C, of the logits.
-        meta: M, how many numbers come with each image; 0 for none.
-        hidden: width of the head's one hidden layer. In a small network most parameters would otherwise lie here.
+        meta: M, numbers of metadata per image; 0 for none.
+        hidden: width of the head's hidden layer, which holds most parameters of a small network.
         dropout: of the head.
         pretrained: timm's ImageNet weights.
-        options: what else the backbone takes, such as timm's ``drop_path_rate`` or the plain one's ``width``.
+        options: further arguments of the backbone, such as timm's ``drop_path_rate`` or the plain one's ``width``.
 
     Raises:
-        InputError: a name that timm does not have, an option that the backbone does not take, weights that cannot be
-            had.
+        InputError: a name unknown to timm, an option that the backbone does not take, weights that cannot be loaded.
     """
 
     def __init__(
@@ -75,11 +73,11 @@ class CarClassifier(nn.Module):
         self.to(memory_format=torch.channels_last)  # nearly twice as fast on a CPU
 
     def forward(self, images: Tensor, meta: Tensor | None = None) -> dict[str, Tensor]:
-        """uint8 (N, 3, h, w) and float (N, M) → "logits" (N, C), "features" (N, F), pooled and without the numbers.
+        """uint8 (N, 3, h, w) and float (N, M) → "logits" (N, C), "features" (N, F), pooled and without metadata.
 
         Raises:
-            InputError: images that are not uint8 (N, 3, h, w); another number of numbers than the network has; a
-                batch of one in training, of which BatchNorm can take no variance.
+            InputError: images that are not uint8 (N, 3, h, w); metadata of another width; a training batch of
+                one, of which BatchNorm has no variance.
         """
         given = 0 if meta is None else meta.shape[1]
         if given != self.meta:
@@ -88,15 +86,15 @@ class CarClassifier(nn.Module):
             raise InputError("a batch of one image, expected two or more: BatchNorm would see no variance")
         pixels = normalised(images, self.mean, self.std)
         features = self.backbone(pixels)
-        seen = torch.cat([features, meta.to(features)], 1) if self.meta else features
-        return {"logits": self.head(seen).float(), "features": features}
+        inputs = torch.cat([features, meta.to(features)], 1) if self.meta else features
+        return {"logits": self.head(inputs).float(), "features": features}
 
 
 class PlainBackbone(nn.Module):
-    """Seven 3x3 convolutions with BatchNorm and ReLU down to a sixteenth of the image's size, and a mean over it.
+    """Seven 3x3 convolutions with BatchNorm and ReLU down to stride 16, and a mean over the map.
 
-    For small images and little time on a CPU, where it learns twice as fast as the mobile networks of timm: those
-    save multiplications with many thin layers, and there the layers cost more than the multiplications.
+    For small images on a CPU, where it learns twice as fast as the mobile networks of timm: those save multiplications
+    by many thin layers, but on a CPU layers cost more than multiplications.
 
     Args:
         width: channels at stride 2; at strides 4, 8 and 16 it has 2, 4 and 8 times as many.
@@ -128,7 +126,8 @@ def make_backbone(name: str, pretrained: bool, options: dict) -> nn.Module:
 
 
 def timm_backbone(name: str, pretrained: bool, options: dict) -> nn.Module:
-    import timm  # takes seconds, which every process that trains a plain network is spared
+    """A timm model without its classifier. Raises InputError on an unknown name."""
+    import timm  # takes seconds; processes that train a plain network do not need it
 
     if not timm.is_model(name):
         raise InputError(f"backbone {name!r} is unknown to timm, expected a name such as efficientnet_b5, or {PLAIN!r}")
@@ -156,13 +155,13 @@ def build_classifier(config: ClassifierConfig, classes: int, meta: int, seed: in
 
 
 class Ensemble(nn.Module):
-    """Several classifiers that answer as one: with the mean of their probabilities.
+    """Several classifiers as one: the mean of their probabilities.
 
-    The mean of the *logits* is a mean on another scale: there one network that is very sure outvotes all others.
+    With the mean of the *logits* one very confident network outvotes all others.
 
     Args:
-        models: take the same images and numbers, name the same classes.
-        average: "probabilities", or "logits" to see the difference.
+        models: take the same inputs and have the same classes.
+        average: "probabilities", or "logits" for comparison.
     """
 
     def __init__(self, models: Sequence[nn.Module], average: str = "probabilities"):
@@ -175,12 +174,12 @@ class Ensemble(nn.Module):
 
     def forward(self, images: Tensor, meta: Tensor | None = None) -> dict[str, Tensor]:
         """uint8 (N, 3, h, w), float (N, M) → "logits" (N, C): the log of the mean probabilities."""
-        answers = torch.stack([model(images, meta)["logits"] for model in self.models])
-        return {"logits": answers.mean(0) if self.average == "logits" else mean_probabilities(answers)}
+        logits = torch.stack([model(images, meta)["logits"] for model in self.models])
+        return {"logits": logits.mean(0) if self.average == "logits" else mean_probabilities(logits)}
 
 
 def mean_probabilities(logits: Tensor) -> Tensor:
-    """(models, ..., C) → (..., C): the log of the mean of their softmaxes, taken without leaving the logarithm."""
+    """(models, ..., C) → (..., C): the log of the mean of their softmaxes, computed in log space."""
     return F.log_softmax(logits.float(), -1).logsumexp(0) - math.log(len(logits))
 
 
@@ -191,20 +190,20 @@ def classifier_step(model: nn.Module, batch: dict, label_smoothing: float = 0.0)
     """One step's task for a ``Distiller``: cross-entropy, mean over the labelled images.
 
     Args:
-        model: gives "logits", as all networks here.
+        model: returns "logits", as all networks here.
         batch: "images" uint8 (N, 3, h, w); "meta" float (N, M), M may be 0; "labels" int64 (N,), -1 where
             unknown; "labelled" bool (N,); "indices" (N,), of the images in their data set.
-        label_smoothing: the share of each label that is spread over all classes.
+        label_smoothing: the part of each label that is spread over all classes.
 
     Returns:
         "loss", 0 for a batch without labelled images; "logits", "features"; "labels" and "labelled" of the batch.
 
     Raises:
-        InputError: a label that is none of the classes.
+        InputError: a label out of range.
     """
-    seen = model(batch["images"], batch["meta"])
+    outputs = model(batch["images"], batch["meta"])
     labels, labelled = batch["labels"], batch["labelled"]
-    classes = seen["logits"].shape[1]
+    classes = outputs["logits"].shape[1]
     wrong = labelled & ((labels < 0) | (labels >= classes))
     if wrong.any():
         which = int(wrong.nonzero()[0])
@@ -213,10 +212,10 @@ def classifier_step(model: nn.Module, batch: dict, label_smoothing: float = 0.0)
         )
     if labelled.any():
         known = torch.where(labelled, labels, UNKNOWN)
-        loss = F.cross_entropy(seen["logits"], known, ignore_index=UNKNOWN, label_smoothing=label_smoothing)
-    else:  # the mean over no images would be NaN; a zero of the logits can be differentiated
-        loss = 0 * seen["logits"].sum()
-    return {**seen, "loss": loss, "labels": labels, "labelled": labelled}
+        loss = F.cross_entropy(outputs["logits"], known, ignore_index=UNKNOWN, label_smoothing=label_smoothing)
+    else:  # the mean over no images would be NaN; this zero has a gradient
+        loss = 0 * outputs["logits"].sum()
+    return {**outputs, "loss": loss, "labels": labels, "labelled": labelled}
 
 
 @torch.no_grad()

@@ -49,7 +49,7 @@ def lite_teacher(
 ) -> open_clip.CLIP:
     """A small CLIP with random weights, for small crops and short sentences; downloads nothing.
 
-    The token embedding is random and frozen: its table has 49,408 rows, of which a rendered street uses some hundred, and
+    The token embedding is random and frozen: its table has 49,408 rows, of which a rendered street uses a hundred, and
     updating all of them would take longer than the rest of the step. Random rows of this width are nearly orthogonal,
     and the transformer learns what they mean; but their scale must exceed CLIP's 0.02, or position embeddings dominate.
 

@@ -1,4 +1,4 @@
-"""Image → depth in metres, by whatever there is: our own small network, a model of the Hugging Face hub, files.
+"""Image → depth in metres, by one of three backends: the small network of ``depth_net``, a Hugging Face model, files.
 
 Depth is z along the optical axis of the rectified camera, not the length of the ray.
 """
@@ -8,6 +8,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,26 +17,27 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from kdnb.datasets.depth_views import resized
 from kdnb.errors import InputError
 from kdnb.models.depth_net import TinyDepth
 
-KITTI_MAX = 80  # metres; GLPN's sigmoid was trained on KITTI to mean a share of this
+KITTI_MAX = 80  # metres; on KITTI GLPN's sigmoid is a fraction of this
 
 
 class DepthModel:
-    """``model(image, frame)`` → z (H, W) float32 in metres, 0 where nothing is known.
+    """``model(image, frame)`` → z (H, W) float32 in metres, 0 where unknown.
 
     Args:
-        name: says in a word where the depth comes from; differs between networks of different weights.
+        name: of the backend, such as "tiny-1a2b3c4d"; differs between networks of different weights.
         predict: (image uint8 (H, W, 3), frame's name) → array (H, W).
-        parameters: how many its network has; 0 for files.
+        parameters: of its network; 0 for files.
     """
 
-    def __init__(self, name: str, predict: Callable, parameters: int = 0):
+    def __init__(self, name: str, predict: Callable[[np.ndarray, str], np.ndarray], parameters: int = 0):
         self.name, self.predict, self.parameters = name, predict, parameters
 
     def __call__(self, image: np.ndarray, frame: str = "") -> np.ndarray:
-        """Depth of one image. Raises InputError when the backend gives another size or a negative depth."""
+        """Depth of one image. Raises InputError if the backend returns another size or a negative depth."""
         depth = np.asarray(self.predict(image, frame), np.float32)
         if depth.shape != image.shape[:2]:
             raise InputError(
@@ -46,8 +49,8 @@ class DepthModel:
         return depth
 
 
-def depth_model(spec: str, net: TinyDepth | None = None, **options) -> DepthModel:
-    """The model that a setting names.
+def depth_model(spec: str, net: TinyDepth | None = None, **options: float) -> DepthModel:
+    """The model of a setting.
 
     Args:
         spec: "tiny" (with ``net``), "hf:<model id or folder>" or "folder:<path>".
@@ -66,13 +69,13 @@ def depth_model(spec: str, net: TinyDepth | None = None, **options) -> DepthMode
     raise InputError(f"depth is {spec!r}, expected 'tiny' with a trained network, 'hf:<model id>' or 'folder:<path>'")
 
 
-# --- our own network --------------------------------------------------------------------------------------------
+# --- the small network --------------------------------------------------------------------------------------------
 
 
 def tiny_depth(net: TinyDepth) -> DepthModel:
-    """Depth by a trained ``TinyDepth``: images are fitted into the size it was trained on, depth back into theirs."""
+    """Depth by a trained ``TinyDepth``: images are resized to its training size, and depth back to theirs."""
 
-    def predict(image, frame):
+    def predict(image: np.ndarray, frame: str) -> np.ndarray:
         net.eval()
         pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
         pixels = resized(pixels.to(next(net.parameters()).device), net.size)
@@ -85,16 +88,8 @@ def tiny_depth(net: TinyDepth) -> DepthModel:
     return DepthModel(f"tiny-{digest.hexdigest()[:8]}", predict, sum(p.numel() for p in net.parameters()))
 
 
-def resized(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """uint8 (N, 3, H, W) in another (height, width), smoothed when made smaller."""
-    if tuple(images.shape[2:]) == tuple(size):
-        return images
-    pixels = F.interpolate(images.float(), size, mode="bilinear", align_corners=False, antialias=True)
-    return pixels.round().clamp(0, 255).byte()
-
-
 def fitted(depth: Tensor, size: tuple[int, int]) -> np.ndarray:
-    """(h, w) → (H, W), bilinear: no overshoot as with a bicubic, which would put points before and behind edges."""
+    """(h, w) → (H, W), bilinear: a bicubic would overshoot and put points before and behind edges."""
     if tuple(depth.shape) != tuple(size):
         depth = F.interpolate(depth[None, None].float(), size, mode="bilinear", align_corners=False)[0, 0]
     return depth.float().cpu().numpy()
@@ -104,7 +99,7 @@ def fitted(depth: Tensor, size: tuple[int, int]) -> np.ndarray:
 
 
 def hf_depth(model_id: str, max_depth: int = KITTI_MAX, factor: float = 1.0) -> DepthModel:
-    """A depth model of the Hugging Face hub that speaks in metres: GLPN, or a metric Depth Anything.
+    """A Hugging Face model that predicts metres: GLPN, or a metric Depth Anything.
 
     GLPN gives sigmoid · ``config.max_depth`` and the library's default for that is 10, also for the weights trained on
     KITTI, where it was 80: hence the "factor 8" of the original. Here it is set once, and nothing else is needed.
@@ -115,8 +110,8 @@ def hf_depth(model_id: str, max_depth: int = KITTI_MAX, factor: float = 1.0) -> 
         factor: multiplies the depth, for weights that need it.
 
     Raises:
-        InputError: transformers missing; a model that cannot be loaded or is relative or unknown; a factor that would
-            take depth beyond 80 m, that is, scale twice.
+        InputError: transformers missing; a model that cannot be loaded or is relative or unknown; a factor that
+            takes depth beyond 80 m, that is, scales twice.
     """
     transformers = import_transformers()
     try:
@@ -137,7 +132,7 @@ def hf_depth(model_id: str, max_depth: int = KITTI_MAX, factor: float = 1.0) -> 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model.to(device)
 
-    def predict(image, frame):
+    def predict(image: np.ndarray, frame: str) -> np.ndarray:
         inputs = processor(images=image, return_tensors="pt").to(device)
         with torch.inference_mode():
             return factor * fitted(model(**inputs).predicted_depth[0], image.shape[:2])
@@ -145,7 +140,8 @@ def hf_depth(model_id: str, max_depth: int = KITTI_MAX, factor: float = 1.0) -> 
     return DepthModel(f"hf-{model_id}-{limit * factor:g}m", predict, sum(p.numel() for p in model.parameters()))
 
 
-def import_transformers():
+def import_transformers() -> ModuleType:
+    """The package transformers. Raises InputError if it is not installed."""
     try:
         import transformers
     except ImportError:
@@ -153,10 +149,10 @@ def import_transformers():
     return transformers
 
 
-def metric_limit(model_id: str, config, max_depth: int) -> float:
-    """The largest depth in metres that a model can say; a GLPN's ``config.max_depth`` is set to ``max_depth``.
+def metric_limit(model_id: str, config: Any, max_depth: int) -> float:
+    """The largest depth in metres that a model can predict; a GLPN's ``config.max_depth`` is set to ``max_depth``.
 
-    Raises InputError for a model whose depth is relative, and for one of which nothing is known.
+    Raises InputError for a model whose depth is relative or unknown.
     """
     kind, expected = config.model_type, "expected GLPN (such as vinvino02/glpn-kitti) or a metric Depth Anything"
     if kind == "glpn":
@@ -166,8 +162,8 @@ def metric_limit(model_id: str, config, max_depth: int) -> float:
         return config.max_depth
     if kind in ("depth_anything", "dpt"):
         raise InputError(
-            f"hf:{model_id}: gives relative (inverse) depth, whose scale and shift are unknown: no points "
-            f"in metres can be made of it; {expected}"
+            f"hf:{model_id}: gives relative (inverse) depth, whose scale and shift are unknown: it cannot "
+            f"be turned into points in metres; {expected}"
         )
     raise InputError(f"hf:{model_id}: {kind!r} is not known to give depth in metres; {expected}")
 
@@ -175,38 +171,38 @@ def metric_limit(model_id: str, config, max_depth: int) -> float:
 # --- files ------------------------------------------------------------------------------------------------------
 
 
-def folder_depth(folder) -> DepthModel:
+def folder_depth(folder: str | Path) -> DepthModel:
     """Depth from files ``<frame>.png`` (16 bits, metres x 256, as KITTI's depth benchmark has them) or ``<frame>.npy``.
 
-    Raises InputError when there is no such folder; the model does so for a frame without a file or with a wrong one.
+    Raises InputError for a missing folder; the model does so for a frame with a missing or invalid file.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder, expected depth files <frame>.png or <frame>.npy")
+    root = Path(folder)
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder, expected depth files <frame>.png or <frame>.npy")
 
-    def predict(image, frame):
-        for path, read in ((folder / f"{frame}.png", read_depth_png), (folder / f"{frame}.npy", read_depth_npy)):
+    def predict(image: np.ndarray, frame: str) -> np.ndarray:
+        for path, read in ((root / f"{frame}.png", read_depth_png), (root / f"{frame}.npy", read_depth_npy)):
             if path.is_file():
                 return read(path)
-        raise InputError(f"{folder / frame}.png: no such file, and no .npy, expected the depth of this frame")
+        raise InputError(f"{root / frame}.png: no such file, and no .npy, expected the depth of this frame")
 
-    return DepthModel(f"folder-{folder.resolve()}", predict)
+    return DepthModel(f"folder-{root.resolve()}", predict)
 
 
-def read_depth_png(path) -> np.ndarray:
-    """float32 (H, W), metres, 0 for no depth, of a 16-bit image of metres x 256 (KITTI depth development kit)."""
+def read_depth_png(path: Path) -> np.ndarray:
+    """float32 (H, W), metres, 0 for unknown, from a 16-bit image of metres x 256 (KITTI depth development kit)."""
     try:
         with Image.open(path) as image:
             mode, values = image.mode, np.asarray(image)
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow raises any of them for a broken file
+    except (OSError, SyntaxError, ValueError) as error:  # Pillow raises any of these for a broken file
         raise InputError(f"{path}: not a readable image ({error}), expected a 16-bit PNG of metres x 256") from None
     if not mode.startswith("I"):
         raise InputError(f"{path}: an image of mode {mode}, expected a 16-bit PNG of metres x 256")
     return values.astype(np.float32) / 256
 
 
-def read_depth_npy(path) -> np.ndarray:
-    """float32 (H, W), metres, of an array of floating point numbers."""
+def read_depth_npy(path: Path) -> np.ndarray:
+    """float32 (H, W), metres, from an array of floating point numbers."""
     try:
         values = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:

@@ -1,4 +1,4 @@
-"""A small depth network of our own and the losses it is trained by: one image → dense depth, taught by LiDAR."""
+"""A small network for monocular depth, and its losses: one image → dense depth, supervised by LiDAR."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-NEAR, FAR = 1.5, 80.0  # metres: the depths that the network can say
+NEAR, FAR = 1.5, 80.0  # metres: the range of the network's output
 
 # --- losses -----------------------------------------------------------------------------------------------------
 
@@ -21,11 +21,11 @@ def silog(predicted: Tensor, truth: Tensor, variance_focus: float = 0.85) -> Ten
 
     Args:
         predicted: any shape, metres, positive.
-        truth: same shape, metres; 0 where nothing was measured. No measured pixel at all gives 0.
+        truth: same shape, metres; 0 where nothing was measured. The loss without a measured pixel is 0.
     """
     error, count = log_errors(predicted, truth)
     mean, square = error.sum() / count, error.pow(2).sum() / count
-    # of a perfect prediction the root would have an infinite slope
+    # the constant keeps the root's slope finite for a perfect prediction
     return (square - variance_focus * mean**2 + 1e-8).sqrt() - 1e-4
 
 
@@ -37,7 +37,7 @@ def log_errors(predicted: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def sparse_l1(predicted: Tensor, truth: Tensor) -> Tensor:
-    """Mean absolute error in metres over the measured pixels (truth > 0); 0 when there are none."""
+    """Mean absolute error in metres over the measured pixels (truth > 0); 0 without any."""
     valid = truth > 0
     return ((predicted - truth).abs() * valid).sum() / valid.sum().clamp(min=1)
 
@@ -46,13 +46,13 @@ def sparse_l1(predicted: Tensor, truth: Tensor) -> Tensor:
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions with BatchNorm around a shortcut; the first one halves the map."""
+    """Two 3x3 convolutions with BatchNorm and a shortcut; the first one halves the map."""
 
     def __init__(self, before: int, after: int, stride: int = 2):
         super().__init__()
         self.first = conv(before, after, stride)
         self.second = nn.Sequential(nn.Conv2d(after, after, 3, 1, 1, bias=False), nn.BatchNorm2d(after))
-        # halves odd sizes as the convolution does, upwards
+        # rounds odd sizes up, as the convolution does
         self.shortcut = nn.Sequential(nn.AvgPool2d(stride, ceil_mode=True), nn.Conv2d(before, after, 1))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -60,23 +60,23 @@ class Block(nn.Module):
 
 
 def conv(before: int, after: int, stride: int = 1, kernel: int = 3) -> nn.Sequential:
+    """Convolution, BatchNorm, ReLU."""
     return nn.Sequential(
         nn.Conv2d(before, after, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(after), nn.ReLU(True)
     )
 
 
 class TinyDepth(nn.Module):
-    """A U-Net that says the depth z of every pixel, in metres between ``NEAR`` and ``FAR``.
+    """A U-Net for the depth z of each pixel, in metres between ``NEAR`` and ``FAR``.
 
-    Two channels tell each pixel its place, once beside its colours and once more before the last layer: on a road the
-    row alone gives most of the depth (van Dijk and de Croon 2019, arXiv 1905.07005), and a convolution cannot know it
-    otherwise. So the network is right only for the camera that it was trained with: the same focal length and horizon
-    as shares of the image.
+    Two channels with the pixel coordinates join the colours and the input of the last layers: on a road the row alone
+    gives most of the depth (van Dijk and de Croon 2019, arXiv 1905.07005), and a convolution does not know it. So the
+    network only works for the camera it was trained with: the same focal length and horizon relative to the image.
 
-    Depth is decoded at a quarter of the image's size and interpolated, which is where most of the time would go.
+    Depth is decoded at a quarter of the image's size and interpolated: finer layers would take most of the time.
 
     Args:
-        size: (height, width) in pixels of the images that it is trained on.
+        size: (height, width) in pixels of the training images.
         widths: channels at strides 2, 4, 8, 16 and 32.
     """
 
@@ -94,19 +94,19 @@ class TinyDepth(nn.Module):
         nn.init.zeros_(self.depth.bias)
 
     def forward(self, images: Tensor) -> Tensor:
-        """uint8 (N, 3, H, W), any H and W from 32 pixels on → z (N, H, W) in metres."""
-        maps = [self.stem(with_places(images.float() / 127.5 - 1))]
+        """uint8 (N, 3, H, W), H and W at least 32 → z (N, H, W) in metres."""
+        maps = [self.stem(with_coordinates(images.float() / 127.5 - 1))]
         for down in self.down:
             maps.append(down(maps[-1]))
         x = maps[-1]
         for k in reversed(range(len(self.up))):
             x = self.up[k](F.interpolate(self.lateral[k](x), maps[k + 1].shape[2:], mode="nearest") + maps[k + 1])
-        raw = self.depth(self.mix(with_places(x)))
+        raw = self.depth(self.mix(with_coordinates(x)))
         return bounded_depth(F.interpolate(raw, images.shape[2:], mode="bilinear", align_corners=False)[:, 0])
 
 
-def with_places(maps: Tensor) -> Tensor:
-    """(N, C, H, W) → (N, C + 2, H, W): two channels more, row and column, each from -1 to 1."""
+def with_coordinates(maps: Tensor) -> Tensor:
+    """(N, C, H, W) → (N, C + 2, H, W): two more channels, row and column, each from -1 to 1."""
     n, _, height, width = maps.shape
     rows = torch.linspace(-1, 1, height, device=maps.device, dtype=maps.dtype)[:, None].expand(n, 1, height, width)
     columns = torch.linspace(-1, 1, width, device=maps.device, dtype=maps.dtype).expand(n, 1, height, width)
@@ -114,7 +114,7 @@ def with_places(maps: Tensor) -> Tensor:
 
 
 def bounded_depth(raw: Tensor) -> Tensor:
-    """Any numbers → metres: evenly spread over the logarithm of depth, 0 halfway between ``NEAR`` and ``FAR``."""
+    """Real numbers → metres: a sigmoid in log depth, 0 halfway between ``NEAR`` and ``FAR``."""
     return NEAR * (math.log(FAR / NEAR) * raw.float().sigmoid()).exp()
 
 
@@ -122,7 +122,7 @@ def depth_step(model: nn.Module, batch: dict, l1: float = 0.1) -> dict:
     """One step's loss, for a ``Distiller`` without terms: SiLog plus ``l1`` (per metre) times the L1 error.
 
     Args:
-        batch: "images" uint8 (N, 3, H, W); "depth" (N, H, W), metres, 0 where the LiDAR saw nothing.
+        batch: "images" uint8 (N, 3, H, W); "depth" (N, H, W), metres, 0 where nothing was measured.
     """
     predicted = model(batch["images"])
     parts = {"silog": silog(predicted, batch["depth"]), "l1": l1 * sparse_l1(predicted, batch["depth"])}

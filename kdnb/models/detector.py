@@ -1,4 +1,4 @@
-"""Faster R-CNN detectors with a feature pyramid (FPN), from torchvision's own parts: small ones and the originals'."""
+"""Faster R-CNN with a feature pyramid (FPN), from torchvision's parts: small detectors and the originals'."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from torchvision.ops import MultiScaleRoIAlign
 
 
 class SmallResNet(nn.Sequential):
-    """A residual network for small images, from scratch: stages at strides 4, 8, 16 and 32.
+    """A residual network for small images, trained from scratch: stages at strides 4, 8, 16 and 32.
 
-    BatchNorm instead of torchvision's FrozenBatchNorm2d, which is right only with pretrained weights.
+    BatchNorm instead of torchvision's FrozenBatchNorm2d, which needs pretrained weights.
     """
 
     def __init__(self, widths: Sequence[int], blocks: Sequence[int]):
@@ -45,18 +45,18 @@ def lite_detector(
 ) -> FasterRCNN:
     """A small Faster R-CNN on P3-P6, trained from scratch on small images.
 
-    P2 is left out: on a CPU it would cost as much as all the rest, and few objects of a small image need it.
+    Without P2, which would cost as much as all the rest on a CPU; few objects of a small image need it.
 
     Args:
         widths, blocks: channels and residual blocks of the four backbone stages.
-        num_classes: with the background, which is label 0.
-        size: (width, height) in pixels that images are fitted into, keeping their aspect ratio.
-        neck: channels of every pyramid level. Equal in teacher and student, so that their maps can be compared.
+        num_classes: including the background, label 0.
+        size: (width, height) in pixels that images are resized to fit, keeping their aspect ratio.
+        neck: channels of all pyramid levels; equal in teacher and student, so that their maps can be compared.
         head: channels of the two fully connected layers of the box head.
     """
     backbone = BackboneWithFPN(SmallResNet(widths, blocks), {"2": "0", "3": "1", "4": "2"}, list(widths[1:]), neck)
     anchors = AnchorGenerator(((14,), (28,), (56,), (104,)), ((0.5, 1.0, 2.0),) * 4)
-    # the canonical scale chooses the level that a proposal is pooled from: 224 is meant for images of 800 px
+    # the canonical scale sets the level that a proposal is pooled from; the usual 224 is for images of 800 px
     pool = MultiScaleRoIAlign(["0", "1", "2"], output_size=5, sampling_ratio=1, canonical_scale=48, canonical_level=4)
     return FasterRCNN(
         backbone,
@@ -78,18 +78,18 @@ def lite_detector(
 
 
 def full_detector(backbone: str, num_classes: int, size: tuple[int, int], pretrained: bool = True) -> FasterRCNN:
-    """Faster R-CNN as the original trains it, on a torchvision backbone: "resnet101", "resnet50", "mobilenet_v3_large".
+    """Faster R-CNN as in the original, on a torchvision backbone: "resnet101", "resnet50", "mobilenet_v3_large".
 
     Args:
-        size: (width, height); images are scaled to the shorter side, the longer one at most the other (VOC: 600 and
-            1000 pixels).
+        size: (width, height) in pixels; the shorter side of an image is scaled to the smaller of the two, its longer
+            side to at most the larger (VOC: 600 and 1000).
         pretrained: ImageNet weights and frozen normalisation; False starts from random weights with BatchNorm.
     """
     weights = "DEFAULT" if pretrained else None
     norm = {} if pretrained else {"norm_layer": nn.BatchNorm2d}
     layers = 3 if pretrained else 5
     if backbone.startswith("mobilenet"):
-        # strides 4 to 32 and a pool, the pyramid of the ResNets; torchvision's default has two stages only
+        # strides 4 to 32 and a pool, as the ResNets' pyramid; torchvision's default has two stages only
         body = mobilenet_backbone(
             backbone_name=backbone,
             weights=weights,
@@ -108,13 +108,13 @@ def detection_step(model: FasterRCNN, batch: dict) -> dict:
 
     Args:
         batch: "images" list of (3, H, W) in 0..1, "targets" list of dicts with "boxes" (N, 4) xyxy in pixels and
-            "labels" (N,), "labelled" list of bool. Images that are not labelled pass through the backbone only:
-            their boxes, if any, are a teacher's and serve as masks, never as labels.
+            "labels" (N,), "labelled" list of bool. Unlabelled images only pass through the backbone: their
+            boxes, if any, are a teacher's and serve as masks, never as labels.
 
     Returns:
-        "loss" and its "parts"; "features" {level: (N, C, H_l, W_l)}; "pixels" (N, 3, H, W), the batch as the backbone
-        saw it; "boxes" list of (N, 4) in its pixels; of the labelled images: "proposals" list of (R, 4), the
-        sampled RoIs, "class_logits" (ΣR, classes), "labels" (ΣR,), "image_sizes", and "labelled", their indices.
+        "loss" and its "parts"; "features" {level: (N, C, H_l, W_l)}; "pixels" (N, 3, H, W), the backbone's
+        input; "boxes" list of (N, 4) in its pixels; of the labelled images: "proposals" list of (R, 4), the sampled
+        RoIs, "class_logits" (ΣR, classes), "labels" (ΣR,), "image_sizes", and "labelled", their indices.
     """
     device = next(model.parameters()).device
     targets = [{key: value.to(device) for key, value in target.items()} for target in batch["targets"]]
@@ -122,16 +122,16 @@ def detection_step(model: FasterRCNN, batch: dict) -> dict:
     features = {level: feature_map.float() for level, feature_map in model.backbone(images.tensors).items()}
     labelled = [i for i, is_labelled in enumerate(batch["labelled"]) if is_labelled]
     sizes = [images.image_sizes[i] for i in labelled]
-    known = {level: feature_map[labelled] for level, feature_map in features.items()}
+    labelled_features = {level: feature_map[labelled] for level, feature_map in features.items()}
     truth = [targets[i] for i in labelled]
 
-    # boxes stay in float32: half precision would round them to several pixels
+    # boxes stay in float32: half precision would round them by several pixels
     with torch.autocast(device.type, enabled=False):
-        proposals, rpn_losses = model.rpn(ImageList(images.tensors[labelled], sizes), known, truth)
+        proposals, rpn_losses = model.rpn(ImageList(images.tensors[labelled], sizes), labelled_features, truth)
         # a copy: the sampler appends the ground-truth boxes to the list it is given
         sampled = model.roi_heads.select_training_samples(list(proposals), truth)
         proposals, _, labels, regression_targets = sampled
-        class_logits, box_regression = roi_logits(model, known, proposals, sizes)
+        class_logits, box_regression = roi_logits(model, labelled_features, proposals, sizes)
         class_loss, box_loss = fastrcnn_loss(class_logits, box_regression, labels, regression_targets)
     parts = {
         "rpn_class": rpn_losses["loss_objectness"],
@@ -153,7 +153,9 @@ def detection_step(model: FasterRCNN, batch: dict) -> dict:
     }
 
 
-def roi_logits(model: FasterRCNN, features: dict, proposals: list[Tensor], image_sizes) -> tuple[Tensor, Tensor]:
+def roi_logits(
+    model: FasterRCNN, features: dict, proposals: list[Tensor], image_sizes: list[tuple[int, int]]
+) -> tuple[Tensor, Tensor]:
     """Class logits (ΣR, classes) and box offsets (ΣR, 4·classes) of a model's head on given proposals."""
     heads = model.roi_heads
     pooled = heads.box_roi_pool(features, proposals, image_sizes)
@@ -165,23 +167,23 @@ def predict(model: FasterRCNN, images: Iterable[Tensor], batch_size: int = 16) -
     """Detections per image: "boxes" (D, 4) xyxy in the image's own pixels, "labels" (D,), "scores" (D,), on CPU.
 
     Args:
-        images: (3, H, W) each, uint8 or 0..1 float; taken from the iterable a batch at a time.
+        images: (3, H, W) each, uint8 or 0..1 float; read batch by batch.
     """
     was_training = model.training
     model.eval()
     device = next(model.parameters()).device
-    found, images = [], iter(images)
-    while batch := [as_float(image).to(device) for image in islice(images, batch_size)]:
-        found += [{key: value.cpu() for key, value in one.items()} for one in model(batch)]
+    detections, remaining = [], iter(images)
+    while batch := [as_float(image).to(device) for image in islice(remaining, batch_size)]:
+        detections += [{key: value.cpu() for key, value in one.items()} for one in model(batch)]
     model.train(was_training)
-    return found
+    return detections
 
 
 @torch.no_grad()
 def neck_maps(model: FasterRCNN, image: Tensor) -> dict[str, Tensor]:
     """The neck's feature maps {level: (1, C, H_l, W_l)} of one image (3, H, W), finest first, on CPU.
 
-    In eval mode, so that looking does not change the model: a forward pass in training mode moves BatchNorm's means.
+    Sets eval mode: a forward pass in training mode would update BatchNorm's statistics.
     """
     pixels = model.eval().transform([as_float(image).to(next(model.parameters()).device)])[0].tensors
     return {level: feature_map.cpu() for level, feature_map in model.backbone(pixels).items()}
@@ -202,7 +204,7 @@ def as_float(image: Tensor) -> Tensor:
 
 
 def pyramid_level(boxes: Tensor, base: float = 56.0, levels: int = 5) -> Tensor:
-    """The one pyramid level that DeFeat gives each box (N, 4): floor(log2(√area / base)), 0 being the finest.
+    """The pyramid level that DeFeat assigns to each box (N, 4): floor(log2(√area / base)), 0 is the finest.
 
     ``base`` is 56 pixels for images of 600 x 1000; scale it with the image.
     """
@@ -213,26 +215,26 @@ def pyramid_level(boxes: Tensor, base: float = 56.0, levels: int = 5) -> Tensor:
 def foreground_masks(
     boxes: list[Tensor], features: dict[str, Tensor], width: int, base: float = 56.0, every_level: bool = False
 ) -> list[Tensor]:
-    """DeFeat's foreground: the cells of each ground-truth box, on its one level; the background is all the rest.
+    """DeFeat's foreground: the cells of each ground-truth box, on its level; the background is the rest.
 
-    Corners are divided by the level's stride and truncated; the right and lower cells are left out unless the box
-    would then have no width or height, when it keeps one column or row (the released code keeps a single cell).
+    Corners are divided by the level's stride and truncated; the right and lower cells are excluded, but a box keeps at
+    least one column and one row (the released code keeps a single cell).
 
     Args:
-        boxes: per image (N, 4) xyxy in the pixels that the backbone saw.
+        boxes: per image (N, 4) xyxy in pixels of the backbone's input.
         features: {level: (B, C, H_l, W_l)}, finest level first.
-        width: of the batch that the backbone saw, in pixels; gives the strides.
+        width: of the backbone's input in pixels; gives the strides.
         base: see ``pyramid_level``.
-        every_level: mark a box on all levels rather than on one.
+        every_level: mark a box on all levels instead of its own.
 
     Returns:
         Per level (B, 1, H_l, W_l) of 0 and 1.
     """
     masks = [m.new_zeros(m.shape[0], 1, *m.shape[2:]) for m in features.values()]
     strides = [2 ** round(math.log2(width / m.shape[-1])) for m in masks]
-    for i, of_image in enumerate(boxes):
-        levels = pyramid_level(of_image, base, len(masks)).tolist()
-        for corners, level in zip(of_image.tolist(), levels, strict=True):
+    for i, image_boxes in enumerate(boxes):
+        levels = pyramid_level(image_boxes, base, len(masks)).tolist()
+        for corners, level in zip(image_boxes.tolist(), levels, strict=True):
             for k in range(len(masks)) if every_level else (level,):
                 rows, columns = masks[k].shape[2:]
                 x1, y1, x2, y2 = (int(corner / strides[k]) for corner in corners)

@@ -1,9 +1,9 @@
-"""MVX-Net's structure in plain torch: points and image → objects in 3D. A small one, and one of the original's size.
+"""MVX-Net in plain torch: points and image → objects in 3D. A small network, and one of the original's size.
 
-Sindagi, Zhou, Tuzel 2019, arXiv 1904.01649; parts, widths and the names of the modules as in mmdetection3d's config
-``mvxnet_fpn_dv_second_secfpn_8x2_80e_kitti-3d-3class``, so that a loader of its checkpoints needs no table of names for
-what is shared. Two parts differ: ``pts_middle_encoder`` (see ``bev.SlabEncoder``) and ``pts_bbox_head``, which finds
-centres where the original classifies anchors.
+Sindagi, Zhou, Tuzel 2019, arXiv 1904.01649; parts, widths and module names as in mmdetection3d's config
+``mvxnet_fpn_dv_second_secfpn_8x2_80e_kitti-3d-3class``, so that shared parts of its checkpoints load without renaming.
+Two parts differ: ``pts_middle_encoder`` (see ``bev.SlabEncoder``) and ``pts_bbox_head``, which detects centres where
+the original classifies anchors.
 
   points → pts_voxel_encoder (+ image features from img_backbone, img_neck) → pts_middle_encoder → pts_backbone
   → pts_neck → pts_bbox_head
@@ -28,7 +28,7 @@ LITE_GRID = Grid((0.0, -18.0, -3.0, 46.08, 18.0, 1.0), (0.36, 0.36, 1.0), cell=0
 FULL_GRID = Grid((0.0, -40.0, -3.0, 70.4, 40.0, 1.0), (0.05, 0.05, 0.1), cell=0.2, slabs=8)
 PIXEL_MEAN, PIXEL_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
 
-# Parameters of the original by part, from its config: R50 without classifier; FPN 256 wide; VFE 64, 64 (9,088) with
+# parameters of the original by part, from its config: R50 without classifier; FPN 256 wide; VFE 64, 64 (9,088) with
 # fusion of 5 levels to 128 (1,566,080); sparse encoder 16-32-64-64 to 128; SECOND 128 (5), 256 (5); SECFPN 256, 256;
 # anchors 2 per class.
 MVXNET_PARAMETERS = {
@@ -47,7 +47,7 @@ class Fusion3D(nn.Module):
 
     Args:
         img_backbone: image (B, 3, H, W) → dict of feature maps; img_neck: dict → dict of maps of equal width.
-        grid: where it looks.
+        grid: its range and cells.
         image: (channels of those maps, their number, channels after the lateral convolutions).
         points: widths of the voxel feature encoder's layers. fused: channels of points after fusion.
         slab: channels of each slab of height. middle: channels of the map before the backbone.
@@ -82,11 +82,11 @@ class Fusion3D(nn.Module):
             self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
 
     def forward(self, points: list[Tensor], images: Tensor, projections: Tensor) -> dict[str, Tensor]:
-        """One pass.
+        """Predict the maps of the head.
 
         Args:
             points: per frame (N_i, 4) float32 x, y, z, intensity in the velodyne frame; may be empty.
-            images: (B, 3, H, W) in 0..1. Images of different size are padded at the right and at the bottom.
+            images: (B, 3, H, W) in 0..1. Images of different sizes are padded at the right and bottom.
             projections: (B, 3, 4), homogeneous velodyne points → homogeneous pixels of these images.
 
         Returns:
@@ -96,7 +96,7 @@ class Fusion3D(nn.Module):
         voxels = voxelize(points, self.grid)
         pixels = ((images - self.pixel_mean) / self.pixel_std).contiguous(memory_format=torch.channels_last)
         maps = list(self.img_neck(self.img_backbone(pixels)).values())
-        if len(voxels.counts) < 2:  # nothing to see; BatchNorm has no variance of less than two voxels
+        if len(voxels.counts) < 2:  # BatchNorm has no variance of fewer than two voxels
             rows, columns = self.grid.output
             middle = maps[0].new_zeros(len(points), self.pts_middle_encoder.mix[0].out_channels, rows, columns)
         else:
@@ -108,7 +108,7 @@ class Fusion3D(nn.Module):
 
 
 def lite_fusion3d(grid: Grid = LITE_GRID, widths: tuple[int, int] = (32, 48), neck: int = 32) -> Fusion3D:
-    """About 130 thousand parameters, to be trained from scratch on a CPU."""
+    """About 130 thousand parameters, trained from scratch on a CPU."""
     img_backbone = nn.Sequential(
         OrderedDict(
             quarter=nn.Sequential(*convolution(3, 8, 2), *convolution(8, 16, 2)),
@@ -133,7 +133,7 @@ def lite_fusion3d(grid: Grid = LITE_GRID, widths: tuple[int, int] = (32, 48), ne
 
 
 class Levels(nn.Module):
-    """Keeps the output of every stage: {name of the stage: map}."""
+    """Returns the outputs of all stages: {name: map}."""
 
     def __init__(self, stages: nn.Sequential):
         super().__init__()
@@ -150,7 +150,7 @@ def full_fusion3d(pretrained: bool = True, grid: Grid = FULL_GRID) -> Fusion3D:
     """The original's range, voxels, widths and image network: ResNet-50 with a feature pyramid of five levels.
 
     Args:
-        pretrained: ImageNet weights, with frozen normalisation and first stage; False draws random weights.
+        pretrained: ImageNet weights, with frozen normalisation and first stage; False for random weights.
     """
     norm = {} if pretrained else {"norm_layer": nn.BatchNorm2d}
     image = resnet_fpn_backbone(
@@ -188,17 +188,17 @@ def fusion_step(model: Fusion3D, batch: dict) -> dict:
 
     Args:
         batch: "points", "images", "projections" as the model takes them; "boxes" and "labels" per frame; optional
-            "labelled", a list of bool: frames that are not labelled only pass through, for a teacher's terms; optional
-            "names" for messages.
+            "labelled", a list of bool: unlabelled frames only pass through, for the teacher's terms; optional "ids" for
+            messages.
 
     Returns:
-        "loss" and its "parts" (0 when nothing is labelled), and the model's output.
+        "loss" and its "parts" (0 if no frame is labelled), and the model's output.
 
     Raises:
         InputError: a batch of labelled frames without a single box.
     """
     labelled = batch.get("labelled") or [True] * len(batch["points"])
-    require_boxes(batch["boxes"], labelled, batch.get("names"))
+    require_boxes(batch["boxes"], labelled, batch.get("ids"))
     output = model(batch["points"], batch["images"], batch["projections"])
     known = [i for i, is_labelled in enumerate(labelled) if is_labelled]
     if not known:

@@ -1,4 +1,4 @@
-"""Pixels as networks take them."""
+"""Normalisation of image pixels."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from kdnb.errors import InputError
 
 
 def normalised(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """uint8 (N, 3, H, W) → float; mean and spread per channel, given for pixels in 0..1, are taken out.
+    """uint8 (N, 3, H, W) → float, (pixel − mean) / std per channel, given for pixels in 0..1.
 
     Raises InputError on images of another type or shape.
     """

@@ -1,4 +1,4 @@
-"""Point fusion: what the image shows where a LiDAR point projects to is added to the point's own features.
+"""Point fusion: image features at the projection of a LiDAR point are added to the point's features.
 
 MVX-Net's early fusion (Sindagi et al. 2019, arXiv 1904.01649, section 3.2). Pixels as in KITTI: u right, v down, the
 centre of the first pixel at (0, 0).
@@ -20,9 +20,9 @@ OUTSIDE = -2.0  # in grid_sample's coordinates, where the image spans -1..1
 
 def project(xyz: Tensor, projections: Tensor) -> tuple[Tensor, Tensor]:
     """(P, 3) velodyne points through their (P, 3, 4) projections → pixels (P, 2), depth (P,)."""
-    # no matrix product: autocast would make it bfloat16, whose pixels lie some four columns apart
+    # not a matrix product, which autocast would run in bfloat16: an error of some four columns
     u, v, depth = ((projections[:, :, :3] * xyz[:, None]).sum(2) + projections[:, :, 3]).unbind(1)
-    safe = depth.clamp(min=NEAREST)  # nearer ones see nothing
+    safe = depth.clamp(min=NEAREST)  # nearer points are not in the image
     return torch.stack([u / safe, v / safe], 1), depth
 
 
@@ -31,21 +31,21 @@ def sample_at_points(feature_map: Tensor, uv: Tensor, depth: Tensor, frame: Tens
 
     Args:
         depth: (P,) of the points, in metres.
-        frame: (P,) which image of the batch each point belongs to, ascending or not.
+        frame: (P,) index of each point's image in the batch, in any order.
         size: (H, W) of the image in pixels, which the map covers from edge to edge.
     """
     height, width = size
     # pixel u covers u - 0.5 .. u + 0.5, and the image's edges are at -1 and 1
-    place = torch.stack([(2 * uv[:, 0] + 1) / width - 1, (2 * uv[:, 1] + 1) / height - 1], 1)
-    seen = in_image(uv, depth, (width, height))
-    place = torch.where(seen[:, None], place, OUTSIDE)
-    sampled = place.new_zeros(len(uv), feature_map.shape[1])
+    grid = torch.stack([(2 * uv[:, 0] + 1) / width - 1, (2 * uv[:, 1] + 1) / height - 1], 1)
+    visible = in_image(uv, depth, (width, height))
+    grid = torch.where(visible[:, None], grid, OUTSIDE)
+    sampled = grid.new_zeros(len(uv), feature_map.shape[1])
     for i in range(len(feature_map)):
         own = (frame == i).nonzero()[:, 0]
         if len(own):
-            here = feature_map[i : i + 1].to(place.dtype)  # not the places in the map's precision, which may be half
-            values = F.grid_sample(here, place[own][None, None], "bilinear", "border", False)
-            sampled = sampled.index_copy(0, own, values[0, :, 0].T * seen[own, None])
+            one_map = feature_map[i : i + 1].to(grid.dtype)  # rather than the grid in the map's precision, maybe half
+            values = F.grid_sample(one_map, grid[own][None, None], "bilinear", "border", False)
+            sampled = sampled.index_copy(0, own, values[0, :, 0].T * visible[own, None])
     return sampled.to(feature_map.dtype)
 
 
@@ -70,7 +70,7 @@ class PointFusion(nn.Module):
     def forward(
         self, features: Tensor, voxels: Voxels, maps: list[Tensor], size: tuple[int, int], projections: Tensor
     ) -> Tensor:
-        """(P, out).
+        """Fused features (P, out).
 
         Args:
             features: (P, point_channels) of the points in ``voxels``.

@@ -1,4 +1,4 @@
-"""What a teacher is told about the classes: prompts from a file a learner edits, text encoders, one vector per class.
+"""Text prompts for the classes: read from an editable file, encoded, averaged to one vector per class.
 
 A text encoder is any function ``encode(list of N texts) -> unit vectors (N, D)``.
 """
@@ -24,19 +24,19 @@ from kdnb.models.clip import encode_texts
 from kdnb.options import Settings, did_you_mean
 
 KINDS = ("label", "sentence", "bag_of_words", "orthogonal_concept")
-WORDS = 4  # of a class, beside its label
+WORDS = 4  # per class, besides its label
 
 # --- prompts ----------------------------------------------------------------------------------------------------
 
 
 class PromptSet(Settings):
-    """Four kinds of prompts for each of the classes; ``read_prompts`` reads it from a file.
+    """Four kinds of prompts for each class; ``read_prompts`` reads them from a file.
 
     Attributes:
         label: {class: word}.
         sentence: {class: text}.
         bag_of_words: {class: four words that go with it}; classes may share words.
-        orthogonal_concept: {class: four words}, none of which is used for another class.
+        orthogonal_concept: {class: four words}; no two classes share a word.
     """
 
     label: dict[str, str]
@@ -45,7 +45,7 @@ class PromptSet(Settings):
     orthogonal_concept: dict[str, list[str]]
 
     @pydantic.model_validator(mode="after")
-    def _check(self):
+    def _check(self) -> PromptSet:
         for kind in KINDS:
             check_classes(kind, getattr(self, kind))
         for kind in KINDS[2:]:
@@ -64,7 +64,7 @@ class PromptSet(Settings):
 
 
 def check_classes(kind: str, given: Mapping[str, object]) -> None:
-    """Raises ValueError unless all classes and no others have a prompt that is not empty."""
+    """Raises ValueError unless exactly the known classes have a prompt that is not empty."""
     missing = [name for name in CLASSES if not given.get(name)]
     if missing:
         raise ValueError(f"{kind} has no prompt for the class {missing[0]!r}")
@@ -74,18 +74,18 @@ def check_classes(kind: str, given: Mapping[str, object]) -> None:
 
 
 def check_words(where: str, words: Sequence[str]) -> None:
-    """Raises ValueError unless these are four different words and a label that differs from them."""
+    """Raises ValueError unless these are four distinct words and a label that differs from them."""
     if len(words) != WORDS + 1:
         raise ValueError(f"{where} has {len(words) - 1} words, expected {WORDS}; the label is added to them")
     for i, word in enumerate(words):
         if not re.fullmatch(r"\S+", word):
-            raise ValueError(f"{where}: {word!r} is no single word")
+            raise ValueError(f"{where}: {word!r} is not a single word")
         if word.lower() in {earlier.lower() for earlier in words[:i]}:
             raise ValueError(f"{where} has the word {word!r} twice (the label counts)")
 
 
 def check_used_once(texts: Mapping[str, Sequence[str]]) -> None:
-    """Raises ValueError if two classes share a word, in capitals or not."""
+    """Raises ValueError if two classes share a word, ignoring case."""
     owner: dict[str, str] = {}
     for name, words in texts.items():
         for word in words:
@@ -101,8 +101,8 @@ def read_prompts(path: str | Path | None = None) -> PromptSet:
     """The prompts of a YAML file; ``kdnb/models/prompts_camvid.yaml`` when no path is given.
 
     Raises:
-        InputError: the file is missing or no YAML; a class is missing, unknown or without prompt; a number of words
-            other than four, a doubled word, or in ``orthogonal_concept`` a word of another class.
+        InputError: the file is missing or not YAML; a class is missing, unknown or without prompt; a number of words
+            other than four, a duplicate word, or in ``orthogonal_concept`` a word of another class.
     """
     source = resources.files("kdnb.models") / "prompts_camvid.yaml" if path is None else Path(path)
     name = f"models/{source.name}" if path is None else str(path)
@@ -125,7 +125,7 @@ def read_prompts(path: str | Path | None = None) -> PromptSet:
 
 
 def explained(problem: Mapping) -> str:
-    """One line for one of pydantic's problems: where, what was found, what was expected."""
+    """One line for a pydantic problem: where it is, the value, and what was expected."""
     where = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "missing":
         return f"the block {where!r} is missing, expected {', '.join(KINDS)}"
@@ -139,10 +139,10 @@ def explained(problem: Mapping) -> str:
 
 
 def hashed_words(dim: int = 64) -> Callable[[Sequence[str]], Tensor]:
-    """A text encoder without weights: a word is a random direction drawn from its hash, a text the sum of its words.
+    """A text encoder without weights: a word is a random direction seeded by its hash, a text the sum of its words.
 
-    Deterministic on every machine. It knows no meaning, only whether two texts share words: capitals are ignored, but
-    "tree" and "trees" have as little in common as "tree" and "car". Different words have a cosine of 0 ± 1/√dim.
+    Deterministic on all machines. It knows no meaning, only shared words: case is ignored, but "tree" and "trees" are
+    as different as "tree" and "car". Different words have a cosine of 0 ± 1/√dim.
 
     Raises (the encoder):
         InputError: a text without a word.
@@ -161,7 +161,7 @@ def hashed_words(dim: int = 64) -> Callable[[Sequence[str]], Tensor]:
 
 
 def word_vector(word: str, dim: int) -> np.ndarray:
-    """A unit vector (dim,), the same for the same word on every machine (Python's own ``hash`` changes per process)."""
+    """A unit vector (dim,), deterministic by word (Python's own ``hash`` changes per process)."""
     seed = int.from_bytes(hashlib.sha256(word.encode()).digest()[:8], "little")
     vector = np.random.Generator(np.random.PCG64(seed)).standard_normal(dim)
     return vector / np.linalg.norm(vector)
@@ -182,9 +182,9 @@ def class_embeddings(prompts: PromptSet, kind: str, encode: Callable[[Sequence[s
 
 @torch.no_grad()
 def embed_classes(texts: Mapping[str, Sequence[str]], encode: Callable[[Sequence[str]], Tensor]) -> Tensor:
-    """{class: texts} → (K, D): every text or word encoded by itself, unit vectors averaged per class, unit again.
+    """{class: texts} → (K, D): each text or word encoded separately, unit vectors averaged per class and normalised.
 
-    A list of words encoded as one text would be read as a sentence, in which the words change each other's meaning.
+    Encoded as one text, the words would be read as a sentence and change each other's meaning.
 
     Raises:
         InputError: a class without a text.
@@ -198,7 +198,7 @@ def embed_classes(texts: Mapping[str, Sequence[str]], encode: Callable[[Sequence
 
 
 def embedding_report(embeddings: Tensor) -> dict[str, Tensor | float]:
-    """How well the embeddings (K, D) of K classes are kept apart.
+    """How well the embeddings (K, D) of K classes are separated.
 
     Returns:
         "cosine" (K, K); "mean_off_diagonal" and "max_off_diagonal" of it; "effective_rank": the exponential of the
@@ -208,11 +208,11 @@ def embedding_report(embeddings: Tensor) -> dict[str, Tensor | float]:
     unit = F.normalize(embeddings.double(), dim=-1)
     cosine = unit @ unit.T
     others = cosine[~torch.eye(len(unit), dtype=torch.bool, device=unit.device)]
-    shares = torch.linalg.svdvals(unit)
-    shares = shares / shares.sum()
+    spectrum = torch.linalg.svdvals(unit)
+    spectrum = spectrum / spectrum.sum()
     return {
         "cosine": cosine.float(),
         "mean_off_diagonal": others.mean().item(),
         "max_off_diagonal": others.max().item(),
-        "effective_rank": torch.special.entr(shares).sum().exp().item(),
+        "effective_rank": torch.special.entr(spectrum).sum().exp().item(),
     }

@@ -1,4 +1,4 @@
-"""Non-maximum suppression of rotated boxes seen from above: of those that overlap, the best score stays."""
+"""Non-maximum suppression of rotated boxes in bird's-eye view."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kdnb.metrics.rotated_iou import rotated_ious
 def overlaps(boxes: Tensor) -> np.ndarray:
     """(K, K) bird's-eye intersection over union of velodyne boxes (K, 7): x, y, z, length, width, height, yaw."""
     x, y, _, length, width, height, yaw = boxes.double().numpy().T
-    # in the camera's frame the second axis of the ground points the other way: -y for z makes the yaw the same
+    # the camera's second ground axis points the other way; z = -y keeps the yaw
     camera = np.stack([x, np.zeros_like(x), -y, height, width, length, yaw], 1)
     first, second = np.triu_indices(len(boxes), 1)
     iou = np.zeros((len(boxes), len(boxes)))
@@ -21,13 +21,13 @@ def overlaps(boxes: Tensor) -> np.ndarray:
 
 
 def rotated_nms(boxes: Tensor, scores: Tensor, labels: Tensor, overlap: float) -> Tensor:
-    """Indices (K',) of the boxes that stay, best first. A box goes if a better one of its class that stays overlaps it
-    by more than ``overlap``. Args: boxes (K, 7), scores (K,), labels (K,), on CPU."""
+    """Indices (K',) of the boxes that are kept, best first. A box is removed if a better kept box of its class has
+    an IoU with it above ``overlap``. Args: boxes (K, 7), scores (K,), labels (K,), on CPU."""
     order = scores.argsort(descending=True, stable=True)
     ranked = labels[order].numpy()
     clash = (overlaps(boxes[order]) > overlap) & (ranked[:, None] == ranked[None, :])
-    stays = np.ones(len(order), bool)
+    keep = np.ones(len(order), bool)
     for i in range(len(order)):
-        if stays[i]:
-            stays[i + 1 :] &= ~clash[i, i + 1 :]
-    return order[torch.from_numpy(stays)]
+        if keep[i]:
+            keep[i + 1 :] &= ~clash[i, i + 1 :]
+    return order[torch.from_numpy(keep)]

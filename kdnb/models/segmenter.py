@@ -1,7 +1,7 @@
-"""Networks that name every pixel: a small U-Net, a timm backbone with a light decoder, and one that reads prompts.
+"""Segmentation networks: a small U-Net, a timm backbone with a light decoder, and one that classifies by text prompts.
 
-All take uint8 images (N, 3, H, W) and answer {"logits": (N, K, H, W), "features": (N, C, h, w)}, the map that the
-logits are made from. Their ``feature_map`` gives that map alone, of ``channels`` channels.
+All take uint8 images (N, 3, H, W) and return {"logits": (N, K, H, W), "features": (N, C, h, w)}, the map that the
+logits are computed from. Their ``feature_map`` returns that map alone, with ``channels`` channels.
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.transforms.v2.functional import resize
 
 from kdnb.datasets.camvid import CLASSES, VOID
 from kdnb.errors import InputError
 from kdnb.models.clip import clipped_scale, normalised
 from kdnb.models.depth_net import Block, conv
 
-SMALLEST = 32  # pixels: below, the coarsest map would have no cell left
-MIDDLE = (0.5, 0.5, 0.5)  # mean and spread of pixels where nobody trained with others
+SMALLEST = 32  # pixels; a smaller image would leave the coarsest map without a cell
+MIDDLE = (0.5, 0.5, 0.5)  # mean and standard deviation of pixels, without pretrained weights
 
 # --- networks ---------------------------------------------------------------------------------------------------
 
@@ -28,8 +29,8 @@ MIDDLE = (0.5, 0.5, 0.5)  # mean and spread of pixels where nobody trained with 
 class UNet(nn.Module):
     """A small U-Net (Ronneberger et al. 2015, arXiv 1505.04597) from scratch, for small images on a CPU.
 
-    It sees and decodes at half the image's size, and its logits are interpolated to the whole: the full-size layers
-    of the paper would take most of the time. Skip connections are added instead of stacked, for the same reason.
+    It works at half the image's size, and its logits are interpolated: the full-size layers of the paper would take
+    most of the time. Skip connections are added instead of concatenated, for the same reason.
 
     Args:
         width: channels at stride 2; at strides 4, 8, 16 and 32 it has 2, 4, 6 and 8 times as many.
@@ -52,6 +53,7 @@ class UNet(nn.Module):
         return {"logits": resized(self.head(features), images.shape[2:]), "features": features}
 
     def feature_map(self, images: Tensor) -> Tensor:
+        """uint8 (N, 3, H, W) → (N, width, H/2, W/2)."""
         maps = [self.stem(pixels(images))]
         for down in self.down:
             maps.append(down(maps[-1]))
@@ -68,7 +70,7 @@ class TimmSegmenter(nn.Module):
         width: channels of the decoder.
 
     Raises:
-        InputError: a name that timm does not have or that gives no maps at several scales; weights that cannot be had.
+        InputError: a name unknown to timm or without maps at several scales; weights that cannot be loaded.
     """
 
     def __init__(self, name: str, pretrained: bool = False, classes: int = len(CLASSES), width: int = 64):
@@ -96,16 +98,17 @@ class TimmSegmenter(nn.Module):
         return {"logits": resized(self.head(features), images.shape[2:]), "features": features}
 
     def feature_map(self, images: Tensor) -> Tensor:
+        """uint8 (N, 3, H, W) → (N, width, h, w)."""
         return self.decode(self.trunk(pixels(images, self.mean, self.std)))
 
 
 class Pyramid(nn.Module):
-    """From the coarsest map to the finest: project, enlarge, add to the next finer map, smooth.
+    """From the coarsest map to the finest: project, upsample, add to the next finer map, smooth.
 
     Args:
-        channels: of the maps it gets, finest first.
-        widths: of its own maps, finest first, one less than ``channels``; each level adds the backbone's map of the
-            same place, projected where its channels differ. A single number stands for all levels.
+        channels: of the input maps, finest first.
+        widths: of its own maps, finest first, one fewer than ``channels``; each level adds the input map of its
+            resolution, projected if its channels differ. A single number stands for all levels.
     """
 
     def __init__(self, channels: Sequence[int], widths: Sequence[int] | int):
@@ -122,23 +125,23 @@ class Pyramid(nn.Module):
         """Maps (N, C_l, h_l, w_l), finest first → (N, width, h_0, w_0)."""
         x = maps[-1]
         for k in reversed(range(len(self.smooth))):
-            enlarged = F.interpolate(self.lateral[k](x), maps[k].shape[2:], mode="nearest")
-            x = self.smooth[k](enlarged + self.skip[k](maps[k]))
+            upsampled = F.interpolate(self.lateral[k](x), maps[k].shape[2:], mode="nearest")
+            x = self.smooth[k](upsampled + self.skip[k](maps[k]))
         return x
 
 
 class PromptSegmenter(nn.Module):
-    """Names a pixel by the prompt that its features are most similar to.
+    """Classifies a pixel by the prompt that its features are most similar to.
 
     Features → 1x1 projection → cosine with one frozen text embedding per class, times a learned scale.
-    The logits hang on the text alone: other prompts give other answers without any training.
+    The classifier is the text: other prompts give other logits without any training.
 
     Args:
-        body: anything with ``feature_map(images) -> (N, dim, h, w)``: ``UNet``, ``TimmSegmenter``, ``DenseClip``. It
-            loses its own head, which would be a parameter without a gradient.
-        embeddings: (K, D), such as ``kdnb.models.prompts.class_embeddings`` gives; a buffer, saved with the weights.
+        body: anything with ``feature_map(images) -> (N, dim, h, w)``: ``UNet``, ``TimmSegmenter``, ``DenseClip``. Its
+            own head is removed, which would have no gradient.
+        embeddings: (K, D), such as from ``kdnb.models.prompts.class_embeddings``; a buffer, saved with the weights.
         dim: channels of the body's features, its ``channels``.
-        learned: ``embeddings`` are only where training starts from: the class vectors then mean no text.
+        learned: ``embeddings`` are only the initialisation of learned class vectors.
     """
 
     def __init__(self, body: nn.Module, embeddings: Tensor, dim: int, learned: bool = False):
@@ -148,7 +151,7 @@ class PromptSegmenter(nn.Module):
             body.head = None
         self.channels = embeddings.shape[1]
         self.project = nn.Conv2d(dim, self.channels, 1)
-        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))  # starts as CLIP's and is bounded as it
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))  # initialised and bounded as CLIP's
         vectors = F.normalize(embeddings.detach().float(), dim=-1).clone()
         if learned:
             self.prompts = nn.Parameter(vectors)
@@ -172,26 +175,42 @@ class PromptSegmenter(nn.Module):
         """uint8 (N, 3, H, W) → "logits" (N, K, H, W); "features" (N, D, h, w), vectors in the space of the texts."""
         features = self.feature_map(images)
         length = torch.linalg.vector_norm(features, dim=1, keepdim=True).clamp(min=1e-8)
-        with torch.autocast(features.device.type, enabled=False):  # a scale of 100 would make half precision coarse
-            # the length is divided out of K maps, not out of D: half the time of the step's prompts
-            prompts = F.normalize(self.prompts, dim=-1)  # those that are learned may leave the sphere
+        with torch.autocast(features.device.type, enabled=False):  # half precision is too coarse for a scale of 100
+            # dividing K maps by the length, rather than D, halves the time
+            prompts = F.normalize(self.prompts, dim=-1)  # learned ones may leave the unit sphere
             cosines = F.conv2d(features, prompts[:, :, None, None]) / length
         return {"logits": resized(clipped_scale(self) * cosines, images.shape[2:]), "features": features}
 
     def feature_map(self, images: Tensor) -> Tensor:
+        """uint8 (N, 3, H, W) → (N, D, h, w), not of unit length."""
         return self.project(self.body.feature_map(images)).float()
 
 
 def pixels(images: Tensor, mean: Sequence[float] = MIDDLE, std: Sequence[float] = MIDDLE) -> Tensor:
-    """uint8 (N, 3, H, W) → float, mean and spread (for pixels in 0..1) taken out. Raises InputError on other images."""
+    """uint8 (N, 3, H, W) → float, normalised by mean and std of pixels in 0..1. Raises InputError on other images."""
     if min(images.shape[-2:]) < SMALLEST:
         raise InputError(f"images of {tuple(images.shape[-2:])} pixels, expected at least {SMALLEST} x {SMALLEST}")
     return normalised(images, mean, std)
 
 
 def resized(logits: Tensor, size: Sequence[int]) -> Tensor:
-    """(N, K, h, w) → (N, K, H, W) in float32, bilinear between the centres of cells."""
+    """(N, K, h, w) → (N, K, H, W) in float32, bilinear, without aligned corners."""
     return F.interpolate(logits.float(), tuple(size), mode="bilinear", align_corners=False)
+
+
+@torch.no_grad()
+def class_probabilities(model: nn.Module, image: Tensor, size: Sequence[int], device: torch.device | str) -> Tensor:
+    """Probabilities (K, H, W) on the CPU for an image uint8 (3, H, W), in its own pixels.
+
+    Args:
+        model: on ``device``; it predicts in eval mode.
+        size: (height, width) that the model gets the image in.
+    """
+    training = model.training
+    model.eval()
+    logits = model(resize(image, list(size), antialias=True)[None].to(device))["logits"]
+    model.train(training)
+    return resized(logits, image.shape[1:])[0].softmax(0).cpu()
 
 
 # --- the task ---------------------------------------------------------------------------------------------------
@@ -201,8 +220,8 @@ def segmentation_step(model: nn.Module, batch: dict, class_weights: Tensor | Non
     """One step's task for a ``Distiller``: cross-entropy, mean over the labelled pixels that are not void.
 
     Args:
-        model: gives "logits" and "features", as all networks here.
-        batch: "images" uint8 (N, 3, H, W); "labels" (N, H, W) int64, ``VOID`` wherever nothing is known; "labelled"
+        model: returns "logits" and "features", as all networks here.
+        batch: "images" uint8 (N, 3, H, W); "labels" (N, H, W) int64, ``VOID`` where unknown; "labelled"
             (N,) bool; "indices", of the frames in their data set.
         class_weights: (K,); the mean over pixels is weighted by the weights of their true classes.
 
@@ -210,7 +229,7 @@ def segmentation_step(model: nn.Module, batch: dict, class_weights: Tensor | Non
         "loss", 0 for a batch without labelled frames; "logits", "features"; "labels" and "labelled" of the batch.
 
     Raises:
-        InputError: there are labelled frames, but all of their pixels are void.
+        InputError: all pixels of the labelled frames are void.
     """
     labels, labelled = batch["labels"], batch["labelled"]
     known = bool((labels != VOID).any())
@@ -220,8 +239,10 @@ def segmentation_step(model: nn.Module, batch: dict, class_weights: Tensor | Non
             f"the labelled frames {which} of this batch are void in every pixel, expected classes "
             f"0 to {len(CLASSES) - 1}"
         )
-    seen = model(batch["images"])
-    weights = None if class_weights is None else class_weights.to(seen["logits"])
-    # without labels the mean over no pixels would be NaN; a zero of the logits can be differentiated
-    loss = F.cross_entropy(seen["logits"], labels, weights, ignore_index=VOID) if known else 0 * seen["logits"].sum()
-    return {**seen, "loss": loss, "labels": labels, "labelled": labelled}
+    outputs = model(batch["images"])
+    weights = None if class_weights is None else class_weights.to(outputs["logits"])
+    if known:
+        loss = F.cross_entropy(outputs["logits"], labels, weights, ignore_index=VOID)
+    else:  # the mean over no pixels would be NaN; this zero has a gradient
+        loss = 0 * outputs["logits"].sum()
+    return {**outputs, "loss": loss, "labels": labels, "labelled": labelled}

@@ -1,10 +1,11 @@
-"""The parts of a Stable Diffusion that features are read of: one of the hub's, or a tiny one of random weights."""
+"""The parts of Stable Diffusion that give features: a model of the hub, or a tiny one with random weights."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import ModuleType
 
 import numpy as np
 import torch
@@ -16,13 +17,13 @@ from kdnb.models.prompts import word_vector
 
 @dataclass
 class Diffusion:
-    """What features need of a latent diffusion model; frozen.
+    """The parts of a latent diffusion model that features need; frozen.
 
     Attributes:
         unet: diffusers' ``UNet2DConditionModel``.
         vae: diffusers' ``AutoencoderKL``.
-        encode: texts → for each of them the states (L, W) of its tokens, without padding.
-        alphas: (T,), for each time step the share ᾱ of the image's variance that the noise leaves.
+        encode: texts → per text the states (L, W) of its tokens, without padding.
+        alphas: (T,), ᾱ of each time step: the fraction of the image's variance that is left.
     """
 
     unet: nn.Module
@@ -30,12 +31,13 @@ class Diffusion:
     encode: Callable[[Sequence[str]], list[Tensor]]
     alphas: Tensor
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for part in (self.unet, self.vae):
             part.eval().requires_grad_(False)
 
 
-def import_diffusers():
+def import_diffusers() -> ModuleType:
+    """The package diffusers. Raises InputError if it is not installed."""
     try:
         import diffusers
     except ImportError:
@@ -47,7 +49,7 @@ def stable_diffusion(model_id: str) -> Diffusion:
     """A Stable Diffusion 1 or 2 of the Hugging Face hub, or of a folder; its U-Net in half precision on a GPU.
 
     Raises:
-        InputError: diffusers missing; a model that cannot be loaded; an XL, whose U-Net wants more than a prompt.
+        InputError: diffusers missing; a model that cannot be loaded; an XL, whose U-Net needs more than a prompt.
     """
     diffusers = import_diffusers()
     import transformers
@@ -62,14 +64,14 @@ def stable_diffusion(model_id: str) -> Diffusion:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(f"{model_id}: cannot be loaded ({reason}), expected a Stable Diffusion 1 or 2") from None
     if unet.config.addition_embed_type is not None:
-        raise InputError(f"{model_id}: its U-Net wants more than a prompt, expected a Stable Diffusion 1 or 2")
+        raise InputError(f"{model_id}: its U-Net needs more than a prompt, expected a Stable Diffusion 1 or 2")
     if torch.cuda.is_available():
         unet.half()
     return Diffusion(unet, vae, token_states(text.eval(), tokenizer), schedule.alphas_cumprod)
 
 
 def token_states(model: nn.Module, tokenizer: Callable) -> Callable[[Sequence[str]], list[Tensor]]:
-    """Hugging Face's text tower as ``Diffusion.encode``. It looks to the left only, so padding would change nothing."""
+    """Hugging Face's text tower as ``Diffusion.encode``. Its attention is causal, so padding would change nothing."""
 
     @torch.no_grad()
     def encode(texts: Sequence[str]) -> list[Tensor]:
@@ -80,7 +82,7 @@ def token_states(model: nn.Module, tokenizer: Callable) -> Callable[[Sequence[st
 
 
 def tiny_random_unet(width: int = 16) -> nn.Module:
-    """A U-Net with the module paths of Stable Diffusion's and random weights, for tests; prompts of ``width``."""
+    """A U-Net with Stable Diffusion's module paths and random weights, for tests; prompt states of ``width``."""
     return import_diffusers().UNet2DConditionModel(
         sample_size=8,
         block_out_channels=(8, 8, 16, 16),
@@ -93,7 +95,7 @@ def tiny_random_unet(width: int = 16) -> nn.Module:
 
 
 def tiny_diffusion(width: int = 16) -> Diffusion:
-    """A whole diffusion model of random weights that runs in milliseconds and downloads nothing."""
+    """A diffusion model with random weights that runs in milliseconds and downloads nothing."""
     vae = import_diffusers().AutoencoderKL(
         block_out_channels=(4,) * 4,
         norm_num_groups=2,
@@ -102,8 +104,8 @@ def tiny_diffusion(width: int = 16) -> Diffusion:
     )
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2  # Stable Diffusion's schedule
 
-    def encode(texts):
-        words = [["", *re.findall(r"\w+", text.lower())] for text in texts]
-        return [torch.tensor(np.stack([word_vector(w, width) for w in of]), dtype=torch.float32) for of in words]
+    def encode(texts: Sequence[str]) -> list[Tensor]:
+        tokens = [["", *re.findall(r"\w+", text.lower())] for text in texts]
+        return [torch.tensor(np.stack([word_vector(w, width) for w in t]), dtype=torch.float32) for t in tokens]
 
     return Diffusion(tiny_random_unet(width), vae, encode, (1 - betas).cumprod(0))

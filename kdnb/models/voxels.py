@@ -1,8 +1,8 @@
-"""Dynamic voxels: every point keeps its own features, voxels are groups of points of any number, none is padded or cut.
+"""Dynamic voxels: points keep their own features, and a voxel holds any number of them, without padding or truncation.
 
-As MVX-Net in its dynamic form (Sindagi et al. 2019, arXiv 1904.01649; Zhou et al. 2020, arXiv 1910.06528). Points are
-sorted once, by cell of the bird's-eye map and by voxel within it: the maximum of a voxel or cell is that of a stretch
-of rows, which is several times faster than scattering and the same on every run.
+As in dynamic MVX-Net (Sindagi et al. 2019, arXiv 1904.01649; Zhou et al. 2020, arXiv 1910.06528). Points are sorted
+once, by cell of the bird's-eye map and by voxel within it: the maximum of a voxel or cell is that of a range of rows,
+which is several times faster than scattering, and deterministic.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Grid:
-    """Where the detector looks, in the velodyne frame (x forward, y left, z up), in metres.
+    """The range of the detector and its cells, in the velodyne frame (x forward, y left, z up), in metres.
 
     Attributes:
-        range: (x, y, z) of the near lower right corner, then of the far upper left one. Points outside are dropped.
-        voxel: (dx, dy, dz) of a voxel, in which points are grouped.
-        cell: side of a cell of the bird's-eye map that the voxels are collected in; a multiple of dx and dy.
-        slabs: layers of height that such a map keeps apart.
+        range: minimum (x, y, z), then maximum (x, y, z). Points outside are dropped.
+        voxel: (dx, dy, dz) of a voxel.
+        cell: side of a cell of the bird's-eye map; a multiple of dx and dy.
+        slabs: layers of height of that map.
         stride: cells of the map per cell of the output.
     """
 
@@ -57,7 +57,7 @@ class Grid:
         """Side of a cell of the output, in metres."""
         return self.cell * self.stride
 
-    def centres(self, device=None) -> Tensor:
+    def centres(self, device: torch.device | str | None = None) -> Tensor:
         """(2, H, W) x and y of the centres of the output's cells."""
         rows, columns = self.output
         x = self.range[0] + (torch.arange(columns, device=device) + 0.5) * self.output_cell
@@ -71,11 +71,11 @@ class Voxels:
 
     Attributes:
         points: (P, 4) x, y, z, intensity of the points in range.
-        frame: (P,) which frame of the batch each belongs to.
-        owner: (P,) which of the V voxels each lies in, ascending.
+        frame: (P,) index of each point's frame in the batch.
+        owner: (P,) index of each point's voxel, ascending.
         counts: (V,) points per voxel, at least 1.
         centre: (V, 3) centres of the voxels in metres.
-        cell: (V,) which cell of the map each lies in, ((frame · H + row) · W + column) · slabs + slab, ascending.
+        cell: (V,) index of each voxel's cell of the map, ((frame · H + row) · W + column) · slabs + slab, ascending.
         within: (V, 3) from the cell's centre to the voxel's, in cells along x, y, z: -0.5 to 0.5.
     """
 
@@ -88,7 +88,7 @@ class Voxels:
     within: Tensor
 
     def mean(self, values: Tensor) -> Tensor:
-        """(P, C) → (V, C). Summed one by one: a difference of running sums would lose centimetres in float32."""
+        """(P, C) → (V, C), by ``index_add``: a difference of cumulative sums would lose centimetres in float32."""
         total = values.new_zeros(len(self.counts), values.shape[1]).index_add(0, self.owner, values)
         return total / self.counts[:, None]
 
@@ -98,14 +98,14 @@ class Voxels:
 
 
 def segment_max(values: Tensor, counts: Tensor) -> Tensor:
-    """Maximum of each of G stretches of rows: (N, C), lengths (G,) of at least 1 → (G, C)."""
+    """Maximum of each of G ranges of rows: (N, C), lengths (G,) of at least 1 → (G, C)."""
     return torch.segment_reduce(values, "max", lengths=counts, axis=0)
 
 
 def voxelize(clouds: list[Tensor], grid: Grid) -> Voxels:
     """Group the points (N_i, 4) of each frame by voxel; a point on the near side of a voxel belongs to it.
 
-    Points out of range, and those with a coordinate that is not finite, are left out.
+    Points out of range or with a coordinate that is not finite are dropped.
     """
     points = torch.cat(clouds)
     frame = torch.cat([points.new_full((len(cloud),), i, dtype=torch.long) for i, cloud in enumerate(clouds)])
@@ -136,9 +136,9 @@ def point_features(voxels: Voxels) -> Tensor:
 
 
 class DynamicVFE(nn.Module):
-    """Voxel feature encoder: each layer is linear, BatchNorm, ReLU on points; between layers a point also gets the
-    maximum over its voxel. After the last, features of the image are fused in, point by point, and the maximum of
-    each voxel is returned.
+    """Voxel feature encoder: each layer is linear, BatchNorm, ReLU on points; between layers the maximum over its voxel
+    is concatenated to each point. After the last, image features are fused point by point, and the maximum of each
+    voxel is returned.
 
     Args:
         widths: channels of the layers.
@@ -154,11 +154,11 @@ class DynamicVFE(nn.Module):
         )
         self.fusion_layer = fusion_layer
 
-    def forward(self, voxels: Voxels, image_features, images_shape, projections) -> Tensor:
-        """(V, C') features of the voxels, none below 0."""
+    def forward(self, voxels: Voxels, maps: list[Tensor], size: tuple[int, int], projections: Tensor) -> Tensor:
+        """(V, C') features of the voxels, non-negative; ``maps``, ``size``, ``projections`` as ``PointFusion``."""
         features = point_features(voxels)
         for k, layer in enumerate(self.vfe_layers):
             if k:
                 features = torch.cat([features, voxels.max(features)[voxels.owner]], 1)
             features = layer(features)
-        return voxels.max(self.fusion_layer(features, voxels, image_features, images_shape, projections))
+        return voxels.max(self.fusion_layer(features, voxels, maps, size, projections))

@@ -193,7 +193,7 @@ def test_only_the_decoder_is_trained_and_saved(model):
 
 
 def test_mask_steps_warn_and_feed_the_truth_while_training_only(model):
-    with pytest.warns(UserWarning, match="feeds the ground truth"):
+    with pytest.warns(UserWarning, match="leaks the ground truth"):
         features = DiffusionFeatures(model, PROMPTS, mask_steps=True)
     images = random_images()
     batch, plain = batch_of(images), DiffusionFeatures(model, PROMPTS)(images)["3"]

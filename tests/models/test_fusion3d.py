@@ -245,7 +245,7 @@ def test_batches_without_ground_truth():
     batch = batch_of((BOXES[:0], LABELS[:0]), (BOXES[:0], LABELS[:0]))
     model = lite_fusion3d()
     with pytest.raises(InputError, match="batch 000007, 000008: not one ground-truth box") as error:
-        fusion_step(model, {**batch, "names": ["000007", "000008"]})
+        fusion_step(model, {**batch, "ids": ["000007", "000008"]})
     assert "\n" not in str(error.value)
     assert fusion_step(model, {**batch, "labelled": [False, False]})["loss"] == 0
     one = {**batch, "boxes": [BOXES, BOXES[:0]], "labels": [LABELS, LABELS[:0]]}

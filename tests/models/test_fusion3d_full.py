@@ -16,7 +16,7 @@ torch.set_num_threads(1)
 torch.manual_seed(0)
 frame = KittiObject(sys.argv[1], "train")[0]
 objects = [label for label in frame.labels if label.type in CLASSES]
-batch = {"points": [torch.from_numpy(frame.points())], "names": [frame.name],
+batch = {"points": [torch.from_numpy(frame.points())], "ids": [frame.name],
          "images": torch.from_numpy(frame.image()).permute(2, 0, 1)[None].float() / 255,
          "projections": torch.from_numpy(frame.calibration.projection())[None].float(),
          "boxes": [torch.from_numpy(boxes_in_lidar(objects, frame.calibration)).float()],
