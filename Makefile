@@ -1,4 +1,4 @@
-# make run: the environment, then every notebook. make help: the rest.
+# make run: the environment, then the notebooks. make help: the rest.
 PYTHON  ?= python3
 NB      ?=
 PROFILE ?= lite

@@ -119,7 +119,7 @@ def report(folders: Iterable[str | Path], out: str | Path) -> tuple[Path, Path]:
     if len(groups) > 1:
         sections.append(("All projects", course_notes(groups), [("Scores, verdicts and costs", *course_table(groups))]))
     for (project, profile, data), runs in groups.items():
-        source = "drawn data" if data == "drawn" else f"data {data}"
+        source = "rendered data" if data == "drawn" else f"data {data}"
         tables = [("Arms", *arms_table(runs)), ("Comparisons", *comparisons_table(runs))]
         sections.append((f"{project}, {profile}, {source}", run_notes(runs), tables))
     out = Path(out)

@@ -81,7 +81,7 @@ def test_three_seeds_by_hand(tmp_path):
     assert rows == [
         ["distilled vs baseline", "+12.00", "+10.00 to +14.00", "+10.00 to +14.00", "BEATS", "+10.00, +12.00, +14.00"]
     ]
-    assert "## 03_toy, lite, drawn data" in text and "Seeds: 0, 1, 2." in text and "higher is better" in text
+    assert "## 03_toy, lite, rendered data" in text and "Seeds: 0, 1, 2." in text and "higher is better" in text
     assert "Careful" not in text
 
 
@@ -95,9 +95,9 @@ def test_projects_profiles_and_data_stay_apart(tmp_path):
     assert titles == [
         "## All projects",
         "## 03_toy, lite, data VOCdevkit",
-        "## 03_toy, lite, drawn data",
-        "## 03_toy, smoke, drawn data",
-        "## 05_toy, lite, drawn data",
+        "## 03_toy, lite, rendered data",
+        "## 03_toy, smoke, rendered data",
+        "## 05_toy, lite, rendered data",
     ]
     assert text.count("one seed says nothing about others") == 4
 
