@@ -79,7 +79,7 @@ def paired_bootstrap(
     once = np.ones((1, n_items), dtype=weights.dtype)
     delta = float(_values(metric_b, once)[0] - _values(metric_a, once)[0])
     replicates = _values(metric_b, weights) - _values(metric_a, weights)
-    return _comparison(delta, replicates, higher_is_better, (delta,))
+    return from_replicates(delta, replicates, higher_is_better, (delta,))
 
 
 def over_seeds(comparisons: Iterable[Comparison], n_resamples: int = 10_000, seed: int = 0) -> Comparison:
@@ -105,7 +105,7 @@ def over_seeds(comparisons: Iterable[Comparison], n_resamples: int = 10_000, see
     seeds = rng.integers(len(rows), size=(n_resamples, len(rows)))
     items = rng.integers(rows.shape[1], size=(n_resamples, 1))
     replicates = rows[seeds, items].mean(axis=1)
-    return _comparison(float(np.mean(deltas)), replicates, comparisons[0].higher_is_better, deltas)
+    return from_replicates(float(np.mean(deltas)), replicates, comparisons[0].higher_is_better, deltas)
 
 
 def _values(metric: Metric, weights: np.ndarray) -> np.ndarray:
@@ -117,9 +117,10 @@ def _values(metric: Metric, weights: np.ndarray) -> np.ndarray:
     return values
 
 
-def _comparison(
-    delta: float, replicates: np.ndarray, higher_is_better: bool, per_seed: tuple[float, ...]
+def from_replicates(
+    delta: float, replicates: np.ndarray, higher_is_better: bool = True, per_seed: tuple[float, ...] = ()
 ) -> Comparison:
+    """A difference with the interval and the verdict that its bootstrap replicates (R,) give; NaNs are left out."""
     known = replicates[~np.isnan(replicates)]
     low, high = np.percentile(known, [2.5, 97.5]).tolist() if len(known) else (float("nan"), float("nan"))
     return Comparison(delta, (low, high), verdict(low, high, higher_is_better), replicates, higher_is_better, per_seed)

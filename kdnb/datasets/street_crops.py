@@ -23,13 +23,14 @@ class StreetCrops(Dataset):
         labelled: rows whose labels may be used, None means all.
 
     Attributes:
-        indices: of the rows' regions; labels: (N,) class numbers of the rows.
+        indices: of the rows' regions; ids: theirs; labels: (N,) class numbers of the rows.
     """
 
     def __init__(self, regions: RegionViews, classes: list[str], labelled: Iterable[int] | None = None):
         self.regions, self.classes = regions, classes
         of_index = {index: regions.data.regions[index].category for index in regions.indices}
         self.indices = [index for index, category in of_index.items() if category in classes]
+        self.ids = [regions.data.regions[index].id for index in self.indices]
         self.labels = np.array([classes.index(of_index[index]) for index in self.indices])
         self.labelled = None if labelled is None else set(labelled)
 
@@ -53,7 +54,7 @@ class StreetCrops(Dataset):
         row, view = key
         crop, known = self.regions[self.indices[row], view], self.labelled is None or row in self.labelled
         return {
-            "id": crop["id"],
+            "id": self.ids[row],
             "view": view,
             "image": crop["image"],
             "meta": torch.zeros(0),

@@ -41,7 +41,7 @@ def second_choices(table: np.ndarray, classes: Sequence[str], order: Sequence[in
 
 
 def pulls(table: pd.DataFrame) -> Figure:
-    """``kdnb.projects.primer_lessons.pull`` as two lines over the temperature, both axes logarithmic."""
+    """``kdnb.projects.primer.lessons.pull`` as two lines over the temperature, both axes logarithmic."""
     figure, axes = new_figure(6.6, 3.8)
     for name, colour, marker in (("with T²", GREEN, "D"), ("without", ORANGE, "o")):
         axes.loglog(table.index, table[name], color=colour, marker=marker, label=name)
@@ -66,7 +66,7 @@ def false_verdicts(rates: Mapping[float, Mapping[int, float]], observed: float |
     """How often two equal models get a verdict, over the luck of a training, one line per number of seeds.
 
     Args:
-        rates: spread in points → number of seeds → percent; see ``kdnb.projects.primer_lessons.false_verdicts``.
+        rates: spread in points → number of seeds → percent; see ``kdnb.projects.primer.lessons.false_verdicts``.
         observed: a difference between two trainings of one arm in points, marked on the axis.
     """
     figure, axes = new_figure(6.6, 3.8)

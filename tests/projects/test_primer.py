@@ -1,28 +1,34 @@
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
 from sklearn.metrics import accuracy_score, log_loss
 
 from kdnb.datasets.car_views import collate
 from kdnb.errors import InputError
-from kdnb.evidence import mean_metric, paired_bootstrap
+from kdnb.experiment.step_cost import bench_table
+from kdnb.options import load_settings
 from kdnb.projects import primer as project
-from kdnb.projects import primer_lessons as lessons
-from kdnb.projects.primer_experiment import Experiment, main
-from kdnb.run import Run, load_settings
-from kdnb.viz import primer as pictures
+from kdnb.projects.primer import Primer, lessons
+from kdnb.projects.primer.__main__ import main
+from kdnb.run import Run
+from kdnb.viz import primer as figures
 
 
 def settings_of(profile="smoke", **changes):
-    return load_settings(project.PrimerSettings, "primer", profile, **changes)
+    return load_settings(project.PrimerSettings, profile, **changes)
+
+
+def started(results, data, root, **changes):
+    settings = settings_of(**changes)
+    return Primer(Run.start(Primer.project, "smoke", 0, results, settings), settings, data, root)
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    return tmp_path_factory.mktemp("drawn")
+    return tmp_path_factory.mktemp("rendered")
 
 
 @pytest.fixture(scope="module")
@@ -32,11 +38,8 @@ def data(root):
 
 @pytest.fixture(scope="module")
 def experiment(tmp_path_factory, data, root):
-    """Arms that it trains are there for the tests that come after."""
-    settings = settings_of()
-    return Experiment(
-        Run.start(project.PROJECT, "smoke", 0, tmp_path_factory.mktemp("runs"), settings), settings, data, root
-    )
+    """Arms that one test trains are there for those that come after."""
+    return started(tmp_path_factory.mktemp("runs"), data, root)
 
 
 # --- settings and data ------------------------------------------------------------------------------------------
@@ -60,7 +63,7 @@ def test_crops_are_those_of_01_with_the_category_as_label(data):
     of_train, of_validation = (
         {one.regions.data.regions[i].image_id for i in one.indices} for one in (data.train, data.validation)
     )
-    assert not of_train & of_validation  # no picture on both sides
+    assert not of_train & of_validation  # no image on both sides
     count = np.bincount(data.train.labels, minlength=len(data.classes))
     assert count.min() >= settings_of().fewest
 
@@ -102,19 +105,18 @@ def test_few_labels_are_as_many_of_each_class_and_more_hold_the_fewer(experiment
 def test_batches_of_arms(experiment):
     """A student alone sees labelled crops only; a distilled one fills half of each batch with the others."""
     few, size = set(experiment.labelled(1)), experiment.settings.batch
-    alone, taught = (experiment._plan(experiment.known[f"few_labels_{who}"]) for who in ("baseline", "distilled"))
+    plans = {name: experiment.batches(experiment.known[name])[1] for name in experiment.arms if "matched" not in name}
+    alone, taught = plans["few_labels_baseline"], plans["few_labels_distilled"]
     for step in range(3):
         assert {row for row, _ in alone.batch(step)} <= few and len(alone.batch(step)) == size
         assert sum(row in few for row, _ in taught.batch(step)) == size // 2
-    same = [experiment._plan(experiment.known[name]).batch(5) for name in ("baseline", "distilled")]
-    assert same[0] == same[1]
-    assert experiment._plan(experiment.known["baseline_again"]).batch(5) != same[0]
+    assert plans["baseline"].batch(5) == plans["distilled"].batch(5) != plans["baseline_again"].batch(5)
 
 
 def test_arms_share_their_start_and_differ_where_they_say(experiment):
     """Without a step every student has the same weights, but the one that is trained again."""
     names = ("baseline", "distilled", "baseline_again")
-    seeds = {name: experiment.run.seed + experiment.known[name].reseeded for name in names}
+    seeds = {name: experiment.seed_of(experiment.known[name]) for name in names}
     assert seeds["baseline"] == seeds["distilled"] != seeds["baseline_again"]
 
 
@@ -134,10 +136,11 @@ def test_every_kind_of_arm_trains(experiment):
     for name in names:
         result = experiment.train(name)
         assert np.isfinite(result.numbers["log_loss"]) and result.numbers["steps"] > 0
-    steps = experiment.settings.student_steps
-    assert experiment.train("distilled").fitted.steps == steps
-    assert experiment.train("long_baseline").fitted.steps == 2 * steps
-    history = experiment.train("few_labels_all_terms").fitted.history[-1]
+    settings = experiment.settings
+    assert experiment.train("distilled").training.steps == settings.student_steps
+    assert experiment.train("long_baseline").training.steps == 2 * settings.student_steps
+    assert experiment.train("weak_teacher").training.steps == settings.weak_steps
+    history = experiment.train("few_labels_all_terms").training.history[-1]
     assert {"task", "kd_logits", "kd_features", "kd_relations"} <= set(history)
     assert all(np.isfinite(value) for value in history.values())
 
@@ -147,21 +150,23 @@ def test_scores_are_sklearns(experiment):
     numbers = experiment.train("baseline").numbers
     assert numbers["accuracy"] == pytest.approx(100 * accuracy_score(labels, logits.argmax(1)))
     chances = logits.double().softmax(1).numpy()
-    expected = log_loss(labels, chances, labels=range(len(experiment.classes)))
+    expected = log_loss(labels, chances, labels=range(len(experiment.data.classes)))
     assert numbers["log_loss"] == pytest.approx(expected, rel=1e-4)
 
 
 def test_a_weak_teacher_is_refused_unless_asked_for(experiment, tmp_path, data, root):
-    settings = settings_of(allow_weaker_teacher=False)
-    other = Experiment(Run.start(project.PROJECT, "smoke", 0, tmp_path, settings), settings, data, root)
-    for name in ("baseline", "weak_teacher"):
-        other.arms.keep(name, experiment.train(name))
-        other.train(name)
+    other = started(tmp_path, data, root, allow_weaker_teacher=False)
+    for name in ("teacher", "baseline", "weak_teacher"):
+        other.results[name] = dataclasses.replace(experiment.train(name))
     other.results["baseline"].validation, other.results["weak_teacher"].validation = 40.0, 30.0
     with pytest.raises(InputError, match=r"validation accuracy 30.00 is not above the student's own 40.00"):
         other.check_teacher("weak_teacher")
     other.results["weak_teacher"].validation = 41.0
     other.check_teacher("weak_teacher")
+    # an arm that learns from it on purpose needs the project's own teacher to be good, and no other
+    other.results["teacher"].validation, other.results["weak_teacher"].validation = 50.0, 30.0
+    assert other.needs("from_weak_teacher") == ["teacher", "baseline", "weak_teacher"]
+    other.before_training("from_weak_teacher")
 
 
 def test_metrics_and_curve(experiment):
@@ -170,23 +175,37 @@ def test_metrics_and_curve(experiment):
     comparisons = experiment.save()
     written = json.loads((experiment.run.folder / "metrics.json").read_text())
     assert written["primary"] == "accuracy" and set(written["comparisons"]) == set(comparisons)
-    right = {name: 100 * np.array(experiment.train(name).answers["right"]) for name in ("baseline", "distilled")}
-    gain = (right["distilled"] - right["baseline"]).mean()
+    baseline, distilled = (experiment.train(name).predictions["correct"] for name in ("baseline", "distilled"))
+    gain = 100 * (np.mean(distilled) - np.mean(baseline))
     assert comparisons["distilled_vs_baseline"].delta == pytest.approx(gain)
     curve = experiment.scores_by_labels("baseline")
-    classes, few = len(experiment.classes), experiment.settings.few_labels
+    classes, few = len(experiment.data.classes), experiment.settings.few_labels
     assert sorted(curve) == [classes * few, 2 * classes * few, len(experiment.data.train)]
     assert {"flops", "latency_ms"} <= set(written["arms"]["teacher"])
 
 
 def test_an_arm_is_read_back(experiment, data, root):
-    again = Experiment(experiment.run, experiment.settings, data, root)
+    again = Primer(experiment.run, experiment.settings, data, root)
     assert torch.equal(again.logits("baseline"), experiment.logits("baseline"))
 
 
-def test_the_command_line_names_its_arms():
-    done = CliRunner().invoke(main, ["--stage", "distiled"])
-    assert done.exit_code == 2 and "distiled" in done.output
+def test_the_command_line_names_the_arms_that_the_settings_make(tmp_path, root):
+    places = ["--root", str(root), "--out", str(tmp_path)]
+    with pytest.raises(SystemExit, match="few_labels_x4_distiled.*did you mean 'few_labels_x4_distilled'"):
+        main(["--profile", "smoke", "--set", "more_labels=[4]", "--stage", "few_labels_x4_distiled", *places])
+
+
+def test_kept_outputs_stand_for_the_live_teacher(tmp_path, data, root):
+    losses = []
+    for keep in (False, True):
+        kept = started(tmp_path / str(keep), data, root, cache_teacher=keep)
+        losses.append(kept.train("few_labels_all_terms").training.history)
+    for live, read in zip(*losses, strict=True):  # kept in float16
+        assert read == pytest.approx(live, rel=1e-2)
+
+
+def test_bench(root):
+    assert "KD step, kept outputs" in bench_table(Primer, root=root, teacher_steps=1, student_steps=1)
 
 
 # --- terms ------------------------------------------------------------------------------------------------------
@@ -216,7 +235,7 @@ def test_the_adapter_leads_from_one_width_to_the_other():
 def test_second_choices_by_hand():
     chances = torch.tensor([[0.7, 0.2, 0.1], [0.6, 0.3, 0.1], [0.1, 0.8, 0.1]])
     table = lessons.second_choices(chances.log(), [0, 0, 1])
-    assert table[0] == pytest.approx([0, 100 * (2 / 3 + 3 / 4) / 2, 100 * (1 / 3 + 1 / 4) / 2])  # one vote a picture
+    assert table[0] == pytest.approx([0, 100 * (2 / 3 + 3 / 4) / 2, 100 * (1 / 3 + 1 / 4) / 2])  # one vote an image
     assert table[1] == pytest.approx([50, 0, 50]) and table[2].tolist() == [0, 0, 0]
 
 
@@ -245,12 +264,7 @@ def test_without_luck_verdicts_are_as_rare_as_promised_and_with_luck_common():
     assert wild[1] > 50 and 12 < wild[3] < 0.8 * wild[1]
 
 
-def test_a_single_seed_is_judged_as_by_the_paired_bootstrap():
-    rng = np.random.default_rng(1)
-    a, b = rng.integers(2, size=(2, 300)) * 100.0
-    ours = paired_bootstrap(mean_metric(a), mean_metric(b), 300)
-    again = lessons.single(ours.delta, ours.replicates)
-    assert again.ci95 == pytest.approx(ours.ci95) and again.verdict == ours.verdict
+def test_differing_counts_what_one_alone_gets_right():
     assert lessons.differing([1, 0, 1, 1], [1, 1, 1, 0]) == 0.5
 
 
@@ -258,14 +272,14 @@ def test_a_single_seed_is_judged_as_by_the_paired_bootstrap():
 
 
 def test_figures_show_their_numbers():
-    figure = pictures.second_choices(np.array([[0.0, 100, 0], [25, 0, 75], [0, 100, 0]]), ["a", "b", "c"], [2, 1, 0])
+    figure = figures.second_choices(np.array([[0.0, 100, 0], [25, 0, 75], [0, 100, 0]]), ["a", "b", "c"], [2, 1, 0])
     axes = figure.axes[0]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["c", "b", "a"]
     assert sorted(text.get_text() for text in axes.texts) == sorted(["100", "0", "25", "75", "0", "100"])
     table = lessons.pull(torch.randn(4, 3), torch.randn(4, 3), [1, 2, 8])
-    lines = {line.get_label(): line.get_ydata() for line in pictures.pulls(table).axes[0].lines}
+    lines = {line.get_label(): line.get_ydata() for line in figures.pulls(table).axes[0].lines}
     assert list(lines["without"]) == pytest.approx(table["without"].tolist())
     assert lines["falls as 1/T²"][0] == pytest.approx(64 * lines["without"][-1])
     rates = {0.0: {1: 5.0, 3: 8.0}, 2.0: {1: 60.0, 3: 25.0}}
-    lines = {line.get_label(): list(line.get_ydata()) for line in pictures.false_verdicts(rates, 1.0).axes[0].lines}
+    lines = {line.get_label(): list(line.get_ydata()) for line in figures.false_verdicts(rates, 1.0).axes[0].lines}
     assert lines["1 seed each"] == [5.0, 60.0] and lines["3 seeds each"] == [8.0, 25.0]

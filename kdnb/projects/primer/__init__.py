@@ -2,6 +2,6 @@
 
 from kdnb.projects.primer.data import PrimerSettings, open_data
 from kdnb.projects.primer.experiment import Primer
-from kdnb.projects.primer.terms import FEATURES, LOGITS, RELATIONS, build_terms
+from kdnb.projects.primer.terms import build_terms
 
-__all__ = ["FEATURES", "LOGITS", "RELATIONS", "Primer", "PrimerSettings", "build_terms", "open_data"]
+__all__ = ["Primer", "PrimerSettings", "build_terms", "open_data"]

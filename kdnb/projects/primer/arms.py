@@ -11,11 +11,7 @@ from kdnb.projects.primer.terms import FEATURES, LOGITS, RELATIONS
 
 @dataclass(frozen=True)
 class PrimerArm(Arm):
-    """An arm of 00.
-
-    Attributes:
-        reseeded: added to the seed of its starting weights and batches.
-    """
+    """An arm of 00; ``reseeded`` is added to the seeds of its starting weights and of its batches."""
 
     reseeded: int = 0
 
@@ -31,10 +27,8 @@ ABLATIONS = {
 
 
 def arms_of(settings: PrimerSettings) -> dict[str, PrimerArm]:
-    """All arms but the ablations; for the curve over labels, a pair for each of ``settings.more_labels``."""
-    curve = {}
-    for n, (taught, alone) in curve_names(settings).items():
-        curve |= {alone: PrimerArm(labels=n), taught: replace(TAUGHT, labels=n)}
+    """All arms but the ablations."""
+    curve = curve_names(settings)
     return {
         "teacher": PrimerArm(network="teacher"),
         "weak_teacher": PrimerArm(network="teacher", longer=settings.weak_steps / settings.teacher_steps),
@@ -49,12 +43,13 @@ def arms_of(settings: PrimerSettings) -> dict[str, PrimerArm]:
         "few_labels_distilled": replace(TAUGHT, labels=1),
         "few_labels_features": replace(TAUGHT, terms=FEATURES, labels=1),
         "few_labels_relations": replace(TAUGHT, terms=RELATIONS, labels=1),
-        **curve,
+        **{alone: PrimerArm(labels=n) for n, (_, alone) in curve.items()},
+        **{taught: replace(TAUGHT, labels=n) for n, (taught, _) in curve.items()},
     }
 
 
 def curve_names(settings: PrimerSettings) -> dict[int, tuple[str, str]]:
-    """Multiple of ``few_labels`` -> (taught, alone)."""
+    """Of the curve over labels: multiple of ``few_labels`` -> (taught, alone)."""
     return {n: (f"few_labels_x{n}_distilled", f"few_labels_x{n}_baseline") for n in settings.more_labels}
 
 

@@ -14,8 +14,6 @@ from kdnb.errors import InputError
 from kdnb.experiment import TrainSettings
 from kdnb.models.classifier import ClassifierConfig
 
-MOST_REGIONS = 8000  # of photographs, to train on
-
 
 class PrimerSettings(TrainSettings):
     """Settings of this project; ``settings.yaml`` has a block of them for each profile. ``few_labels`` is per class."""
@@ -57,14 +55,12 @@ def open_data(settings: PrimerSettings, data: str | Path | None = None, root: st
     Classes are the categories with at least ``settings.fewest`` objects to learn from, in alphabetical order.
 
     Raises:
-        InputError: fewer than two classes, or ``few_labels`` and its multiples leave none of a class's objects
-            unlabelled; and as ``split_regions`` does.
+        InputError: fewer than two classes, or a class with too few objects; and as ``split_regions`` does.
     """
     if data is None:
-        images = settings.train_images, settings.test_images
-        splits = rendered_regions(root, *images, settings.size, settings.crop)
+        splits = rendered_regions(root, settings.train_images, settings.test_images, settings.size, settings.crop)
     else:
-        splits = read_regions(data, settings.crop, MOST_REGIONS)
+        splits = read_regions(data, settings.crop, most_regions=8000)
     count = Counter(region.category for region in regions_of(splits.train))
     classes = sorted(name for name, number in count.items() if number >= settings.fewest)
     most = settings.few_labels * max([1, *settings.more_labels])

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -44,7 +45,7 @@ class Primer(Experiment):
     def is_small(self) -> bool:
         return self.settings.crop <= 96
 
-    # --- networks ---------------------------------------------------------------------------------------------------
+    # --- networks and training --------------------------------------------------------------------------------------
 
     def build(self, arm: PrimerArm, seed: int, settings: PrimerSettings) -> CarClassifier:
         return build_classifier(getattr(settings, arm.network), len(self.data.classes), 0, seed)
@@ -52,8 +53,6 @@ class Primer(Experiment):
     def build_distiller(self, model: CarClassifier, arm: PrimerArm, teacher=None) -> Distiller:
         trained = self.train(arm.teacher).model if arm.terms else None
         return build_distiller(model, trained, arm.terms, self.settings, teacher or self.teacher_of(arm))
-
-    # --- training ---------------------------------------------------------------------------------------------------
 
     def seed_of(self, arm: PrimerArm) -> int:
         return super().seed_of(arm) + arm.reseeded
@@ -66,16 +65,13 @@ class Primer(Experiment):
         return settings.train_config(self.steps(arm), settings.teacher_lr if arm.network == "teacher" else settings.lr)
 
     def train_items(self) -> dict[int, str]:
-        crops = self.data.train
-        return {row: crops.regions.data.regions[index].id for row, index in enumerate(crops.indices)}
+        return dict(enumerate(self.data.train.ids))
 
     def labelled(self, labels: int) -> list[int]:
         """The training crops whose labels an arm may use: ``labels`` times ``few_labels`` of each class; 0: all."""
-        order, few = np.array(self.label_order), labels * self.settings.few_labels
-        if not labels:
-            return sorted(self.label_order)
-        of_class = self.data.train.labels[order]
-        return sorted(row for label in range(len(self.data.classes)) for row in order[of_class == label][:few].tolist())
+        order = pd.Series(self.label_order)
+        most = labels * self.settings.few_labels or len(order)
+        return sorted(order.groupby(self.data.train.labels[order]).head(most))
 
     def batches(self, arm: PrimerArm) -> tuple[StreetCrops, Plan, Callable]:
         crops = self.data.train.with_labels(self.labelled(arm.labels))
@@ -109,11 +105,7 @@ class Primer(Experiment):
         return lambda: model(crop, torch.zeros(1, 0))
 
     def scores_by_labels(self, name: str) -> dict[int, list[float]]:
-        """Number of labelled crops → [accuracy], of an arm and of those that differ in their labels alone, as far as
-        they are finished."""
-        arms = {other: arm for other, arm in self.known.items() if arm == replace(self.known[name], labels=arm.labels)}
-        return {
-            len(self.labelled(arm.labels)): [self.results[other].numbers[self.primary]]
-            for other, arm in arms.items()
-            if other in self.results
-        }
+        """Number of labelled crops -> [accuracy], of the finished arms that are ``name`` but for their labels."""
+        alike = [one for one in self.results if replace(self.known[one], labels=0) == self.known[name]]
+        counts = {one: len(self.labelled(self.known[one].labels)) for one in alike}
+        return {count: [self.results[one].numbers[self.primary]] for one, count in counts.items()}

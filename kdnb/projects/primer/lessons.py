@@ -12,18 +12,15 @@ from scipy.spatial.distance import squareform
 from torch import Tensor
 
 from kdnb.distill.losses import kd_kl
-from kdnb.evidence import Comparison, over_seeds, verdict
+from kdnb.evidence import from_replicates, over_seeds
 
 
 def second_choices(logits: Tensor, labels: Sequence[int]) -> np.ndarray:
-    """(C, C) percent: what a network's probability for other classes goes to, by true class (rows).
+    """(C, C) percent: where a network's probability for other classes goes, by true class (rows).
 
-    Of each picture the probability of the true class is left out and what is left is shared out to 100, so that every
-    picture has one vote, the sure ones too; then the mean over a class. One without pictures has a row of zeros.
-
-    Args:
-        logits: (N, C).
-        labels: N class numbers.
+    The probability of an image's true class is left out and the rest scaled to sum to 100, so that each image has one
+    vote, however confident it is; then the mean over the class. A class without images has a row of zeros. ``logits``
+    are (N, C), ``labels`` N class numbers.
     """
     labels, classes = torch.as_tensor(labels), logits.shape[1]
     others = logits.double().scatter(1, labels[:, None], -torch.inf).softmax(1)
@@ -32,7 +29,7 @@ def second_choices(logits: Tensor, labels: Sequence[int]) -> np.ndarray:
 
 
 def order_of_likeness(table: np.ndarray) -> list[int]:
-    """Class numbers in an order in which neighbours are taken for each other: average linkage of ``second_choices``."""
+    """Class numbers, those that are mistaken for each other side by side: average linkage of ``second_choices``."""
     likeness = (table + table.T) / 2
     distance = likeness.max() - likeness
     np.fill_diagonal(distance, 0)
@@ -40,21 +37,14 @@ def order_of_likeness(table: np.ndarray) -> list[int]:
 
 
 def pull(student: Tensor, teacher: Tensor, temperatures: Sequence[float]) -> pd.DataFrame:
-    """Mean length of the gradient of the KL on a picture's logits, at each temperature, with the factor T² and without.
-
-    Args:
-        student, teacher: (N, C) logits.
-    """
+    """Mean norm of the KL's gradient on an image's logits (N, C), at each temperature (rows), with and without T²."""
     rows = {}
     for T in temperatures:
         logits = student.detach().clone().requires_grad_()
         kd_kl(logits, teacher, T).backward()
-        length = len(logits) * logits.grad.norm(dim=1).mean().item()  # the loss is a mean over pictures
-        rows[T] = {"with T²": length, "without": length / T**2}
+        norm = len(logits) * logits.grad.norm(dim=1).mean().item()  # the loss is a mean over images
+        rows[T] = {"with T²": norm, "without": norm / T**2}
     return pd.DataFrame(rows).T.rename_axis("temperature")
-
-
-# --- verdicts ---------------------------------------------------------------------------------------------------
 
 
 def differing(first: Sequence[int], second: Sequence[int]) -> float:
@@ -71,35 +61,23 @@ def false_verdicts(
     resamples: int = 200,
     seed: int = 0,
 ) -> dict[int, float]:
-    """How often two equal ways of training get a verdict, BEATS or LOSES, in percent of simulated comparisons.
+    """Number of seeds -> percent of simulated comparisons of two equal ways of training that end in BEATS or LOSES.
 
-    On an item that only one of two networks gets right it is either one, like a coin. On top of that each training has
-    luck: ``spread`` is the standard deviation of the accuracy that it adds. What a bootstrap over test items can see is
-    the coin; only other seeds show the luck. The verdicts are those of ``kdnb.evidence``.
+    Which of two networks is right on an item that only one gets right is a coin toss. On top of that each training has
+    luck. A bootstrap over test items sees the coin tosses; only other seeds show the luck.
 
     Args:
-        items: test items.
-        differ: see ``differing``.
-        spread: in points of accuracy.
+        items, differ: number of test items, and see ``differing``.
+        spread: standard deviation of the accuracy that luck adds, in points.
         seeds: numbers of trainings per way, such as 1 and 3.
-
-    Returns:
-        Number of seeds → percent.
     """
     rng, most = np.random.default_rng(seed), max(seeds)
     luck = rng.normal(0, np.sqrt(2) * spread / 100, (trials, most, 1))
     coin = rng.uniform(size=(trials, most, items))
     difference = (coin < (differ + luck) / 2).astype(np.float32) - (coin > 1 - (differ - luck) / 2)
-    drawn = rng.multinomial(items, np.full(items, 1 / items), size=resamples).astype(np.float32)
-    replicates = 100 / items * difference @ drawn.T
-    each = [[single(100 * difference[t, s].mean(), replicates[t, s]) for s in range(most)] for t in range(trials)]
-    return {
-        count: 100 * float(np.mean([over_seeds(of_trial[:count], 2000).verdict != "INCONCLUSIVE" for of_trial in each]))
-        for count in seeds
-    }
-
-
-def single(delta: float, replicates: np.ndarray) -> Comparison:
-    """The comparison of one seed from its bootstrap replicates, as ``paired_bootstrap`` makes it."""
-    low, high = (float(bound) for bound in np.percentile(replicates, [2.5, 97.5]))
-    return Comparison(float(delta), (low, high), verdict(low, high), replicates)
+    weights = rng.multinomial(items, np.full(items, 1 / items), size=resamples).astype(np.float32)
+    replicates = 100 / items * difference @ weights.T
+    deltas = 100 * difference.mean(2)
+    each = [[from_replicates(deltas[t, s], replicates[t, s]) for s in range(most)] for t in range(trials)]
+    verdicts = {count: [over_seeds(trial[:count], 2000).verdict for trial in each] for count in seeds}
+    return {count: 100 * float(np.mean(np.array(words) != "INCONCLUSIVE")) for count, words in verdicts.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from torch import nn
 
@@ -15,24 +16,17 @@ from kdnb.models.classifier import CarClassifier, classifier_step
 from kdnb.projects.primer.data import PrimerSettings
 
 LOGITS, FEATURES, RELATIONS = ("kd_logits",), ("kd_features",), ("kd_relations",)
-LOGITS_WEIGHT = 3.0
 
 
 def build_terms(names: Sequence[str], settings: PrimerSettings, widths: tuple[int, int]) -> list[Term]:
-    """The terms with these names.
-
-    Args:
-        widths: of the student's and the teacher's "features".
+    """The terms with these names; ``widths`` are those of the student's and the teacher's "features".
 
     Raises:
         InputError: an unknown name.
     """
-    logits = soft_label_term(settings.temperature, LOGITS_WEIGHT)
-    logits.name = LOGITS[0]
-    adapter = nn.Linear(*widths)
     terms = [
-        logits,
-        Term(FEATURES[0], cosine_loss, "features", "features", adapter, weight=settings.features_weight),
+        replace(soft_label_term(settings.temperature, weight=3.0), name=LOGITS[0]),
+        Term(FEATURES[0], cosine_loss, "features", "features", nn.Linear(*widths), weight=settings.features_weight),
         Term(RELATIONS[0], rkd_distance, "features", "features", weight=settings.relations_weight),
     ]
     unknown = sorted(set(names) - {term.name for term in terms})
@@ -49,11 +43,8 @@ def teacher_step(teacher: nn.Module, batch: dict, student_outputs: dict | None) 
 def build_distiller(
     student: CarClassifier, teacher: CarClassifier | None, names: Sequence[str], settings: PrimerSettings, outputs=None
 ) -> Distiller:
-    """The student with its terms; without names it learns from labels alone, as the teacher did.
-
-    Args:
-        outputs: what stands for the live teacher, such as its kept outputs.
-    """
+    """The student with its terms, which compare with ``outputs`` or else the live teacher; without names it learns from
+    labels alone, as the teacher did."""
     if not names or teacher is None:
         return Distiller(student, student_step=classifier_step)
     terms = build_terms(names, settings, (student.features, teacher.features))
