@@ -1,13 +1,14 @@
 """CamVid, photographed or rendered, in any of its layouts, as torch samples; and a checker that reads a whole root and
 names every fault in it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from tqdm import tqdm
 
 from kdnb.datasets.camvid_classes import CLASSES, COLOURS, SEGNET_GROUPS, VOID
@@ -38,6 +39,7 @@ __all__ = [
     "CamVidReport",
     "check_camvid",
     "decode_colours",
+    "write_predictions",
 ]
 
 # RGB to plot the 11 classes and void with. Colour-blind readers cannot tell some of CamVid's own colours apart; any two
@@ -123,6 +125,17 @@ def missing_files(frames: Iterable[Frame]) -> list[str]:
             if path.name not in existing[path.parent]:
                 faults.append(f"{frame.where}frame {frame.name} has no {what}, expected {path}")
     return faults
+
+
+def write_predictions(folder: Path, camvid: CamVid, predictions: Mapping[str, torch.Tensor]) -> None:
+    """Write a PNG of class ids per frame, named as the frame's label, as ``kdnb eval camvid`` reads them.
+
+    Args:
+        predictions: frame -> uint8 (H, W).
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for frame in camvid.frames:
+        Image.fromarray(predictions[frame.name].numpy()).save(folder / frame.label.name)
 
 
 # --- checker ----------------------------------------------------------------------------------------------------

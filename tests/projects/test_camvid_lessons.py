@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from kdnb.projects import camvid_lessons as lessons
+from kdnb.projects.camvid_prompt_kd import lessons
 
 CLASSES = 11
 
@@ -55,5 +55,5 @@ def test_a_hint_is_right_in_training_and_worth_nothing_on_test():
     assert table.loc["features and truth", "train"] == 100
     honest, hinted = table.loc["features", "test"], table.loc["features and truth", "test"]
     assert 50 < honest < 100 and hinted < honest - 20
-    features, classes = lessons.cells(Reads(), test, every=1)
+    features, classes = lessons.cells(Reads(), test, stride=1)
     assert len(features) == len(classes) == 3 * 45 * 60 and features.shape[1] == CLASSES + 1  # void left out

@@ -14,18 +14,19 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from kdnb.datasets.camvid import CLASSES, VOID, CamVid
 from kdnb.datasets.color_jitter import ColorJitterViews, with_color_jitters
-from kdnb.datasets.segmentation import SegmentationViews, collate
+from kdnb.datasets.segmentation import SegmentationViews, class_weights, collate
 from kdnb.errors import InputError
 from kdnb.metrics.camvid_read import evaluate_folders
+from kdnb.models.clip import build_tokenizer, encode_texts, lite_teacher
 from kdnb.models.prompts import read_prompts
+from kdnb.options import load_settings
 from kdnb.projects import camvid_prompt_kd as project
-from kdnb.projects.camvid_experiment import Experiment, main
-from kdnb.projects.camvid_teachers import build_teacher, text_encoder
-from kdnb.run import Run, load_settings
+from kdnb.projects.camvid_prompt_kd.__main__ import main
+from kdnb.run import Run
 
 FINISHED = (
     "baseline",
@@ -42,7 +43,7 @@ FINISHED = (
 
 
 def settings_of(profile="smoke", **changes):
-    return load_settings(project.CamVidPromptKdSettings, "camvid_prompt_kd", profile, **changes)
+    return load_settings(project.CamVidPromptKdSettings, profile, **changes)
 
 
 @pytest.fixture(scope="module")
@@ -58,17 +59,16 @@ def data(drawn):
 @pytest.fixture(scope="module")
 def experiment(tmp_path_factory, data, drawn):
     """Arms that it trains are there for the tests that come after."""
-    settings = settings_of()
-    run = Run.start(project.PROJECT, "smoke", 0, tmp_path_factory.mktemp("runs"), settings)
-    return Experiment(run, settings, data, drawn)
+    return project.CamVidPromptKd.start("smoke", results=tmp_path_factory.mktemp("runs"), root=drawn)
 
 
 def another(tmp_path, data, drawn, start=None, **changes):
     """A run of its own with other settings; with ``start``, it has the arms of that one that its own hang on."""
     settings = settings_of(**changes)
-    other = Experiment(Run.start(project.PROJECT, "smoke", 0, tmp_path, settings), settings, data, drawn)
+    kind = project.CamVidPromptKd
+    other = kind(Run.start(kind.project, "smoke", 0, tmp_path, settings), settings, data, drawn)
     for name in ("body", *project.PROMPT_TEACHERS, "teacher", "baseline") if start else ():
-        other.arms.keep(name, start.train(name))
+        other.store.write(name, start.train(name))
     return other
 
 
@@ -113,7 +113,7 @@ def test_class_weights_are_enets():
     """Two frames, a quarter of the labelled pixels sky and the rest road; void counts nowhere."""
     counts = torch.zeros(2, 12, dtype=torch.int64)
     counts[0, 0], counts[1, 3], counts[1, VOID] = 100, 300, 5000
-    weights = project.class_weights(counts)
+    weights = class_weights(counts)
     assert weights[0].item() == pytest.approx(1 / math.log(1.27))
     assert weights[3].item() == pytest.approx(1 / math.log(1.77))
     assert weights[1].item() == pytest.approx(1 / math.log(1.02))
@@ -136,7 +136,7 @@ def test_lights_change_the_picture_alone_and_come_again(data):
 
 
 def batches(experiment, name, steps=6):
-    views, plan, _ = experiment._batches(experiment.arm(name))
+    views, plan, collate = experiment.batches(experiment.arm(name))
     return [collate([views[key] for key in plan.batch(step)]) for step in range(steps)]
 
 
@@ -145,9 +145,11 @@ def test_arms_differ_in_nothing_but_what_they_say(experiment):
     for batch, other in zip(batches(experiment, "baseline"), batches(experiment, "distilled_kl"), strict=True):
         assert all(torch.equal(batch[key], other[key]) for key in ("images", "labels", "labelled"))
         assert batch["labelled"].all() and batch["views"] == other["views"]
-    students = [project.build(experiment.settings.student, experiment.run.seed).state_dict() for _ in range(2)]
-    assert all(torch.equal(value, students[1][key]) for key, value in students[0].items())
-    steps = {name: experiment.train(name).numbers["steps"] for name in project.ARMS}
+    names = ("baseline", "distilled_kl", "distilled_mse", "few_labels_baseline", "few_labels_distilled")
+    arms = [experiment.arm(name) for name in names]
+    students = [experiment.build(arm, experiment.seed_of(arm), experiment.settings).state_dict() for arm in arms]
+    assert all(torch.equal(value, one[key]) for one in students[1:] for key, value in students[0].items())
+    steps = {name: experiment.train(name).numbers["steps"] for name in names}
     assert set(steps.values()) == {experiment.settings.student_steps}
 
 
@@ -194,11 +196,11 @@ def test_poison_is_noticed_where_labels_count(tmp_path, data, drawn, experiment)
 
 
 def test_weights_zero_train_the_baseline_bit_for_bit(tmp_path, data, drawn, experiment):
-    other = another(tmp_path, data, drawn, experiment, kl_weight=0.0)
+    other = another(tmp_path, data, drawn, experiment, kd_weight=0.0)
     assert same_weights(experiment.train("baseline"), other.train("distilled_kl"))
 
 
-class Says(torch.nn.Module):
+class Constant(torch.nn.Module):
     """A network that gives the same logits (11,) for every pixel."""
 
     channels = 1
@@ -223,27 +225,27 @@ def test_a_teacher_with_other_class_weights_is_understood():
         "labels": torch.zeros(2, 32, 40, dtype=torch.int64),
         "labelled": torch.ones(2, dtype=torch.bool),
     }
-    for weights, teachers_weights in ((own, others), (own, None), (None, others)):
-        student, teacher = (Says(truth if w is None else truth + w.log()) for w in (weights, teachers_weights))
+    for weights, teacher_weights in ((own, others), (own, None), (None, others)):
+        student, teacher = (Constant(truth if w is None else truth + w.log()) for w in (weights, teacher_weights))
         for name in ("kd_kl", "kd_mse"):
-            parts = project.build_distiller(student, teacher, (name,), settings_of(), weights, teachers_weights)(batch)
+            parts = project.build_distiller(student, teacher, (name,), settings_of(), weights, teacher_weights)(batch)
             assert parts[name].item() == pytest.approx(0, abs=1e-5)
         parts = project.build_distiller(student, teacher, ("kd_kl",), settings_of(), weights, None)(batch)
-        assert (parts["kd_kl"].item() > 1e-3) == (teachers_weights is not None)
+        assert (parts["kd_kl"].item() > 1e-3) == (teacher_weights is not None)
 
 
 def test_distilling_adds_its_part_and_moves_the_student(experiment):
     experiment.train_together("distilled_kl", "distilled_mse")
     for kind in ("kl", "mse"):
         arm = experiment.train(f"distilled_{kind}")
-        assert all(step[f"kd_{kind}"] > 0 for step in arm.fitted.history)
+        assert all(step[f"kd_{kind}"] > 0 for step in arm.training.history)
         assert not same_weights(arm, experiment.train("baseline"))
 
 
 def test_a_teacher_is_its_body_under_a_head_of_its_own(tmp_path, data, drawn, experiment):
     """With a learning rate of 0 the heads stay fresh and the body's weights are those of "body"."""
     other = another(tmp_path, data, drawn, teacher_lr=0.0, weight_decay=0.0)
-    other.arms.keep("body", experiment.train("body"))
+    other.store.write("body", experiment.train("body"))
     body = dict(experiment.train("body").model.named_parameters())
     for name in project.TEACHERS:
         result = other.train(name)
@@ -272,6 +274,26 @@ def test_chosen_arms_are_the_best_on_validation(tmp_path, data, drawn, experimen
     assert other.train("all_labels").numbers["of"] == "baseline"
 
 
+def test_a_teacher_reads_words_with_the_text_tower_of_a_file(tmp_path, experiment):
+    """Such as 01's teacher leaves: the file's own text embeddings are the class vectors."""
+    clip = lite_teacher(embed_dim=24, text_width=32, text_layers=2, image_size=16)
+    weights = {name: tensor.contiguous() for name, tensor in clip.state_dict().items()}
+    save_file(weights, tmp_path / "teacher.safetensors")
+    encode = project.text_encoder(str(tmp_path / "teacher.safetensors"), "", None)
+    assert torch.equal(encode(["a red car"]), encode_texts(clip, build_tokenizer(), ["a red car"]))
+
+
+def test_a_ready_made_teacher_needs_no_body(tmp_path, data, drawn):
+    other = another(tmp_path, data, drawn, teacher="clip")
+    assert "body" not in other.arms and other.needs("teacher_label") == []
+
+
+def test_the_chosen_teachers_student_waits_for_its_twin(experiment):
+    kind = experiment.arms[experiment.train("teacher").numbers["of"]].prompts
+    assert "few_labels_distilled" in experiment.needs(f"few_labels_from_{kind}")
+    assert "few_labels_distilled" not in experiment.needs("few_labels_from_image_only")
+
+
 def test_a_weak_teacher_is_refused(tmp_path, data, drawn, experiment):
     other = another(tmp_path, data, drawn, experiment, allow_weaker_teacher=False)
     other.train("teacher").validation, other.train("baseline").validation = 10.0, 20.0
@@ -280,28 +302,29 @@ def test_a_weak_teacher_is_refused(tmp_path, data, drawn, experiment):
 
 
 def test_the_matched_student_gets_the_steps_that_distilling_costs(experiment):
-    factor = experiment.cost_of_distilling()
-    saved = json.loads((experiment.run.folder / "cost_of_distilling.json").read_text())
+    factor = experiment.cost_factor("distilled")
+    saved = json.loads((experiment.run.folder / "step_cost_distilled.json").read_text())
     assert factor == pytest.approx(saved["distilling"] / saved["plain"])
-    steps = experiment.train("baseline_matched").fitted.steps
+    steps = experiment.train("baseline_matched").training.steps
     assert steps == round(experiment.settings.student_steps * max(1.0, factor))
 
 
 def test_a_finished_arm_is_read_back_not_trained_again(experiment, data, drawn):
-    other = Experiment(experiment.run, experiment.settings, data, drawn)
+    other = project.CamVidPromptKd(experiment.run, experiment.settings, data, drawn)
     for name in ("teacher", "image_only", "body", "few_labels_distilled"):
         first, again = experiment.train(name), other.train(name)
         assert again.numbers == json.loads(json.dumps(first.numbers).replace("NaN", "null"))
-        assert same_weights(first, again) and again.answers == first.answers
+        assert same_weights(first, again) and again.predictions == first.predictions
 
 
 def test_cached_logits_train_as_the_live_teacher(tmp_path, data, drawn, experiment):
     other = another(tmp_path, data, drawn, experiment, cache_teacher=True)
-    live, cached = (one.train("few_labels_distilled").fitted.history for one in (experiment, other))
+    live, cached = (one.train("few_labels_distilled").training.history for one in (experiment, other))
     for step, again in zip(live, cached, strict=True):
         assert step["kd_kl"] == pytest.approx(again["kd_kl"], rel=5e-3)  # the cache keeps float16
     filled = len(data.train) * len(with_color_jitters(other.settings.views, other.settings.num_color_jitters))
-    assert len(list((other.run.folder / "cache").glob("*/*.safetensors"))) == filled
+    outputs = other.teacher_outputs("teacher")
+    assert len(outputs.values["logits"]) == filled and outputs.seconds > 0
 
 
 # --- scores -----------------------------------------------------------------------------------------------------
@@ -316,9 +339,9 @@ def test_predictions_score_as_the_evaluator_does(experiment, data):
     assert 0 <= numbers["boundary_iou"] <= 100 and 0 <= numbers["ece"] <= 100
 
 
-def test_any_picture_is_answered_in_its_own_size(experiment):
+def test_any_image_is_segmented_in_its_own_pixels(experiment):
     model = experiment.train("teacher").model
-    answer = experiment.ask(model, torch.randint(0, 256, (3, 47, 91), dtype=torch.uint8))
+    answer = experiment.predict_image(model, torch.randint(0, 256, (3, 47, 91), dtype=torch.uint8))
     assert answer.shape == (len(CLASSES), 47, 91) and torch.allclose(answer.sum(0), torch.ones(47, 91), atol=1e-5)
 
 
@@ -363,9 +386,9 @@ def test_a_label_of_another_size_is_one_line(tmp_path, data):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--set", "few_labels=24"], "few_labels is 24, expected fewer than the 24 training frames"),
+        (["--set", "few_labels=24"], "few_labels is 24, expected fewer than the 24 training items"),
         (["--set", "prompts=nowhere.yaml"], r"nowhere.yaml: cannot be read .*, expected a YAML file of prompts"),
-        (["--set", "text=aligned", "--stage", "teacher_label"], "no networks of 01 in profile lite.* train them"),
+        (["--set", "text=nowhere", "--stage", "teacher_label"], "nowhere: .*; expected the weights of a small CLIP"),
         (["--set", "views=[plain, upside]"], "unknown view 'upside', expected one of plain, flip"),
         (["--data", "nowhere"], "parameter DATA is 'nowhere', which does not exist"),
     ],
@@ -471,7 +494,9 @@ def test_real_frames_train_every_kind_of_arm(tmp_path, real_data, capsys):
         "few_labels_unweighted_baseline",
     }
     labels = [CamVid(root, "test")[i]["label"] for i in range(2)]
-    assert np.sum(kept["baseline"]["answers"]["confusions"]) == sum((label != VOID).sum().item() for label in labels)
+    assert np.sum(kept["baseline"]["predictions"]["confusions"]) == sum(
+        (label != VOID).sum().item() for label in labels
+    )
 
 
 # --- full -------------------------------------------------------------------------------------------------------
@@ -496,7 +521,7 @@ def test_full_step_on_real_frames(real_data, changes):
         pytest.importorskip("diffusers", reason="needs the extra full: pip install 'kdnb[full]'")
     settings = settings_of("full", **changes).offline()
     batch = one_real_batch(real_data)
-    teacher = build_teacher("teacher_bag_of_words", settings, read_prompts(), text_encoder(settings), 0)
+    teacher = project.build_teacher("bag_of_words", settings, read_prompts(), 0)
     one_step(project.build_distiller(teacher.train(), None, (), settings), batch)
     student = project.build(settings.student, 0).train()
     parts = one_step(project.build_distiller(student, teacher, ("kd_kl", "kd_features"), settings), batch)
