@@ -1,1 +1,1 @@
-"""A drawn street: scenes of solids, one ray caster, a camera, a LiDAR, annotations, exports in official layouts."""
+"""A procedural street: scenes of solids, one ray caster, camera, LiDAR, annotations, exports in official formats."""

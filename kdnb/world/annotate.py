@@ -12,10 +12,10 @@ LIMIT = 64  # rays per side of the grid a thing is cast on when it reaches beyon
 
 @dataclass
 class Annotation:
-    """What one camera sees of a thing. Boxes are (x1, y1, x2, y2) in pixel edges, 0-based, half-open.
+    """A thing as one camera sees it. Boxes are (x1, y1, x2, y2) in pixel edges, 0-based, half-open.
 
-    visible_box: around the pixels it won (VOC, COCO). box: around its whole silhouette inside the image, hidden or not
-    (KITTI). amodal_box: around its silhouette beyond the image too (clipped one image size away on every side).
+    visible_box: around its visible pixels (VOC, COCO). box: around its whole silhouette inside the image, hidden or not
+    (KITTI). amodal_box: around its silhouette beyond the image too (clipped one image size away on each side).
     occlusion: share of its silhouette in the image that other things cover. truncation: share of its silhouette outside
     the image. ``thing`` holds the 3D box in the ego frame.
     """
@@ -40,7 +40,7 @@ def _mask_box(mask, columns, rows, step_x, step_y):
     )
 
 
-def _whole(scene, instance, camera, bounds):
+def _amodal(scene, instance, camera, bounds):
     """Amodal box and the share of the silhouette outside the image, on a grid of at most LIMIT x LIMIT rays."""
     w, h = camera.width, camera.height
     x1, x2 = np.floor(max(bounds[0], -w)), np.ceil(min(bounds[2], 2 * w))
@@ -57,34 +57,34 @@ def _whole(scene, instance, camera, bounds):
 def annotate(scene: Scene, view: View) -> list[Annotation]:
     """Annotations of all things with at least one visible pixel, in order of their instance."""
     counts = np.bincount(view.instance.ravel(), minlength=len(scene.things) + 1)
-    seen = [t.instance for t in scene.things if counts[t.instance]]
-    if not seen:
+    visible = [t.instance for t in scene.things if counts[t.instance]]
+    if not visible:
         return []
-    alone = silhouettes(scene, seen, view.camera)
+    masks = silhouettes(scene, visible, view.camera)
     bounds = view.camera.bounds(scene.solids.corners)
     return [
-        _one(scene, view, instance, mask, bounds[scene.solids.instance == instance])
-        for instance, mask in zip(seen, alone, strict=True)
+        _annotate_thing(scene, view, instance, mask, bounds[scene.solids.instance == instance])
+        for instance, mask in zip(visible, masks, strict=True)
     ]
 
 
-def _one(scene, view, instance, alone, part_bounds):
+def _annotate_thing(scene, view, instance, silhouette, part_bounds):
     camera = view.camera
     columns, rows = np.arange(camera.width) + 0.5, np.arange(camera.height) + 0.5
-    won = view.instance == instance
-    pixels, box = int(won.sum()), _mask_box(alone, columns, rows, 1, 1)
+    shown = view.instance == instance
+    pixels, box = int(shown.sum()), _mask_box(silhouette, columns, rows, 1, 1)
     amodal, truncation = box, 0.0
     bounds = np.concatenate([part_bounds[:, :2].min(0), part_bounds[:, 2:].max(0)])
     if bounds[0] < 0 or bounds[1] < 0 or bounds[2] > camera.width or bounds[3] > camera.height:
-        whole, truncation = _whole(scene, instance, camera, bounds)
-        if whole is not None:
-            amodal = (*np.minimum(whole[:2], box[:2]).tolist(), *np.maximum(whole[2:], box[2:]).tolist())
+        outer, truncation = _amodal(scene, instance, camera, bounds)
+        if outer is not None:
+            amodal = (*np.minimum(outer[:2], box[:2]).tolist(), *np.maximum(outer[2:], box[2:]).tolist())
     return Annotation(
         scene.thing(instance),
-        _mask_box(won, columns, rows, 1, 1),
+        _mask_box(shown, columns, rows, 1, 1),
         box,
         amodal,
         pixels,
-        float(1 - pixels / alone.sum()),
+        float(1 - pixels / silhouette.sum()),
         truncation,
     )

@@ -1,4 +1,4 @@
-"""Five sentences about a picture of the street: what is there, in which colour, where, and beside or behind what."""
+"""Five captions of a street image: its things with their colours, sides and relations."""
 
 from dataclasses import dataclass
 
@@ -7,8 +7,8 @@ import numpy as np
 from kdnb.world.phrases import colour_of, describe, relation, side_of, size_word, with_article, with_side
 from kdnb.world.scene import SPLITS, Thing
 
-MENTIONED = 4  # most things named in a picture
-PLAIN_SIGHT = 0.0015  # smallest share of the picture that is worth a word
+MOST_NAMED = 4  # things named in an image at most
+LEAST_AREA = 0.0015  # least share of the image for a thing to be named
 PLACES = {
     "lane": "on the road",
     "oncoming": "coming the other way",
@@ -28,10 +28,10 @@ EMPTY = (
 
 @dataclass
 class VisibleThing:
-    """A thing as the picture shows it: ``box`` (x1, y1, x2, y2) around its visible pixels, ``area`` their number."""
+    """A thing in an image: ``box`` (x1, y1, x2, y2) around its visible pixels, ``area`` the number of them."""
 
     thing: Thing
-    box: tuple
+    box: tuple[int, int, int, int]
     area: int
 
     @property
@@ -40,10 +40,10 @@ class VisibleThing:
         return float(np.hypot(*self.thing.centre[:2]))
 
 
-def captions(seen: list[VisibleThing], width: int, height: int, seed: tuple) -> list[str]:
-    """Five different sentences about the most salient things, the same for the same ``seed`` (seed, split, index)."""
-    main = sorted(seen, key=lambda s: -s.area)[:MENTIONED]
-    main = [s for s in main if s.area >= PLAIN_SIGHT * width * height]
+def captions(things: list[VisibleThing], width: int, height: int, seed: tuple) -> list[str]:
+    """Five different sentences about the largest things; ``seed`` is (seed, split, index)."""
+    main = sorted(things, key=lambda s: -s.area)[:MOST_NAMED]
+    main = [s for s in main if s.area >= LEAST_AREA * width * height]
     if not main:
         return list(EMPTY)
     number, split, index = seed
@@ -94,7 +94,7 @@ def _list(rng, main: list[VisibleThing]) -> str:
 
 
 def _doing(rng, main: list[VisibleThing]) -> str:
-    """What one of the things is doing; a car is called by its body, a rider named with what is ridden."""
+    """What one of the things is doing; a car is named by its body, a rider with the bicycle or motorbike."""
     s = main[int(rng.integers(len(main)))]
     colour, body = colour_of(s.thing), s.thing.attributes.get("body")
     words = with_article(f"{colour} {body}" if body else describe(s.thing))

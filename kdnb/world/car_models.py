@@ -1,9 +1,9 @@
-"""Car models for fine-grained pictures: six bodies in four generations each, which differ in details.
+"""Car models for fine-grained classification: six bodies in four generations each, which differ in details.
 
 A generation has its own proportions (a few per cent) and roof, most often its own trim, and keeps either the lamps or
 the grille and rims of the one before. Any one of these may be hidden or a pixel wide, so neighbouring generations are
-easy to mix up. Every model is sold in some colours more often than in others. The table is the same for every seed: a
-seed draws cars, not models.
+easy to mix up. Each model is sold in some colours more often than in others. The table is the same for all seeds: a
+seed samples cars, not models.
 """
 
 from dataclasses import dataclass
@@ -95,7 +95,7 @@ MODELS = tuple(_model(place, body, k) for place, body in enumerate(SHAPES) for k
 
 
 def model_car(rng: np.random.Generator, model: Model) -> tuple[Kit, dict]:
-    """One car of a model: paint and trim are drawn, the rest is the model's."""
+    """One car of a model and its attributes: paint and trim are sampled, the rest is the model's."""
     colour = list(SOLD)[int(rng.choice(len(SOLD), p=model.colours))]
     paint = np.clip(np.array(palette.CAR_COLOURS[colour]) * rng.uniform(0.85, 1.12) + rng.uniform(-0.02, 0.02, 3), 0, 1)
     trim = model.trim if rng.uniform() < TYPICAL else TRIMS[int(rng.integers(len(TRIMS)))]

@@ -20,11 +20,11 @@ GRILLES = ((0.52, 0.74, 0.36), (0.36, 0.56, 0.52), (0.26, 0.76, 0.34), (0.20, 0.
 
 
 def _one_of(table, kind):
-    """Columns of a table, one array each: the row ``kind`` (M,) of every hit."""
+    """Columns of a table at row ``kind`` (M,) of each hit, one array (M,) a column."""
     return np.float32(table)[kind].T
 
 
-def body(p: Patch):
+def body(p: Patch) -> None:
     lamps, grille = p.variant & 3, p.variant >> 2 & 3
     dark_bumper, striped, clad = (p.variant >> bit & 1 == 1 for bit in (4, 5, 6))
     high = 2 * p.hz
@@ -59,7 +59,7 @@ def _lamps(p, face, table, kind, up, out, colour, glow):
     p.put(lit, colour, glow)
 
 
-def cabin(p: Patch):
+def cabin(p: Patch) -> None:
     roof, striped = p.variant & 3, p.variant >> 2 & 1 == 1
     up = (p.z + p.hz) / (2 * p.hz)
     p.gloss[:] = 0.10
@@ -74,7 +74,7 @@ def cabin(p: Patch):
     p.put((roof == 3) & p.sides & (up > 0.06) & (up < 0.13), CHROME)
 
 
-def rim(p: Patch):
+def rim(p: Patch) -> None:
     kind = p.variant
     r = np.sqrt(p.x**2 + p.z**2) / p.hx
     angle = np.arctan2(p.z, p.x) / np.float32(2 * np.pi)

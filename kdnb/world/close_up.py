@@ -1,4 +1,4 @@
-"""One car close by: a bit of the street around it, and a loose cut-out whose shape follows the car's."""
+"""A car close by with some street around it, and a camera for a loose crop whose shape follows the car's."""
 
 import numpy as np
 
@@ -9,15 +9,15 @@ from kdnb.world.layout import Placer, sample_street
 from kdnb.world.scene import SPLITS, Scene, Stage, add_scenery, build, generator
 from kdnb.world.solids import solids
 
-OTHERS = ("car", "car", "van", "person", "bicycle", "truck", "motorbike")  # what else may stand about, farther away
-MARGIN = (0.02, 0.10)  # share of the car's width or height that is left free on each side
-# how sellers photograph: chance, angle between the car's nose and the line to the camera, and by how much it varies
+OTHERS = ("car", "car", "van", "person", "bicycle", "truck", "motorbike")  # categories that may stand behind it
+MARGIN = (0.02, 0.10)  # free share of the car's width or height on each side
+# how sellers photograph: chance, angle between the car's nose and the line to the camera, half range of the angle
 POSES = ((0.60, 0.65, 0.30), (0.25, 2.45, 0.30), (0.15, 1.57, 1.57))
-LOOK_SPLITS = ("train", "train", "test")  # one competition: light and facades of both kinds, in training and in test
+LOOK_SPLITS = ("train", "train", "test")  # of train and test images alike: one competition, no shift
 
 
 def _generator(seed, split, index, purpose):
-    generator(seed, split, index)  # refuses what it does not know
+    generator(seed, split, index)  # checks its arguments
     return np.random.Generator(np.random.PCG64([seed, SPLITS.index(split), index, purpose]))
 
 
@@ -29,7 +29,7 @@ def _yaw(rng) -> float:
 
 
 def make_close_up(seed: int, split: str, index: int, model: Model) -> tuple[Scene, dict]:
-    """Car ``index`` of a split, of a model: it stands 5.5 to 10 metres away, turned any way, in any light.
+    """Car ``index`` of a split, of a given model, 5.5 to 10 metres away, at any yaw, in any light.
 
     Returns the scene, whose first thing is the car, and the car's attributes.
     """
@@ -40,7 +40,8 @@ def make_close_up(seed: int, split: str, index: int, model: Model) -> tuple[Scen
     kit, attributes = model_car(rng, model)
     distance = rng.uniform(5.5, 10.0)
     stage.thing("car", kit, attributes, distance, rng.uniform(-0.8, 0.8), _yaw(rng), "")
-    placer.claim_ego(stage.things[0])
+    car = stage.things[0]
+    placer.claim_box(car.centre, car.size, car.yaw)
     for _ in range(int(rng.integers(0, 3))):
         name = OTHERS[int(rng.integers(len(OTHERS)))]
         parts = build(name, rng)
@@ -53,9 +54,9 @@ def make_close_up(seed: int, split: str, index: int, model: Model) -> tuple[Scen
 
 
 def crop_camera(scene: Scene, size: tuple[int, int]) -> Camera:
-    """A camera that sees the scene's first thing and little else, at most ``size`` = (width, height) in pixels.
+    """A camera framed on the scene's first thing, at most ``size`` = (width, height) in pixels.
 
-    The margins are drawn, and so is how much of ``size`` the picture uses (70 to 100 %).
+    The margins are sampled, and so is the share of ``size`` that the image uses (70 to 100 %).
     """
     rng = _generator(*scene.seed, 7)
     unit = Camera(1, 1, 1.0, 1.0, 0.0, 0.0, scene.camera_height, scene.camera_pitch)

@@ -1,4 +1,4 @@
-"""Commands to the driver about one thing in the picture: "slow down, the person in red on the left is crossing"."""
+"""Commands to the driver about one thing in the image: "slow down, the person in red on the left is crossing"."""
 
 from dataclasses import dataclass
 
@@ -6,9 +6,9 @@ import numpy as np
 
 from kdnb.world.referring import TARGETS, Expression, Referent, expressions, twin_of
 
-SMALLEST = (10, 6, 50)  # longer side, shorter side, visible pixels that a target must have, in the drawn picture
+SMALLEST = (10, 6, 50)  # longer side, shorter side, visible pixels that a target must have
 LEAST_VISIBLE = 0.5  # of its silhouette
-MOST_CUT = 0.5  # by the picture's edge
+MOST_CUT = 0.5  # by the image's edge
 VEHICLE = (
     "stop behind {}",
     "pull up behind {}",
@@ -54,7 +54,7 @@ PERSON = (
 )
 DOG = ("watch out for {}", "slow down, {} may run into the road", "stop for {}", "wait for {}", "mind {}")
 BEFORE, AFTER = ("please {}", "ok, {}", "hey, {}", "now {}"), ("{}, please", "{}, thank you")
-# What commands name, by weight, where there is a choice and no twin.
+# Weights of the attributes that a command without a twin names.
 WEIGHTS = {
     (): 3,
     ("colour",): 4,
@@ -69,7 +69,7 @@ WEIGHTS = {
 
 @dataclass(frozen=True, eq=False)
 class Command:
-    """A command: its text, what it means, the expression in it, and its twin (``twin``: by what alone it differs)."""
+    """A command: its text, target and expression, and the target's twin (``twin``: the attribute that differs)."""
 
     text: str
     target: Referent
@@ -78,26 +78,26 @@ class Command:
     twin_referent: Referent | None = None
 
 
-def frames(noun: str, place: str) -> tuple:
-    """Wordings, with {} for "the red car", that suit a type of thing and the place where it stands."""
+def templates(noun: str, place: str) -> tuple[str, ...]:
+    """Templates, with {} for "the red car", that suit a type of thing and the place where it stands."""
     if noun == "dog":
         return DOG
     return (PERSON if noun == "person" else VEHICLE) + BY_PLACE.get(place, ()) * 2
 
 
-def word(expression: Expression, place: str, rng: np.random.Generator) -> str:
+def phrase(expression: Expression, place: str, rng: np.random.Generator) -> str:
     """A command around an expression. "park behind {}" is left out where the expression has a relation, "turn left
-    after {}" where it has a side or nothing but a colour: there every such word is about the target."""
-    suits = frames(expression.noun, place)
+    after {}" where it has a side or only a colour: such a word must be about the target."""
+    suits = templates(expression.noun, place)
     if expression.relation:
         suits = [f for f in suits if not any(w in f for w in ("behind", "in front of", "next to", "after", "before"))]
-    if "side" in expression.says or expression.says == ("colour",):
+    if "side" in expression.attributes or expression.attributes == ("colour",):
         suits = [f for f in suits if not any(w in f for w in ("left", "right"))]
     text = suits[int(rng.integers(len(suits)))].format(f"the {expression}")
-    draw, around = rng.uniform(), None
-    if draw < 0.15:
+    chance, around = rng.uniform(), None
+    if chance < 0.15:
         around = BEFORE[int(rng.integers(len(BEFORE)))]
-    elif draw < 0.3 and "," not in text and "." not in text and "?" not in text:
+    elif chance < 0.3 and "," not in text and "." not in text and "?" not in text:
         around = AFTER[int(rng.integers(len(AFTER)))]
     return around.format(text) if around else text
 
@@ -115,13 +115,15 @@ def is_referable(r: Referent) -> bool:
     )
 
 
-def commands(found: list[Referent], rng: np.random.Generator) -> list[Command]:
-    """None, one or two commands for a picture, about different things.
+def commands(candidates: list[Referent], rng: np.random.Generator) -> list[Command]:
+    """At most two commands for an image, about different things.
 
-    Where two things differ in their colour or side alone, mostly both are meant in turn, each by that attribute.
+    Where two things differ only in colour or side, each mostly gets a command that names that attribute.
     """
-    clear = [r for r in found if is_referable(r)]
-    options = [(r, said, *twin_of(said, r, clear)) for r in clear for said in expressions(r, found)]
+    clear = [r for r in candidates if is_referable(r)]
+    options = [
+        (r, expression, *twin_of(expression, r, clear)) for r in clear for expression in expressions(r, candidates)
+    ]
     pairs = [(a, b) for a in options for b in options if a[2] and a[3] is b[0] and b[3] is a[0] and a[2] == b[2]]
     if pairs:
         chosen = pairs[int(rng.integers(len(pairs)))]
@@ -130,15 +132,15 @@ def commands(found: list[Referent], rng: np.random.Generator) -> list[Command]:
         for _ in range(1 + (rng.uniform() < 0.5)):
             rest = [o for o in options if all(o[0] is not c[0] for c in chosen)]
             if rest:
-                chosen.append(_draw(rest, rng))
-    return [Command(word(said, r.thing.place, rng), r, said, *twin) for r, said, *twin in chosen]
+                chosen.append(_sample(rest, rng))
+    return [Command(phrase(expression, r.thing.place, rng), r, expression, *twin) for r, expression, *twin in chosen]
 
 
-def _draw(options, rng):
-    """One of the options: first what it names, by weight, then which, rather a small thing than a large one."""
-    kinds = sorted({said.says for _, said, *_ in options})
+def _sample(options, rng):
+    """One of the options: first the attributes it names, by weight, then the thing, small ones more often."""
+    kinds = sorted({expression.attributes for _, expression, *_ in options})
     weights = np.array([WEIGHTS.get(kind, 0.3) for kind in kinds])
     kind = kinds[int(rng.choice(len(kinds), p=weights / weights.sum()))]
-    some = [option for option in options if option[1].says == kind]
+    some = [option for option in options if option[1].attributes == kind]
     weights = np.array([(r.box[2] - r.box[0]) * (r.box[3] - r.box[1]) for r, *_ in some]) ** -0.5
     return some[int(rng.choice(len(some), p=weights / weights.sum()))]

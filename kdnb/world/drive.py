@@ -1,5 +1,6 @@
-"""The street as a car sees it that drives along it: more road users than the other sets have, and farther away."""
+"""The street from a driving car: more road users than in the other data sets, and farther away."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,7 @@ from kdnb.world.layout import Placer, sample_street
 from kdnb.world.scene import SPLITS, Scene, Stage, add_scenery, generator
 from kdnb.world.solids import Kit, solids
 
-# name: (expected number, share of them near, range of the near ones, of the far ones in metres, whose places they take)
+# name: (expected number, share of near ones, range of the near ones and of the far ones in metres, whose zones)
 CAST = {
     "tram": (0.25, 0.4, (9, 22), (20, 42), "tram"),
     "truck": (0.40, 0.4, (8, 20), (18, 45), "truck"),
@@ -21,6 +22,7 @@ CAST = {
     "sitting person": (0.5, 0.6, (4, 15), (12, 35), "bench"),
     "person": (3.6, 0.60, (4.5, 16), (13, 38), "person"),
 }
+Builder = Callable[[np.random.Generator], tuple[Kit, dict]]
 HALF_VIEW = 0.78  # radians; a little more than half of KITTI's 81 degrees, so that some things leave the image
 HIDDEN = 0.7  # share of a thing's width that another may cover
 
@@ -43,23 +45,25 @@ BUILDERS = {
 }
 
 
-def make_drive(seed: int, split: str = "train", index: int = 0, town: bool = False, car=vehicles.car) -> Scene:
+def make_drive(
+    seed: int, split: str = "train", index: int = 0, town: bool = False, car: Builder = vehicles.car
+) -> Scene:
     """Drive ``index`` of a split, with things of the categories in CAST; looks are held out as in make_scene.
 
-    ``town`` adds what kerb.py has: railings, fences, signs and signals close by, and at times one's own bonnet. ``car``
+    ``town`` adds what kerb.py has: railings, fences, signs and signals close by, and at times the own bonnet. ``car``
     builds the cars: ``car(rng)`` → (Kit, attributes).
 
     Raises InputError for an unknown split.
     """
-    generator(seed, split, index)  # refuses what it does not know
+    generator(seed, split, index)  # checks its arguments
     rng = np.random.Generator(np.random.PCG64([seed, SPLITS.index(split), index, 3]))
     look, street = palette.sample_look(rng, split), _road(rng)
     stage, placer = Stage(), Placer(rng, street, HALF_VIEW, HIDDEN)
     names = [name for name, (expected, *_) in CAST.items() for _ in range(int(rng.poisson(expected)))]
     mixed = [names[k] for k in rng.permutation(len(names)).tolist()]
-    for name in sorted(mixed, key=lambda name: name not in ("tram", "truck")):  # large ones find no room later on
+    for name in sorted(mixed, key=lambda name: name not in ("tram", "truck")):  # large ones first, while there is room
         _place(rng, stage, placer, name, car)
-    for _ in range(3):  # too far away to count, but seen
+    for _ in range(3):  # far away, in view
         _place(rng, stage, placer, ("car", "van", "person", "cyclist")[int(rng.integers(4))], car, far=True)
     if town:
         add_kerb(rng, stage, street, placer)
@@ -68,7 +72,7 @@ def make_drive(seed: int, split: str = "train", index: int = 0, town: bool = Fal
 
 
 def _road(rng):
-    """A street seen from the camera's own lane, with more cars parked and its crossing farther on."""
+    """A street with the camera in its own lane, more cars parked and the crossing farther on."""
     street = sample_street(rng)
     zebra = round(rng.uniform(7, 22), 3) if rng.uniform() < 0.6 else None
     begin = round((zebra or rng.uniform(8, 25)) + rng.uniform(4.5, 8), 3)
@@ -85,11 +89,11 @@ def _road(rng):
 
 
 def _place(rng, stage, placer, name, car, far=False):
-    """Put a thing into the street if there is room for it."""
+    """Place a thing if there is room for it."""
     _, share, near, beyond, zone = CAST[name]
     kit, attributes = car(rng) if name == "car" else BUILDERS[name](rng)
     parts = [(name, kit, attributes)]
-    if name == "sitting person":  # never without a bench, which is no thing here
+    if name == "sitting person":  # on a bench, which is no thing here
         parts.append(("bench", *furniture.bench(rng)))
     reach = (-30, 60) if far else near if rng.uniform() < share else beyond
     spot = placer.find(zone, parts, reach, near=not far)
@@ -101,9 +105,9 @@ def _place(rng, stage, placer, name, car, far=False):
 
 
 def advance(scene: Scene, metres: float) -> Scene:
-    """The same street seen from a camera that has driven on along it; everybody else stands still.
+    """The same street after its camera has driven on along it; all things stand still.
 
-    Sensor noise is drawn anew for every place, as a sensor's is.
+    Sensor noise is sampled anew at each place.
     """
     cos, sin = np.cos(scene.street.heading), np.sin(scene.street.heading)
     step = np.array([metres * cos, -metres * sin, 0.0])  # the street's direction in the ego frame

@@ -1,4 +1,4 @@
-"""What every exporter needs: a pool of processes, and data sets cached under the hash of their settings."""
+"""What all exporters need: a pool of processes, and data sets cached under the hash of their settings."""
 
 import hashlib
 import json
@@ -11,35 +11,36 @@ from tqdm import tqdm
 
 from kdnb.errors import InputError
 
-WORLD_VERSION = 4  # raise it whenever pictures or annotations change: cached sets are then built anew
+WORLD_VERSION = 4  # raise it whenever images or annotations change: cached sets are then rendered again
 
 
 def usable_cores() -> int:
+    """CPU cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def render_all(draw: Callable, jobs: list, workers: int | None) -> list:
-    """``draw(job)`` of every job, in no particular order, by ``workers`` processes (one per usable core when None)."""
+def render_all(render: Callable, jobs: list, workers: int | None) -> list:
+    """``render(job)`` of all jobs, in no particular order, in ``workers`` processes (None: one per usable core)."""
     workers = min(workers or usable_cores(), len(jobs))
-    bar = {"total": len(jobs), "desc": "drawing the street", "unit": "image", "mininterval": 0.5}
+    bar = {"total": len(jobs), "desc": "rendering the street", "unit": "image", "mininterval": 0.5}
     if workers == 1:
-        return list(tqdm(map(draw, jobs), **bar))
-    # joblib's processes neither fork a parent that has used torch's threads nor import its main script again
+        return list(tqdm(map(render, jobs), **bar))
+    # joblib's processes neither fork a parent that used torch threads nor import its main script again
     pool = Parallel(n_jobs=workers, batch_size=8, return_as="generator_unordered")
-    return list(tqdm(pool(delayed(draw)(job) for job in jobs), **bar))
+    return list(tqdm(pool(delayed(render)(job) for job in jobs), **bar))
 
 
-def rendered(root, prefix: str, export: Callable, known: dict, settings: dict, inside: str = "") -> Path:
+def rendered(root: str | Path, prefix: str, export: Callable, known: dict, settings: dict, inside: str = "") -> Path:
     """The folder ``root/<prefix>_<hash of the settings>/<inside>``, made by ``export(place, **settings)`` if missing.
 
-    Of two processes that draw the same set at once, the slower one uses what the other has moved into place.
+    Of two processes that render the same set at once, the slower one uses the other's folder.
 
     Args:
-        known: every setting that changes the content, with its default; "workers" may be given too and does not.
-        inside: what ``export`` makes within its place, if that is not the place itself.
+        known: all settings that change the content, with their defaults; "workers" is accepted too.
+        inside: the folder that ``export`` makes within its place, if not the place itself.
 
     Raises:
-        InputError: a setting that is not known, and as ``export`` does.
+        InputError: an unknown setting, and as ``export`` does.
     """
     name = export.__name__.replace("export", "rendered")
     unknown = sorted(set(settings) - set(known) - {"workers"})

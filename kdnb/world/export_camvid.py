@@ -1,6 +1,7 @@
 """The street as CamVid in both of its layouts: SegNet's ids of 11 classes, and the original's colours of 32."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -10,7 +11,7 @@ from kdnb.files import atomic_folder
 from kdnb.world.camera import View, render
 from kdnb.world.drive import make_drive
 from kdnb.world.export import render_all, rendered
-from kdnb.world.scene import SPLITS, Scene
+from kdnb.world.scene import SPLITS, Scene, Thing
 from kdnb.world.solids import SEMANTICS
 
 LAYOUTS = ("segnet", "colour")
@@ -52,7 +53,7 @@ CLASSES = {
 NAMES = tuple(CLASSES)
 IDS = np.array([number for number, *_ in CLASSES.values()], np.uint8)
 RGB = np.array([colour for _, *colour in CLASSES.values()], np.uint8)
-# what CamVid calls what the street is made of
+# CamVid's names of the street's materials
 STREET = {
     "void": "Void",
     "sky": "Sky",
@@ -82,8 +83,8 @@ STREET = {
 TABLE = np.array([NAMES.index(STREET[name]) for name in SEMANTICS], np.uint8)
 
 
-def special_name(thing) -> str | None:
-    """CamVid's name of a thing that its material does not tell."""
+def special_name(thing: Thing) -> str | None:
+    """CamVid's name of a thing where it does not follow from the material."""
     if thing.attributes.get("age") == "child":
         return "Child"
     if thing.attributes.get("body") in ("suv", "pickup"):
@@ -92,13 +93,13 @@ def special_name(thing) -> str | None:
 
 
 def label(scene: Scene, view: View) -> np.ndarray:
-    """uint8 (H, W): which of the 32 classes (an index into NAMES) the middle of each pixel shows."""
-    found = TABLE[view.semantic]
+    """uint8 (H, W): the class at the middle of each pixel, an index into NAMES."""
+    classes = TABLE[view.semantic]
     for thing in scene.things:
         name = special_name(thing)
         if name:
-            found[view.instance == thing.instance] = NAMES.index(name)
-    return found
+            classes[view.instance == thing.instance] = NAMES.index(name)
+    return classes
 
 
 def places(layout: str, split: str, name: str) -> tuple[str, str]:
@@ -108,19 +109,19 @@ def places(layout: str, split: str, name: str) -> tuple[str, str]:
     return f"701_StillsRaw_full/{name}.png", f"LabeledApproved_full/{name}_L.png"
 
 
-def _draw(job):
-    """Draw and write one image and its label."""
+def _render(job):
+    """Render and write one image and its label."""
     root, layout, split, index, name, size, seed = job
     scene = make_drive(seed, split, index, town=True)
     view = render(scene, *size)
-    found = label(scene, view)
+    classes = label(scene, view)
     image_place, label_place = places(layout, split, name)
     Image.fromarray(view.image).save(root / image_place, compress_level=1)
-    Image.fromarray(IDS[found] if layout == "segnet" else RGB[found]).save(root / label_place)
+    Image.fromarray(IDS[classes] if layout == "segnet" else RGB[classes]).save(root / label_place)
 
 
 def export_camvid(
-    out,
+    out: str | Path,
     train: int = 500,
     val: int = 60,
     test: int = 100,
@@ -131,18 +132,18 @@ def export_camvid(
 ) -> Path:
     """Write a CamVid root into the new folder ``out`` and return its path.
 
-    It is built beside its place and moved there whole. "segnet": ``train/ trainannot/`` and so on, 8-bit ids 0 to 10
+    The folder appears when it is complete. "segnet": ``train/ trainannot/`` and so on, 8-bit ids 0 to 10
     and 11 for void, lists with the absolute prefix of SegNet's own. "colour": ``701_StillsRaw_full/``,
-    ``LabeledApproved_full/*_L.png``, ``label_colors.txt``; its lists are an addition of ours, as the original has none.
+    ``LabeledApproved_full/*_L.png``, ``label_colors.txt``; its lists are an addition of ours.
     One seed gives the same streets in both.
 
     Args:
-        train, val, test: frames. Facades, light and haze of test frames are not those of the others: another drive.
+        train, val, test: frames. Test frames have facades, light and haze of their own: another drive.
         size: (width, height) in pixels.
         workers: processes, by default one per usable core; the result does not depend on it.
 
     Raises:
-        InputError: no frame in a split, an image smaller than 32 pixels, another layout, or a folder that is there.
+        InputError: no frame in a split, an image smaller than 32 pixels, another layout, or an existing folder.
     """
     if min(train, val, test) < 1 or min(size) < 32:
         raise InputError(
@@ -156,13 +157,13 @@ def export_camvid(
     return Path(out)
 
 
-def _fill(root: Path, frames: dict, size, seed, layout, workers):
+def _fill(root: Path, frames: dict[str, int], size, seed, layout, workers):
     names = {split: [f"{split}_{k:05d}" for k in range(frames[split])] for split in SPLITS}
     for split in SPLITS:
         for place in places(layout, split, "x"):
             (root / place).parent.mkdir(exist_ok=True)
     jobs = [(root, layout, split, k, name, size, seed) for split in SPLITS for k, name in enumerate(names[split])]
-    render_all(_draw, jobs, workers)
+    render_all(_render, jobs, workers)
     prefix = "/SegNet/CamVid/" if layout == "segnet" else ""
     for split, listed in names.items():
         pairs = [places(layout, split, name) for name in listed]
@@ -173,10 +174,8 @@ def _fill(root: Path, frames: dict, size, seed, layout, workers):
         (root / "label_colors.txt").write_text("".join(lines))
 
 
-def rendered_camvid(root, **settings) -> Path:
-    """The folder for these settings of export_camvid, drawn only when ``root`` does not hold it yet.
-
-    Of two processes that draw the same set at once, the slower one uses what the other has moved into place.
+def rendered_camvid(root: str | Path, **settings: Any) -> Path:
+    """The folder for these settings of export_camvid, rendered only when ``root`` does not hold it yet.
 
     Raises InputError as export_camvid does, and for an unknown setting.
     """

@@ -1,8 +1,9 @@
-"""The street as a COCO 2017 set in the official layout: instances with masks, crowds, five captions a picture."""
+"""The street as a COCO 2017 set in the official format: instances with masks, crowds, five captions an image."""
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -15,7 +16,7 @@ from kdnb.world.export import render_all, rendered
 from kdnb.world.phrases import colour_of, size_word
 from kdnb.world.scene import Scene, make_scene
 
-# supercategory: {official id: name}; the ids have gaps, as COCO's own do
+# supercategory: {official id: name}, with COCO's gaps
 COCO_CATEGORIES = {
     "person": {1: "person"},
     "vehicle": {2: "bicycle", 3: "car", 4: "motorcycle", 5: "airplane", 6: "bus", 7: "train", 8: "truck", 9: "boat"},
@@ -86,15 +87,15 @@ COCO_NAME = {
     "potted plant": "potted plant",
     "bench": "bench",
 }
-BODY = ("van", "tram", "rider")  # what COCO's name does not tell
+BODY = ("van", "tram", "rider")  # distinctions that COCO's names do not make
 FEWEST_PIXELS = 10  # fewer visible pixels than this are not annotated one by one
 CROWD = 3  # as many tiny things side by side are one crowd
 
 
-@dataclass(eq=False)  # two are the same only if they are one
+@dataclass(eq=False)  # compared by identity
 class Group:
-    """Things of one COCO category that are annotated together: ``mask`` bool (H, W), ``things`` of the scene;
-    ``visible`` is the share of their silhouette in the picture that nothing covers."""
+    """Things of one COCO category with a common annotation: ``mask`` bool (H, W), ``things`` of the scene;
+    ``visible`` is the unoccluded share of their silhouette in the image."""
 
     name: str
     mask: np.ndarray
@@ -117,8 +118,8 @@ def mask_box(mask: np.ndarray) -> tuple[int, int, int, int]:
 
 
 def annotation(group: Group, crowd: bool) -> dict:
-    """COCO's entry without ids. ``attributes`` is ours, for single things: colour and body, None where it has none, and
-    the visible share of its silhouette."""
+    """COCO's entry without ids. ``attributes``, an addition of ours for single things: colour, body (None for none)
+    and the visible share of the silhouette."""
     x1, y1, x2, y2 = mask_box(group.mask)
     thing = group.things[0]
     body = thing.attributes.get("body") or (thing.category if thing.category in BODY else None)
@@ -134,30 +135,30 @@ def annotation(group: Group, crowd: bool) -> dict:
 
 
 def annotations(scene: Scene, view: View) -> tuple[list[dict], list[VisibleThing]]:
-    """COCO's annotations of a picture and, for its captions, what each single thing is and where."""
+    """COCO's annotations of an image, and its single things for the captions."""
     visible = np.bincount(view.instance.ravel(), minlength=len(scene.things) + 1)
     things = [t for t in scene.things if t.category in COCO_NAME and visible[t.instance] > 0]
-    alone = silhouettes(scene, [t.instance for t in things], view.camera) if things else []
+    masks = silhouettes(scene, [t.instance for t in things], view.camera) if things else []
     groups = []
-    for thing, whole in zip(things, alone, strict=True):
+    for thing, silhouette in zip(things, masks, strict=True):
         mask = view.instance == thing.instance
-        groups.append(Group(COCO_NAME[thing.category], mask, [thing], float(mask.sum() / whole.sum())))
+        groups.append(Group(COCO_NAME[thing.category], mask, [thing], float(mask.sum() / silhouette.sum())))
     single, crowds = split_crowds(groups)
-    seen = [VisibleThing(g.things[0], mask_box(g.mask), int(g.mask.sum())) for g in single]
-    return [annotation(g, False) for g in single] + [annotation(g, True) for g in crowds], seen
+    visible_things = [VisibleThing(g.things[0], mask_box(g.mask), int(g.mask.sum())) for g in single]
+    return [annotation(g, False) for g in single] + [annotation(g, True) for g in crowds], visible_things
 
 
 def split_crowds(groups: list[Group]) -> tuple[list[Group], list[Group]]:
-    """Things that are annotated one by one, and crowds: CROWD or more tiny things of a category side by side.
+    """Things annotated one by one, and crowds: CROWD or more tiny things of a category side by side.
 
-    Tiny is below half of COCO's bound of small; side by side are boxes whose gap is at most 4 % of the picture's width:
-    in practice rows of far cars. What is below FEWEST_PIXELS and in no crowd is left out.
+    Tiny is below half of COCO's bound of small; side by side are boxes whose gap is at most 4 % of the image's width:
+    in practice rows of far cars. Things below FEWEST_PIXELS in no crowd are left out.
     """
     tiny = [g for g in groups if size_word(2 * int(g.mask.sum()), *g.mask.shape[::-1]) == "small"]
     crowds = []
     while tiny:
         cluster, rest = [tiny[0]], tiny[1:]
-        for g in cluster:  # grows while it is walked through
+        for g in cluster:  # grows during the loop
             near = [other for other in rest if other.name == g.name and _touch(g.mask, other.mask)]
             rest = [other for other in rest if other not in near]
             cluster += near
@@ -176,14 +177,14 @@ def _touch(a: np.ndarray, b: np.ndarray) -> bool:
     return max(gap) <= 0.04 * a.shape[1]
 
 
-def _draw(job) -> tuple[int, list[dict], list[str]]:
-    """Draw and write one picture; returns its id, annotations and captions."""
+def _render(job) -> tuple[int, list[dict], list[str]]:
+    """Render and write one image; returns its id, annotations and captions."""
     path, number, seed, split, index, (width, height) = job
     scene = make_scene(seed, split, index)
     view = render(scene, width, height)
-    found, seen = annotations(scene, view)
+    entries, things = annotations(scene, view)
     Image.fromarray(view.image).save(path, quality=95, subsampling=0)
-    return number, found, captions(seen, width, height, (seed, split, index))
+    return number, entries, captions(things, width, height, (seed, split, index))
 
 
 def _write_split(folder: Path, split: str, size, content: list[tuple[int, list[dict], list[str]]]):
@@ -196,8 +197,8 @@ def _write_split(folder: Path, split: str, size, content: list[tuple[int, list[d
     head = {"info": info, "licenses": licenses, "images": images}
     instances = [
         {"id": 1000 * number + k, "image_id": number, **one}
-        for number, found, _ in content
-        for k, one in enumerate(found)
+        for number, entries, _ in content
+        for k, one in enumerate(entries)
     ]
     sentences = [
         {"id": 10 * number + k, "image_id": number, "caption": text}
@@ -216,25 +217,30 @@ def _write_split(folder: Path, split: str, size, content: list[tuple[int, list[d
 
 
 def export_coco(
-    out, train: int = 600, val: int = 200, size: tuple[int, int] = (192, 144), seed: int = 0, workers: int | None = None
+    out: str | Path,
+    train: int = 600,
+    val: int = 200,
+    size: tuple[int, int] = (192, 144),
+    seed: int = 0,
+    workers: int | None = None,
 ) -> Path:
     """Write ``annotations/``, ``train2017/`` and ``val2017/`` into the new folder ``out`` and return its path.
 
-    It is built beside its place and moved there whole.
+    The folder appears when it is complete.
 
     Args:
-        train: pictures of train2017, from the street's "train" scenes.
-        val: pictures of val2017, from its "test" scenes: facades, light and haze that training never shows.
+        train: images of train2017, from the street's "train" scenes.
+        val: images of val2017, from its "test" scenes, with facades, light and haze of their own.
         size: (width, height) in pixels.
         workers: processes, by default one per usable core; the result does not depend on it.
 
     Raises:
-        InputError: no picture in a split, pictures below 32 pixels, or a folder that is there already and not empty.
+        InputError: no image in a split, a size below 32 pixels, or a folder that exists and is not empty.
     """
     if min(train, val) < 1 or min(size) < 32:
         raise InputError(
-            f"export_coco: train={train}, val={val}, size={tuple(size)}, expected at least 1 picture, "
-            "1 picture and 32 pixels"
+            f"export_coco: train={train}, val={val}, size={tuple(size)}, expected at least 1 image, "
+            "1 image and 32 pixels"
         )
     with atomic_folder(Path(out)) as build:
         for folder in ("annotations", "train2017", "val2017"):
@@ -244,14 +250,14 @@ def export_coco(
             (build / f"{split}2017" / f"{n:012d}.jpg", n, seed, scenes, k, tuple(size))
             for n, (split, scenes, k) in enumerate(plan, start=1)
         ]
-        content = sorted(render_all(_draw, jobs, workers), key=lambda one: one[0])
+        content = sorted(render_all(_render, jobs, workers), key=lambda one: one[0])
         _write_split(build / "annotations", "train", size, content[:train])
         _write_split(build / "annotations", "val", size, content[train:])
     return Path(out)
 
 
-def rendered_coco(root, **settings) -> Path:
-    """The COCO root for these settings of export_coco, drawn only when ``root`` does not hold it yet.
+def rendered_coco(root: str | Path, **settings: Any) -> Path:
+    """The COCO root for these settings of export_coco, rendered only when ``root`` does not hold it yet.
 
     Raises InputError as export_coco does, and for an unknown setting.
     """

@@ -1,6 +1,7 @@
-"""The street as a KITTI object set in the official layout: images, LiDAR scans, calibration and labels of drives."""
+"""The street as a KITTI object set in the official format: images, LiDAR scans, calibration and labels of drives."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -12,7 +13,7 @@ from kdnb.world.camera import Camera, render
 from kdnb.world.drive import make_drive
 from kdnb.world.export import render_all, rendered
 from kdnb.world.lidar import Lidar, scan
-from kdnb.world.scene import SPLITS
+from kdnb.world.scene import SPLITS, Thing
 
 TYPE = {
     "car": "Car",
@@ -32,12 +33,12 @@ BASELINES = {
     "P1": (-0.54, 0.0, 0.0),
     "P2": (0.061, -0.0004, 0.0031),
     "P3": (-0.474, 0.0018, 0.0029),
-}  # rect camera origin seen from each camera, metres
-LIDAR = (-0.28, -0.055, 1.73)  # where the scanner stands in the ego frame, whose origin lies below camera 2
-RECTIFY = (0.0042, -0.0071, 0.0093)  # turns of the unrectified camera about x, y, z, radians
-COLUMNS = 2048  # of a whole turn of the scanner
+}  # rect camera origin in each camera's frame, metres
+LIDAR = (-0.28, -0.055, 1.73)  # place of the scanner in the ego frame, whose origin lies below camera 2
+RECTIFY = (0.0042, -0.0071, 0.0093)  # rotations of the unrectified camera about x, y, z, radians
+COLUMNS = 2048  # of a full turn of the scanner
 PARTLY, LARGELY, HARDLY = 0.10, 0.45, 0.80  # hidden shares at which the levels of occlusion 1, 2 and 3 begin
-SMALLEST, FEWEST, HIDDEN = 9, 20, 0.93  # pixels high, pixels seen, hidden share; what is beyond is DontCare
+SMALLEST, FEWEST, HIDDEN = 9, 20, 0.93  # height in pixels, visible pixels, hidden share; beyond these: DontCare
 
 
 def kitti_camera(size: tuple[int, int]) -> Camera:
@@ -47,25 +48,25 @@ def kitti_camera(size: tuple[int, int]) -> Camera:
 
 
 def kitti_lidar(beams: int, sector: float) -> Lidar:
-    """A scanner with KITTI's angles that turns ``sector`` degrees to either side of straight ahead."""
+    """A scanner with KITTI's angles that scans ``sector`` degrees to either side of straight ahead."""
     ahead, left, above = LIDAR
     return Lidar(beams, round(COLUMNS * sector / 180), above, sector=sector, ahead=ahead, left=left)
 
 
 def calibration(camera: Camera) -> dict[str, np.ndarray]:
-    """Matrices of the calibration file by their keys there."""
+    """Matrices of the calibration file by key."""
     own = np.array([[camera.fx, 0, camera.cx - 0.5], [0, camera.fy, camera.cy - 0.5], [0, 0, 1.0]])
     out = {key: own @ np.c_[np.eye(3), offset] for key, offset in BASELINES.items()}
-    rectify = _turn(*RECTIFY)
-    # velodyne -> ego -> camera 2 -> rect; the file has what comes before the rectifying turn
+    rectify = _rotation(*RECTIFY)
+    # velodyne -> ego -> camera 2 -> rect; the file leaves out the rectifying rotation
     move = camera.rotation @ (np.array(LIDAR) - camera.origin) - BASELINES["P2"]
     out["R0_rect"] = rectify
     out["Tr_velo_to_cam"] = rectify.T @ np.c_[camera.rotation, move]
-    out["Tr_imu_to_velo"] = np.c_[_turn(0.0148, 0.0020, -0.0008), (-0.80, 0.31, -0.79)]
+    out["Tr_imu_to_velo"] = np.c_[_rotation(0.0148, 0.0020, -0.0008), (-0.80, 0.31, -0.79)]
     return out
 
 
-def _turn(x, y, z):
+def _rotation(x, y, z):
     """(3, 3) rotation about x, then y, then z."""
     (cx, cy, cz), (sx, sy, sz) = np.cos((x, y, z)), np.sin((x, y, z))
     about_x = np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
@@ -73,7 +74,7 @@ def _turn(x, y, z):
     return np.array([[cz, -sz, 0], [sz, cz, 0], [0, 0, 1]]) @ about_y @ about_x
 
 
-def in_rect(thing, camera: Camera) -> tuple:
+def in_rect(thing: Thing, camera: Camera) -> tuple[float, float, float, float, float]:
     """(x, y, z of the bottom's middle, rotation_y, alpha) of a thing in the rect camera frame, metres and radians."""
     x, y, z = np.stack(camera.to_camera(thing.centre)) - BASELINES["P2"]
     ahead = camera.rotation @ (np.cos(thing.yaw), np.sin(thing.yaw), 0.0)
@@ -83,7 +84,7 @@ def in_rect(thing, camera: Camera) -> tuple:
 
 
 def label_line(a: Annotation, camera: Camera) -> str:
-    """A thing's line of the label file; DontCare for what is too small or too hidden to be judged.
+    """A thing's line of the label file; DontCare for one that is too small or too hidden to score.
 
     The 2D box goes from the first to the last pixel of the whole silhouette within the image, hidden parts included.
     """
@@ -100,8 +101,8 @@ def label_line(a: Annotation, camera: Camera) -> str:
     )
 
 
-def _draw(job) -> str:
-    """Draw and write one frame."""
+def _render(job) -> str:
+    """Render and write one frame."""
     root, side, name, seed, split, index, size, beams, sector = job
     scene, camera = make_drive(seed, split, index), kitti_camera(size)
     view = render(scene, camera=camera)
@@ -121,7 +122,7 @@ def _draw(job) -> str:
 
 
 def export_kitti(
-    out,
+    out: str | Path,
     train: int = 300,
     val: int = 40,
     test: int = 60,
@@ -135,18 +136,18 @@ def export_kitti(
     ``ImageSets/{train,val,trainval,test}.txt`` into the folder ``out`` and return its path.
 
     Frames of train and val lie in training/, those of test in testing/ without labels, as in KITTI. Their labels, which
-    KITTI keeps to itself, lie in ``testing_label_2/``. It is built beside its place and moved there whole.
+    KITTI keeps to itself, lie in ``testing_label_2/``. The folder appears when it is complete.
 
     Args:
-        train, val, test: frames of each split; facades, light and haze of test frames are not those of the others.
+        train, val, test: frames of each split; test frames have facades, light and haze of their own.
         size: (width, height) in pixels, about 1242 to 375.
         beams: of the LiDAR; 64 as KITTI's, 32 for a sparser cloud within the same angles.
-        sector: degrees that it turns to either side; 45 covers the image, 180 is a whole scan as KITTI's.
+        sector: degrees scanned to either side; 45 covers the image, 180 is a full scan as KITTI's.
         workers: processes, by default one per usable core; the result does not depend on it.
 
     Raises:
-        InputError: no frame in a split, another format, less than 300 pixels wide, fewer than 2 beams, a sector beyond
-            20 to 180, or a folder that is there already.
+        InputError: no frame in a split, another aspect ratio, less than 300 pixels wide, fewer than 2 beams, a
+            sector beyond 20 to 180, or an existing folder.
     """
     width, height = size
     if min(train, val, test) < 1:
@@ -180,15 +181,13 @@ def _fill(root: Path, frames: dict, size, beams, sector, seed, workers):
         for split in SPLITS
         for k, name in enumerate(names[split])
     ]
-    render_all(_draw, jobs, workers)
+    render_all(_render, jobs, workers)
     for split, listed in {**names, "trainval": names["train"] + names["val"]}.items():
         (root / "ImageSets" / f"{split}.txt").write_text("".join(f"{name}\n" for name in listed))
 
 
-def rendered_kitti(root, **settings) -> Path:
-    """The folder for these settings of export_kitti, drawn only when ``root`` does not hold it yet.
-
-    Of two processes that draw the same set at once, the slower one uses what the other has moved into place.
+def rendered_kitti(root: str | Path, **settings: Any) -> Path:
+    """The folder for these settings of export_kitti, rendered only when ``root`` does not hold it yet.
 
     Raises InputError as export_kitti does, and for an unknown setting.
     """

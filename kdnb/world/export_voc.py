@@ -1,6 +1,7 @@
-"""The street as a Pascal VOC detection set in the official layout, built in parallel and moved into place whole."""
+"""The street as a Pascal VOC detection set in the official format."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -12,7 +13,7 @@ from kdnb.world.camera import render
 from kdnb.world.export import render_all, rendered
 from kdnb.world.scene import make_scene
 
-VOC_CLASSES = (
+CLASSES = (
     "aeroplane",
     "bicycle",
     "bird",
@@ -56,7 +57,7 @@ def is_difficult(a: Annotation) -> bool:
 
 
 def pose(a: Annotation) -> str:
-    """VOC's pose: the side of the thing that the camera sees."""
+    """VOC's pose: the visible side of the thing."""
     bearing = np.arctan2(a.thing.centre[1], a.thing.centre[0])
     turn = np.mod(round(np.degrees(a.thing.yaw - bearing), 3) + 45, 360)
     return ("Rear", "Left", "Frontal", "Right")[int(turn // 90)]
@@ -84,7 +85,7 @@ def objects(annotations: list[Annotation]) -> list[dict]:
     return out
 
 
-def _xml(name: str, width: int, height: int, found: list[dict]) -> str:
+def _xml(name: str, width: int, height: int, objects: list[dict]) -> str:
     lines = [
         "<annotation>",
         "\t<folder>VOC2007</folder>",
@@ -101,7 +102,7 @@ def _xml(name: str, width: int, height: int, found: list[dict]) -> str:
         "\t</size>",
         "\t<segmented>0</segmented>",
     ]
-    for o in found:
+    for o in objects:
         lines += [
             "\t<object>",
             *(f"\t\t<{k}>{o[k]}</{k}>" for k in ("name", "pose", "truncated", "difficult")),
@@ -113,31 +114,31 @@ def _xml(name: str, width: int, height: int, found: list[dict]) -> str:
     return "\n".join([*lines, "</annotation>", ""])
 
 
-def _draw(job) -> tuple[str, list[tuple[str, int]]]:
-    """Draw and write one image and its annotation; returns its name and (class, difficult) of its objects."""
+def _render(job) -> tuple[str, list[tuple[str, int]]]:
+    """Render and write one image and its annotation; returns its name and (class, difficult) of its objects."""
     folder, name, seed, split, index, (width, height) = job
     scene = make_scene(seed, split, index)
     view = render(scene, width, height)
-    found = objects(annotate(scene, view))
+    listed = objects(annotate(scene, view))
     Image.fromarray(view.image).save(folder / "JPEGImages" / f"{name}.jpg", quality=95, subsampling=0)
-    (folder / "Annotations" / f"{name}.xml").write_text(_xml(name, width, height, found))
-    return name, [(o["name"], o["difficult"]) for o in found]
+    (folder / "Annotations" / f"{name}.xml").write_text(_xml(name, width, height, listed))
+    return name, [(o["name"], o["difficult"]) for o in listed]
 
 
 def _write_lists(main: Path, sets: dict[str, list[str]], content: dict[str, list[tuple[str, int]]]):
-    """<set>.txt, and <class>_<set>.txt with 1 (there), 0 (only difficult ones) or -1 (not there)."""
+    """<set>.txt, and <class>_<set>.txt with 1 (present), 0 (difficult ones only) or -1 (absent)."""
     for which, names in sets.items():
         (main / f"{which}.txt").write_text("".join(f"{n}\n" for n in names))
-        for label in VOC_CLASSES:
+        for label in CLASSES:
             lines = []
             for n in names:
-                hard = [difficult for found, difficult in content[n] if found == label]
+                hard = [difficult for kind, difficult in content[n] if kind == label]
                 lines.append(f"{n} {-1 if not hard else 0 if all(hard) else 1:2d}\n")
             (main / f"{label}_{which}.txt").write_text("".join(lines))
 
 
 def export_voc(
-    out,
+    out: str | Path,
     train: int = 800,
     test: int = 150,
     size: tuple[int, int] = (160, 128),
@@ -146,17 +147,17 @@ def export_voc(
 ) -> Path:
     """Write a VOCdevkit into the folder ``out`` and return the path of that VOCdevkit.
 
-    It is built beside its place and moved there whole: a killed run leaves no folder called VOCdevkit.
+    The VOCdevkit appears when it is complete: a killed run leaves none.
 
     Args:
-        train: images of trainval; the last eighth of them is val, drawn like train but from scenes of its own.
-        test: images of the test set, whose facades, light and haze training never shows.
+        train: images of trainval; the last eighth of them is val, sampled like train from scenes of its own.
+        test: images of the test set, with facades, light and haze of their own.
         size: (width, height) in pixels.
         workers: processes, by default one per usable core; the result does not depend on it.
 
     Raises:
-        InputError: fewer than 8 training images or no test image, an image smaller than 32 pixels, or a VOCdevkit that
-            is already there.
+        InputError: fewer than 8 training images or no test image, an image smaller than 32 pixels, or an existing
+            VOCdevkit.
     """
     if train < 8 or test < 1 or min(size) < 32:
         raise InputError(
@@ -175,7 +176,7 @@ def _fill(folder: Path, train: int, test: int, size, seed: int, workers: int | N
     val = train // 8
     splits = ["train"] * (train - val) + ["val"] * val + ["test"] * test
     jobs = [(folder, f"{k + 1:06d}", seed, split, k, size) for k, split in enumerate(splits)]
-    content = dict(render_all(_draw, jobs, workers))
+    content = dict(render_all(_render, jobs, workers))
     names = [job[1] for job in jobs]
     sets = {
         "train": names[: train - val],
@@ -186,10 +187,8 @@ def _fill(folder: Path, train: int, test: int, size, seed: int, workers: int | N
     _write_lists(folder / "ImageSets" / "Main", sets, content)
 
 
-def rendered_voc(root, **settings) -> Path:
-    """The VOCdevkit for these settings of export_voc, drawn only when ``root`` does not hold it yet.
-
-    Of two processes that draw the same set at once, the slower one uses what the other has moved into place.
+def rendered_voc(root: str | Path, **settings: Any) -> Path:
+    """The VOCdevkit for these settings of export_voc, rendered only when ``root`` does not hold it yet.
 
     Raises InputError as export_voc does, and for an unknown setting.
     """

@@ -1,15 +1,24 @@
 """People, bicycles and motorbikes with their riders, and dogs, as kits of solids.
 
-A limb is a box that leans: inset (a, -a) moves its top by a backwards.
+A limb is a leaning box: inset (a, -a) moves its top backwards by a.
 """
 
 import numpy as np
 
 from kdnb.world import palette
-from kdnb.world.solids import CYLINDER_Y, ELLIPSOID, HEAD, HELMET, LAMP, RING, SHIRT, WHEEL, Kit
+from kdnb.world.solids import CYLINDER_Y, ELLIPSOID, HEAD, HELMET, LAMP, RING, SHIRT, WHEEL, Kit, Vector
 
 
-def limb(kit, foot, top, thick, colour, wide=None, texture=0, accent=None):
+def limb(
+    kit: Kit,
+    foot: Vector,
+    top: Vector,
+    thick: float,
+    colour: Vector,
+    wide: float | None = None,
+    texture: int = 0,
+    accent: Vector | None = None,
+) -> None:
     """A leaning box from ``foot`` (x, y, z) up to ``top`` (x, z), both ends at the middle of the limb."""
     (fx, y, fz), (tx, tz) = foot, top
     kit.add(
@@ -22,7 +31,7 @@ def limb(kit, foot, top, thick, colour, wide=None, texture=0, accent=None):
     )
 
 
-def _looks(rng):
+def _clothing(rng):
     top, shirt = palette.choose(rng, palette.CLOTHES)
     bottom, trousers = palette.choose(rng, palette.TROUSERS)
     skin = palette.SKIN[int(rng.integers(len(palette.SKIN)))]
@@ -32,7 +41,7 @@ def _looks(rng):
 
 def person(rng: np.random.Generator) -> tuple[Kit, dict]:
     """Somebody on foot: child or adult, standing or walking, perhaps with a skirt, a hat, a rucksack or a bag."""
-    top, shirt, bottom, trousers, skin, hair = _looks(rng)
+    top, shirt, bottom, trousers, skin, hair = _clothing(rng)
     child = rng.uniform() < 0.15
     tall = rng.uniform(1.15, 1.4) if child else rng.uniform(1.58, 1.92)
     walking = rng.uniform() < 0.6
@@ -90,7 +99,7 @@ def person(rng: np.random.Generator) -> tuple[Kit, dict]:
 
 def _rider(rng, hip, shoulder, feet, hands, helmet) -> tuple[Kit, dict]:
     """Somebody seated; hip, shoulder, feet and hands are (x, z) in the frame of what is ridden."""
-    top, shirt, bottom, trousers, skin, hair = _looks(rng)
+    top, shirt, bottom, trousers, skin, hair = _clothing(rng)
     kit = Kit("rider")
     limb(kit, (hip[0], 0, hip[1]), shoulder, 0.24, shirt, 0.40, SHIRT, accent=shirt[::-1])
     knee = (hip[0] + 0.40, hip[1] - 0.08)
@@ -109,7 +118,7 @@ def _rider(rng, hip, shoulder, feet, hands, helmet) -> tuple[Kit, dict]:
 
 def sitter(rng: np.random.Generator) -> tuple[Kit, dict]:
     """Somebody who sits on a bench of furniture.py, in the bench's frame."""
-    top, shirt, bottom, trousers, skin, hair = _looks(rng)
+    top, shirt, bottom, trousers, skin, hair = _clothing(rng)
     kit, at = Kit("person"), round(rng.uniform(-0.45, 0.45), 3)
     limb(kit, (-0.06, at, 0.50), (-0.10, 1.05), 0.22, shirt, 0.42, SHIRT, accent=shirt[::-1])
     for side in (-1, 1):
@@ -168,6 +177,7 @@ def motorbike(rng: np.random.Generator) -> tuple[Kit, dict, Kit, dict]:
 
 
 def dog(rng: np.random.Generator) -> tuple[Kit, dict]:
+    """A dog of one or two shades of fur."""
     colour, fur = palette.choose(rng, palette.DOGS)
     fur, size = np.array(fur), rng.uniform(0.85, 1.25)
     patch = fur * 0.55 + 0.1 if rng.uniform() < 0.5 else fur

@@ -4,7 +4,7 @@ import numpy as np
 
 from kdnb.world import palette
 from kdnb.world import solids as s
-from kdnb.world.solids import BOX, CYLINDER_Y, CYLINDER_Z, ELLIPSOID, Kit
+from kdnb.world.solids import BOX, CYLINDER_Y, CYLINDER_Z, ELLIPSOID, Kit, Vector
 
 FENCE_PAINTS = ((0.85, 0.85, 0.82), palette.WOOD_BROWN, (0.16, 0.22, 0.18))
 
@@ -35,7 +35,7 @@ def tree(rng: np.random.Generator, clear: float) -> tuple[Kit, dict]:
                 dark * (1 + 0.1 * k),
                 s.LEAVES,
                 inset=(size / 2.2, size / 2.2, size / 2.2),
-                turned=0.5 * k,
+                yaw=0.5 * k,
                 variant=k,
             )
     else:
@@ -64,7 +64,7 @@ def sign(rng: np.random.Generator) -> tuple[Kit, dict]:
     kit.add((0, 0, high / 2), (0.07, 0.07, high), palette.STEEL, 0, CYLINDER_Z, semantic="pole")
     red, white, blue, yellow = (0.80, 0.08, 0.08), (0.92, 0.92, 0.9), (0.10, 0.25, 0.70), (0.95, 0.78, 0.10)
     if kind == "ban":
-        kit.add((-0.06, 0, high), (0.7, 0.05, 0.7), white, s.SIGN, CYLINDER_Y, accent=red, turned=np.pi / 2)
+        kit.add((-0.06, 0, high), (0.7, 0.05, 0.7), white, s.SIGN, CYLINDER_Y, accent=red, yaw=np.pi / 2)
     elif kind == "warning":
         kit.add((-0.06, 0, high), (0.05, 0.8, 0.7), white, s.SIGN, BOX, (0, 0, 0.38), accent=red, variant=1)
     else:
@@ -82,8 +82,14 @@ def signal(rng: np.random.Generator) -> tuple[Kit, dict]:
     return kit, {"phase": ("red", "amber", "green")[phase]}
 
 
-def fence(rng: np.random.Generator, length: float, kind=None, high=None, paint=None) -> tuple[Kit, dict]:
-    """A fence or hedge along x; ``kind`` (also "boards"), ``high`` in metres and ``paint`` are drawn when None."""
+def fence(
+    rng: np.random.Generator,
+    length: float,
+    kind: str | None = None,
+    high: float | None = None,
+    paint: Vector | None = None,
+) -> tuple[Kit, dict]:
+    """A fence or hedge along x; ``kind`` (also "boards"), ``high`` in metres and ``paint`` are sampled when None."""
     kind = kind or ("rails", "pickets", "hedge")[int(rng.integers(3))]
     kit, high = Kit("fence"), high or rng.uniform(0.9, 1.3)
     if kind == "hedge":
@@ -119,6 +125,7 @@ def bench(rng: np.random.Generator) -> tuple[Kit, dict]:
 
 
 def potted_plant(rng: np.random.Generator) -> tuple[Kit, dict]:
+    """A bush, flowers or a cone in a pot; its colour is the pot's."""
     colour, clay = palette.choose(
         rng,
         {
@@ -145,7 +152,7 @@ def potted_plant(rng: np.random.Generator) -> tuple[Kit, dict]:
     return kit, {"colour": colour, "kind": kind}
 
 
-def building(rng: np.random.Generator, wall, trim, wide: float, deep: float) -> tuple[Kit, dict]:
+def building(rng: np.random.Generator, wall: Vector, trim: Vector, wide: float, deep: float) -> tuple[Kit, dict]:
     """A house ``wide`` along x and ``deep`` along y whose front faces +y."""
     storeys = int(rng.integers(2, 6))
     high = 3.1 * storeys + 0.5

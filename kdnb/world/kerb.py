@@ -1,17 +1,19 @@
-"""What a town puts along its kerbs: railings, front fences, signs and signals close enough to be told apart; and the
-bonnet of the car that carries the camera."""
+"""What stands along a town's kerbs: railings, front fences, signs and signals, large enough to tell apart; and the
+bonnet of the camera's own car."""
 
 import numpy as np
 
 from kdnb.world import furniture, palette
+from kdnb.world.layout import Placer, Street
+from kdnb.world.scene import Stage
 from kdnb.world.solids import CAR_BODY, ELLIPSOID, Kit
 
 PIECE = 2.4  # metres of fence placed at once; a piece without room is left out
 RAILING, FRONT, BONNET = 0.55, 0.6, 0.3  # chances of a railing and of a front fence on a side, and of a bonnet in view
 
 
-def add_kerb(rng: np.random.Generator, stage, street, placer):
-    """Fences, signs and signals on both sides, within some 25 metres; nothing of it counts as a thing."""
+def add_kerb(rng: np.random.Generator, stage: Stage, street: Street, placer: Placer) -> None:
+    """Fences, signs and signals on both sides, within some 25 metres; none of them is a thing."""
     if rng.uniform() < BONNET:
         _bonnet(rng, stage)
     for side in (-1, 1):
@@ -52,7 +54,7 @@ def _post(rng, stage, street, placer, side):
 
 
 def _bonnet(rng, stage):
-    """The end of the bonnet of one's own car, at the bottom of the image; it belongs to no class."""
+    """The end of the own car's bonnet at the bottom of the image, of class void."""
     kit, paint = Kit("void"), np.array(palette.choose(rng, palette.CAR_COLOURS)[1])
     left, top = rng.uniform(-0.3, 0.3), rng.uniform(1.06, 1.16)
     kit.add((1.3, left, top - 0.35), (1.3, 1.9, 0.7), paint * 0.8, CAR_BODY, ELLIPSOID, variant=3)

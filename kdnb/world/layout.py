@@ -1,12 +1,12 @@
-"""The street's plan - lanes, parking, pavements, crossing, side street - and finding free, visible places in it."""
+"""The street's plan (lanes, parking, pavements, crossing, side street), and how to find free, visible places in it."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from kdnb.world.solids import SEMANTIC
+from kdnb.world.solids import SEMANTIC, Kit
 
-VEHICLES = ("car", "van", "truck", "bus", "tram")
+Floats = float | np.ndarray
 # where each category may stand
 ZONES = {
     "car": ("lane", "oncoming", "parked", "parked", "side street"),
@@ -30,7 +30,7 @@ class Street:
     right, left: distance of the outer lane edges from y = 0. parking, pavement, grass: widths to the (right, left).
     zebra: x where a crossing starts, or None. side: x range of a side street, or None. heading: where the camera looks,
     in radians from the street's direction; offset: its y. tram_lane: y of the rails, or None. along: the camera's x, 0
-    until it drives (see ``driven``).
+    until it drives on (see ``drive.advance``).
     """
 
     lane: float
@@ -49,35 +49,37 @@ class Street:
     along: float = 0.0
 
     @property
-    def right(self):
+    def right(self) -> float:
         return self.lane * (self.same - 0.5)
 
     @property
-    def left(self):
+    def left(self) -> float:
         return self.lane * (self.opposite + 0.5)
 
-    def road(self, side):
+    def road(self, side: int) -> float:
         """Distance of the road's edge without parking, side -1 right, 1 left."""
         return self.right if side < 0 else self.left
 
-    def kerb(self, side):
+    def kerb(self, side: int) -> float:
+        """Distance of the kerb, side as in ``road``."""
         return self.road(side) + self.parking[side > 0]
 
-    def frontage(self, side):
+    def frontage(self, side: int) -> float:
+        """Distance of the house fronts, side as in ``road``."""
         return self.kerb(side) + self.pavement[side > 0] + self.grass[side > 0]
 
-    def to_ego(self, x, y, yaw):
-        """From the street's frame into the ego frame."""
+    def to_ego(self, x: Floats, y: Floats, yaw: Floats) -> tuple:
+        """x, y, yaw of the street's frame in the ego frame."""
         cos, sin = np.cos(self.heading), np.sin(self.heading)
         return cos * x + sin * (y - self.offset), cos * (y - self.offset) - sin * x, yaw - self.heading
 
-    def from_ego(self, x, y):
+    def from_ego(self, x: Floats, y: Floats) -> tuple:
         """x, y of the ego frame in the street's frame."""
         cos, sin = np.float32(round(np.cos(self.heading), 6)), np.float32(round(np.sin(self.heading), 6))
         return cos * x - sin * y + np.float32(self.along), sin * x + cos * y + np.float32(self.offset)
 
-    def ground(self, x, y) -> np.ndarray:
-        """Semantic class (uint8) of the ground at street coordinates x, y."""
+    def ground(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Semantic class (uint8) of the ground at street coordinates x, y of one shape."""
         away = np.where(y < 0, -y, y)
         right = y < 0
 
@@ -118,7 +120,7 @@ class Street:
 
 
 def sample_street(rng: np.random.Generator) -> Street:
-    """A street with 2 to 4 lanes, seen from a car in it or by somebody at the kerb."""
+    """A street with 2 to 4 lanes; the camera is in a car or with a pedestrian at the kerb."""
     viewpoint = "car" if rng.uniform() < 0.45 else "kerb"
     lane = round(rng.uniform(3.1, 3.5), 3)
     same, opposite = (1, 1) if rng.uniform() < 0.6 else (int(rng.integers(1, 3)), int(rng.integers(1, 3)))
@@ -154,13 +156,13 @@ def sample_street(rng: np.random.Generator) -> Street:
 
 
 class Placer:
-    """Finds places that are free, in view and hidden by at most ``hidden`` of their width. Footprints are covered by
-    circles; two things that share no circle do not touch."""
+    """Finds free places in view, hidden by at most ``hidden`` of their width. Footprints are covered by circles; two
+    things whose circles do not overlap do not touch."""
 
-    def __init__(self, rng: np.random.Generator, street: Street, half_view: float, hidden: float = 0.45):
+    def __init__(self, rng: np.random.Generator, street: Street, half_view: float, hidden: float = 0.45) -> None:
         self.rng, self.street, self.half_view, self.hidden = rng, street, half_view, hidden
         self.circles = np.array([[0.0, 0.0, 1.5]])  # x, y, radius in the ego frame; the camera keeps a distance
-        self.spans = []  # (low azimuth, high azimuth, distance) of what is already there
+        self.spans = []  # (low azimuth, high azimuth, distance) of what stands in view
 
     def _zone(self, zone, category, width, count):
         """``count`` candidate (y, yaw) of a zone in the street's frame, and its x range or None."""
@@ -186,7 +188,7 @@ class Placer:
             low, high = street.side if zone == "side street" else ((street.zebra or 6.0), (street.zebra or 6.0) + 3)
             margin = width / 2 + 0.25
             reach = 9 if zone == "side street" else 1.0
-            if zone == "side street":  # keep right, as everybody
+            if zone == "side street":  # traffic keeps right
                 middle = (low + high) / 2 + np.where(coin, 2.0, -2.0)
                 low, high = middle - 0.4, middle + 0.4
             else:
@@ -224,8 +226,8 @@ class Placer:
         gap = np.hypot(circles[:, None, 0] - self.circles[None, :, 0], circles[:, None, 1] - self.circles[None, :, 1])
         return bool((gap > circles[:, None, 2] + self.circles[None, :, 2] + 0.05).all())
 
-    def claim(self, x, y, radius) -> bool:
-        """Claim a circle given in the street's frame if nothing is there yet."""
+    def claim(self, x: float, y: float, radius: float) -> bool:
+        """Claim a circle given in the street's frame; False when it is taken."""
         ex, ey, _ = self.street.to_ego(x, y, 0.0)
         circle = np.array([[ex, ey, radius]])
         if not self._free(circle):
@@ -233,10 +235,10 @@ class Placer:
         self.circles = np.concatenate([self.circles, circle])
         return True
 
-    def claim_ego(self, thing):
-        """Claim the ground below a thing that was placed by hand."""
-        half = thing.size[:2] / 2
-        circles = self._cover(thing.centre[0], thing.centre[1], thing.yaw, -half, half)
+    def claim_box(self, centre: np.ndarray, size: np.ndarray, yaw: float) -> None:
+        """Claim the ground below an upright box given in the ego frame, even where it is taken."""
+        half = size[:2] / 2
+        circles = self._cover(centre[0], centre[1], yaw, -half, half)
         self.circles = np.concatenate([self.circles, circles])
 
     def _span(self, circles):
@@ -247,7 +249,7 @@ class Placer:
         return float(((y - r) / x).min()), float(((y + r) / x).max()), float(np.hypot(x, y).min())
 
     def _hidden(self, span) -> bool:
-        """Whether the new span or one behind it would be covered for more than a share of ``hidden``."""
+        """Whether more than ``hidden`` of the new span, or of one behind it, would be covered."""
         for low, high, distance in self.spans:
             shared = min(high, span[1]) - max(low, span[0])
             farther = (low, high) if distance > span[2] else span
@@ -255,11 +257,12 @@ class Placer:
                 return True
         return False
 
-    def find(self, category, parts, reach, near: bool):
+    def find(
+        self, category: str, parts: list[tuple[str, Kit, dict]], reach: tuple[float, float], near: bool
+    ) -> tuple[float, float, float, str] | None:
         """A place for the kits ``parts``: (x, y, yaw, zone) in the ego frame, or None. ``reach``: range of distances.
 
-        ``near`` asks for a place inside the view that hides nothing much; otherwise any free place outside the view or
-        far away will do.
+        ``near``: inside the view and hiding little; otherwise any free place outside the view or far away.
         """
         lows, highs = zip(*(kit.extent() for _, kit, _ in parts), strict=True)
         low, high = np.min(lows, 0), np.max(highs, 0)

@@ -1,10 +1,10 @@
-"""A spinning LiDAR over the same scene, through the same ray caster."""
+"""A spinning LiDAR in the same scene, with the same ray caster."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from kdnb.world.raycast import cast, faces
+from kdnb.world.raycast import Triple, cast, faces
 from kdnb.world.scene import Scene
 from kdnb.world.solids import CABIN, LAMP, SEMANTIC, SIGN
 
@@ -14,8 +14,8 @@ GROUND_REFLECTANCE = {"road": 0.18, "lane mark": 0.75, "pavement": 0.30, "grass"
 
 @dataclass
 class Lidar:
-    """A sensor at (``ahead``, ``left``, ``above``) in the ego frame, upright. Its frame is the ego frame moved there:
-    x forward, y left, z up. ``sector`` is the half-angle around straight ahead that is scanned, in degrees."""
+    """A sensor at (``ahead``, ``left``, ``above``) in the ego frame, upright. Its frame is the ego frame moved to that
+    point: x forward, y left, z up. ``sector`` is the half-angle around straight ahead that is scanned, in degrees."""
 
     beams: int = 64
     columns: int = 2048
@@ -31,7 +31,7 @@ class Lidar:
     def origin(self) -> np.ndarray:
         return np.array([self.ahead, self.left, self.above])
 
-    def rays(self):
+    def rays(self) -> tuple[Triple, np.ndarray]:
         """Ego directions (x (1,C), y (1,C), z (B,1)) of unit horizontal length, azimuths (C,) from left to right."""
         half = np.radians(self.sector)
         azimuth = half - (np.arange(self.columns) + 0.5) * (2 * half / self.columns)
@@ -64,8 +64,11 @@ def _windows(corners: np.ndarray, sensor: Lidar, azimuth: np.ndarray, slope: np.
 def scan(scene: Scene, beams: int = 64, sensor: Lidar | None = None) -> np.ndarray:
     """(N, 4) float32 points x, y, z, intensity in the sensor frame, beam by beam from the top one.
 
-    Range noise, dropout (more of it far away and on glass) and intensity (0..1, by material and angle) are drawn from
-    the scene's own seed. Args: beams: 64 or 32, say; sensor: overrides it and everything else.
+    Range noise, dropout (more of it far away and on glass) and intensity (0..1, by material and angle) are sampled
+    from the scene's own seed.
+
+    Args:
+        beams: such as 64 or 32; ``sensor`` overrides it.
     """
     sensor = sensor or Lidar(beams=beams)
     rays, azimuth = sensor.rays()

@@ -1,6 +1,7 @@
 """Colours with names, and the looks (light, sky, haze, facades) of which test streets have their own."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -144,14 +145,14 @@ class Look:
     exposure: float
 
 
-def choose(rng: np.random.Generator, table: dict):
+def choose(rng: np.random.Generator, table: dict[str, Any]) -> tuple[str, Any]:
     """One (name, value) of a table, all equally likely."""
     name = list(table)[int(rng.integers(len(table)))]
     return name, table[name]
 
 
 def sample_look(rng: np.random.Generator, split: str) -> Look:
-    """Light of a scene of ``split``; "test" has lights of its own, "train" and "val" share theirs."""
+    """Light of a scene of ``split``; "test" has its own lights, "train" and "val" share theirs."""
     kind = "test" if split == "test" else "train"
     name, (elevation, sun, ambient, zenith, horizon, visibility, clouds) = choose(rng, LIGHTS[kind])
     height, around = np.radians(rng.uniform(*elevation)), rng.uniform(0, 2 * np.pi)

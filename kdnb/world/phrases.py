@@ -1,7 +1,9 @@
-"""Everyday words for what stands in the street: nouns, colours, sizes, sides and relations, for captions and commands.
+"""Everyday words for the things in the street: nouns, colours, sizes, sides and relations, for captions and commands.
 
 Boxes are (x1, y1, x2, y2) in pixel edges, 0-based; distances are metres from the camera.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -23,18 +25,18 @@ NOUNS = {
     "bench": "bench",
 }
 DRESSED, POTTED = ("person", "rider"), ("plant", "potted plant")
-SMALL_AREA = 32**2  # COCO's bound between small and medium, in a picture of its usual size
-USUAL_SIDE = 640  # longer side of nearly every COCO picture
+SMALL_AREA = 32**2  # COCO's bound between small and medium, in an image of its usual size
+USUAL_SIDE = 640  # longer side of nearly all COCO images
 SIDES = {"left": "on the left", "middle": "in the middle", "right": "on the right"}
 
 
 def noun(thing: Thing) -> str:
-    """The one word a passer-by would use for it."""
+    """Its everyday noun."""
     return NOUNS[thing.category]
 
 
 def colour_of(thing: Thing) -> str | None:
-    """Name of the colour one sees most of: paint, a person's top, a plant's pot; None for a thing without one.
+    """Name of its main colour: paint, a person's top, a plant's pot; None for a thing without one.
 
     A truck has two: that of its cab when it comes head on, else that of the box behind the cab.
     """
@@ -55,7 +57,7 @@ def describe(thing: Thing) -> str:
 
 
 def coloured(word: str, colour: str | None) -> str:
-    """A noun with its colour, as one says it: people wear it, a plant's is that of its pot, all else has it."""
+    """A noun with its colour: that of a person's clothes, of a plant's pot, of anything else itself."""
     if colour is None:
         return word
     if word in DRESSED:
@@ -71,18 +73,18 @@ def with_article(phrase: str) -> str:
 
 
 def size_word(area: float, width: int, height: int) -> str:
-    """ "small" or "large" by COCO's bound of 32² pixels, whatever the size of the picture.
+    """ "small" or "large" by COCO's bound of 32² pixels, whatever the size of the image.
 
-    ``area`` is that of the object's mask in pixels of a ``width`` x ``height`` picture. It is scaled to a picture whose
-    longer side is 640 pixels, as nearly all of COCO's have: there the rule is COCO's own, area < 32²; in a drawn
-    192x144 picture it is area < 92. COCO's medium and large are both "large".
+    ``area`` is that of the object's mask in pixels of a ``width`` x ``height`` image. It is scaled to an image whose
+    longer side is 640 pixels, as nearly all of COCO's are: there the rule is COCO's own, area < 32²; in a 192x144
+    image it is area < 92. COCO's medium and large are both "large".
     """
     scaled = area * (USUAL_SIDE / max(width, height)) ** 2
     return "small" if scaled < SMALL_AREA else "large"
 
 
-def side_of(box, width: float) -> str:
-    """ "left", "middle" or "right": the box's centre lies below 0.4 of the picture's width, above 0.6, or between."""
+def side_of(box: Sequence[float], width: float) -> str:
+    """ "left", "middle" or "right": the box's centre lies below 0.4 of the image's width, above 0.6, or between."""
     centre = (box[0] + box[2]) / 2 / width
     return "left" if centre < 0.4 else "right" if centre > 0.6 else "middle"
 
@@ -94,8 +96,8 @@ def with_side(phrase: str, side: str) -> str:
     return f"{phrase} {SIDES[side]}"
 
 
-def relation(box_a, distance_a: float, box_b, distance_b: float) -> str | None:
-    """How a stands to b as the camera sees it: "behind", "in front of", "next to", or None when no word is clear.
+def relation(box_a: Sequence[float], distance_a: float, box_b: Sequence[float], distance_b: float) -> str | None:
+    """Where a is relative to b for the camera: "behind", "in front of", "next to", or None when no word is clear.
 
     behind, in front of: they share at least half of the narrower one's width, and one is at least 25 % and 1 m farther.
     next to: neither is that much farther, they share less than a quarter of the narrower one's width, their heights

@@ -1,15 +1,15 @@
-"""Region proposals as a detector would give them: imperfect boxes of what is visible, boxes of nothing and of parts.
+"""Region proposals like a detector's: imperfect boxes of visible things, boxes of background and of parts.
 
-They are drawn from the truth by chance, without looking at which thing a command means.
+They are sampled from the ground truth, without knowledge of the commands.
 """
 
 import numpy as np
 
 from kdnb.world.referring import Referent
 
-MISSED = 0.02  # share of things a detector overlooks; half hidden and tiny things are overlooked more often
+MISSED = 0.02  # share of things without a proposal; higher for half hidden and tiny things
 OVERLAP = (0.6, 0.95)  # IoU of a proposal with its thing
-SEEN = 20  # visible pixels from which a detector may find a thing
+FEWEST_PIXELS = 20  # visible pixels that a proposed thing has at least
 NAMES = {
     "car": "vehicle.car",
     "van": "vehicle.car",
@@ -23,13 +23,13 @@ NAMES = {
 }  # of nuScenes, which has no trams
 
 
-def propose(found: list[Referent], width: int, height: int, most: int, rng: np.random.Generator) -> list[dict]:
+def propose(referents: list[Referent], width: int, height: int, most: int, rng: np.random.Generator) -> list[dict]:
     """``most`` proposals in random order: {"bbox": [x, y, w, h] in pixels, "class", "score"}.
 
-    Every visible thing of a type in NAMES gets one of IoU 0.6 to 0.95 unless it is missed; the rest are false and
-    overlap no thing by more than 0.5.
+    Each visible thing of a type in NAMES gets one of IoU 0.6 to 0.95 unless it is missed; the rest are false, with no
+    IoU above 0.5.
     """
-    things = [r for r in found if r.noun in NAMES and r.pixels >= SEEN]
+    things = [r for r in referents if r.noun in NAMES and r.pixels >= FEWEST_PIXELS]
     truth = np.array([r.box for r in things]).reshape(-1, 4)
     out = []
     for r in things:
@@ -51,7 +51,7 @@ def propose(found: list[Referent], width: int, height: int, most: int, rng: np.r
 
 
 def _jittered(box, overlap, width, height, rng):
-    """The box moved and stretched in a random direction until its IoU with itself as it was falls to ``overlap``."""
+    """The box moved and stretched in a random direction until its IoU with the original falls to ``overlap``."""
     push = rng.normal(size=4)
     push *= 2 / np.linalg.norm(push) * np.tile(box[2:] - box[:2], 2)
     low, high = 0.0, 1.0
@@ -74,7 +74,7 @@ def _false(truth, width, height, rng):
     elif len(truth) > 1 and kind < 0.45:
         a, b = truth[rng.choice(len(truth), 2, replace=False)]
         box = np.concatenate([np.minimum(a[:2], b[:2]), np.maximum(a[2:], b[2:])])
-    else:  # about as large as things are, most of them around the horizon and on the ground
+    else:  # of a usual size, mostly around the horizon and on the ground
         size = height * np.exp(rng.normal(-1.7, 0.6))
         wide, high = size * np.exp(rng.normal(0.1, 0.45)), size
         centre = rng.uniform(0, width), height * np.clip(rng.normal(0.55, 0.18), 0.05, 0.95)

@@ -1,31 +1,33 @@
 """The one ray caster: image, masks, depth, LiDAR and shadows all come from the slab test below.
 
-It works on (solid, ray) pairs: each solid meets only the rays of the window of the grid that its corners cover, and all
-pairs of one kind of solid are tested at once. There are about 1.5 pairs per ray in a street, so a hundred small solids
-cost no more than one big one.
+It works on (solid, ray) pairs: a solid is tested only against the rays in the window of the grid that its corners
+cover, and all pairs of one kind of solid are tested at once. A street has about 1.5 pairs per ray, so a hundred small
+solids cost no more than a big one.
 """
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from kdnb.world.solids import BOX, CYLINDER_Y, CYLINDER_Z, ELLIPSOID, RING, Solids
 
+Triple = tuple[np.ndarray, np.ndarray, np.ndarray]
 HOLE = 0.80  # inner radius of a RING, as a share of its radius
 BATCH = 60_000  # pairs tested at once: large enough to be vectorised, small enough for the processor's cache
 
 
 @dataclass
 class Hits:
-    """What each ray of an (H, W) grid meets first: ``distance`` in units of the ray's direction (inf: nothing) and the
-    index of the solid (-1: none)."""
+    """First hit of each ray of an (H, W) grid: ``distance`` in units of the ray's direction, inf for none, and the
+    index of the ``solid``, -1 for none."""
 
     distance: np.ndarray
     solid: np.ndarray
 
 
-def into_frame(cos, sin, x, y):
-    """x, y turned into a frame whose yaw has this cosine and sine."""
+def into_frame(cos: np.ndarray, sin: np.ndarray, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """x, y in a frame whose yaw has this cosine and sine."""
     return cos * x + sin * y, cos * y - sin * x
 
 
@@ -61,11 +63,10 @@ def _ball(ox, oy, oz, dx, dy, dz):
     return (-b - root) / a, (root - b) / a
 
 
-def entry(kind, half, inset, o, d):
+def entry(kind: int, half: Triple, inset: Triple | None, o: Triple, d: Triple) -> np.ndarray:
     """Where rays o + t d, given in the box's own frame, enter it: t, or inf for a miss or an origin inside.
 
-    ``o`` and ``d`` are triples of arrays (M,), ``half`` the half sizes, ``inset`` as in Solids or None where there is
-    none.
+    All triples are of arrays (M,): ``half`` the half sizes, ``inset`` as in Solids or None for none.
     """
     (ox, oy, oz), (dx, dy, dz), (hx, hy, hz) = o, d, half
     if kind == ELLIPSOID:
@@ -92,7 +93,7 @@ def entry(kind, half, inset, o, d):
 
 
 def _batches(solids: Solids, windows):
-    """Solids that meet rays as (kind, has insets, indices); a batch has about BATCH pairs or one solid."""
+    """Solids with a window of rays as (kind, has insets, indices); a batch has about BATCH pairs or one solid."""
     area = (windows[:, 1] - windows[:, 0]).clip(0) * (windows[:, 3] - windows[:, 2]).clip(0)
     leans = (solids.inset != 0).any(1) & (solids.shape == BOX)
     group = 2 * solids.shape + leans
@@ -103,13 +104,15 @@ def _batches(solids: Solids, windows):
             yield code // 2, code % 2 == 1, part
 
 
-def intersect(solids: Solids, windows, rays_of):
-    """Test every solid with the rays of its window; yields (rows, columns, t, solid) of the pairs that hit.
+def intersect(
+    solids: Solids, windows: np.ndarray, rays_of: Callable[[np.ndarray, np.ndarray], tuple]
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+    """Test each solid against the rays of its window; yields (rows, columns, t, solid) of the pairs that hit.
 
     ``rays_of(rows, columns)`` gives origins (x, y, z) and directions (x, y, z) of rays in the ego frame, each an array
-    per pair or a number.
+    over the pairs or a number.
     """
-    cos, sin = solids.turn
+    cos, sin = solids.cos_sin
     half, inset, centre = (a.T.astype(np.float32) for a in (solids.size / 2, solids.inset, solids.centre))
     windows = windows.astype(np.int32)
     for kind, leans, part in _batches(solids, windows):
@@ -137,13 +140,13 @@ def _at(array, rows, columns):
     return array[rows if array.shape[0] > 1 else 0, columns if array.shape[1] > 1 else 0]
 
 
-def cast(solids: Solids, origin, directions, windows: np.ndarray, shape: tuple[int, int]) -> Hits:
-    """Nearest solid along every ray of a grid.
+def cast(solids: Solids, origin: np.ndarray, directions: Triple, windows: np.ndarray, shape: tuple[int, int]) -> Hits:
+    """Nearest solid along each ray of a grid.
 
     Args:
         origin: (3,) common origin of the rays, ego frame.
         directions: three float32 arrays (x, y, z) of two dimensions that broadcast to ``shape``.
-        windows: (N, 4) int: first row, end row, first column, end column of the rays that can meet solid n.
+        windows: (N, 4) int: first row, end row, first column, end column of the rays that can hit solid n.
         shape: (H, W) of the grid.
     """
     distance = np.full(shape[0] * shape[1], np.inf, np.float32)
@@ -156,12 +159,12 @@ def cast(solids: Solids, origin, directions, windows: np.ndarray, shape: tuple[i
     for rows, columns, t, solid in intersect(solids, windows, rays_of):
         ray = rows * shape[1] + columns
         np.minimum.at(distance, ray, t)
-        won = t == distance[ray]
-        index[ray[won]] = solid[won]
+        nearest = t == distance[ray]
+        index[ray[nearest]] = solid[nearest]
     return Hits(distance.reshape(shape), index.reshape(shape))
 
 
-def faces(solids: Solids, solid: np.ndarray, points: np.ndarray):
+def faces(solids: Solids, solid: np.ndarray, points: np.ndarray) -> Triple:
     """Where on its solid each hit lies.
 
     Args:
@@ -171,7 +174,7 @@ def faces(solids: Solids, solid: np.ndarray, points: np.ndarray):
         local (3, M) point in the solid's frame, normal (3, M) in the ego frame, face (M,) uint8: 0 front (+x), 1 back,
         2 left (+y), 3 right, 4 top (+z), 5 bottom.
     """
-    table = np.concatenate([*([a] for a in solids.turn), solids.centre.T, solids.size.T / 2, solids.inset.T])
+    table = np.concatenate([*([a] for a in solids.cos_sin), solids.centre.T, solids.size.T / 2, solids.inset.T])
     cos, sin, cx, cy, cz, hx, hy, hz, front, back, side = (row[solid] for row in table.astype(np.float32))
     x, y = into_frame(cos, sin, points[0] - cx, points[1] - cy)
     z = points[2] - cz

@@ -1,4 +1,4 @@
-"""A street scene from a seed: what stands where, in what light, seen by which camera."""
+"""A street scene from a seed: its things, their places, its light and its camera."""
 
 from dataclasses import dataclass
 
@@ -28,10 +28,10 @@ CAST = {
 
 @dataclass
 class Thing:
-    """One object that counts. ``centre`` (3,), ``size`` (length, width, height) and ``yaw`` are its upright 3D box in
-    the ego frame (metres, radians); ``attributes`` name what sets it apart (colour, body, trim, ...). ``partner`` is
-    the instance of the bicycle or motorbike of a rider and the other way round, 0 for none; ``place`` says where it
-    stands: "lane", "oncoming", "parked", "side street", "crossing" or "pavement"."""
+    """An annotated object. ``centre`` (3,), ``size`` (length, width, height) and ``yaw`` are its upright 3D box in the
+    ego frame (metres, radians); ``attributes`` such as colour, body and trim. ``partner`` is the instance of a rider's
+    bicycle or motorbike, and the other way round, 0 for none; ``place`` is where it stands: "lane", "oncoming",
+    "parked", "side street", "crossing" or "pavement"."""
 
     instance: int
     category: str
@@ -47,7 +47,7 @@ class Thing:
 class Scene:
     """Solids and things in the ego frame: x forward, y left, z up, metres, origin on the ground below the camera.
 
-    ``lens`` is the focal length as a share of sqrt(width * height), so one scene has the same character in every image
+    ``lens`` is the focal length as a share of sqrt(width * height), so a scene has the same character in each image
     format; ``camera_height`` in metres, ``camera_pitch`` in radians, positive looks down.
     """
 
@@ -66,7 +66,7 @@ class Scene:
 
 
 def generator(seed: int, split: str, index: int) -> np.random.Generator:
-    """The only source of chance: PCG64 seeded with (seed, split, index).
+    """The scene's random generator: PCG64 seeded with (seed, split, index).
 
     Raises InputError for an unknown split or a negative number.
     """
@@ -78,7 +78,7 @@ def generator(seed: int, split: str, index: int) -> np.random.Generator:
 
 
 def build(category: str, rng: np.random.Generator) -> list[tuple[str, Kit, dict]]:
-    """The kits of one category: (category, kit, attributes), two of them for somebody on a bicycle or motorbike."""
+    """The kits of one category: (category, kit, attributes), two of them for a bicycle or motorbike with its rider."""
     single = {
         "car": vehicles.car,
         "van": vehicles.van,
@@ -97,15 +97,17 @@ def build(category: str, rng: np.random.Generator) -> list[tuple[str, Kit, dict]
 
 
 class Stage:
-    """Collects placed kits and things while a scene is being made."""
+    """Collects placed kits and things while a scene is built."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.placed, self.things = [], []
 
-    def scenery(self, kit: Kit, x, y, yaw):
+    def scenery(self, kit: Kit, x: float, y: float, yaw: float) -> None:
+        """Place a kit that is no thing."""
         self.placed.append((np.array(kit.rows), x, y, yaw, 0))
 
-    def thing(self, category, kit: Kit, attributes, x, y, yaw, place):
+    def thing(self, category: str, kit: Kit, attributes: dict, x: float, y: float, yaw: float, place: str) -> Thing:
+        """Place a kit that is a thing."""
         low, high = kit.extent()
         middle, cos, sin = (low + high) / 2, np.cos(yaw), np.sin(yaw)
         centre = np.array([x + cos * middle[0] - sin * middle[1], y + sin * middle[0] + cos * middle[1], middle[2]])
@@ -124,10 +126,11 @@ class Stage:
         )
         return self.things[-1]
 
-    def add(self, parts, x, y, yaw, place):
-        made = [self.thing(*part, x, y, yaw, place) for part in parts]
-        if len(made) == 2:
-            made[0].partner, made[1].partner = made[1].instance, made[0].instance
+    def add(self, parts: list[tuple[str, Kit, dict]], x: float, y: float, yaw: float, place: str) -> None:
+        """Place a thing, or a vehicle and its rider."""
+        things = [self.thing(*part, x, y, yaw, place) for part in parts]
+        if len(things) == 2:
+            things[0].partner, things[1].partner = things[1].instance, things[0].instance
 
 
 def _wanted(rng) -> list[str]:
@@ -142,13 +145,13 @@ def _wanted(rng) -> list[str]:
     return [names[k] for k in order]
 
 
-def _populate(rng, stage: Stage, street: Street, placer: Placer):
+def _populate(rng, stage: Stage, placer: Placer):
     for category in _wanted(rng):
         parts = build(category, rng)
         spot = placer.find(category, parts, CAST[category][1:], near=True)
         if spot:
             stage.add(parts, *spot)
-    for _ in range(int(rng.integers(4, 8))):  # seen by wide images and by LiDAR, too far out or too far for small ones
+    for _ in range(int(rng.integers(4, 8))):  # for wide images and LiDAR: too far out or too far away for small ones
         category = ("car", "car", "car", "person", "van", "truck", "bicycle")[int(rng.integers(7))]
         parts = build(category, rng)
         spot = placer.find(category, parts, (-30, 60), near=False)
@@ -156,8 +159,8 @@ def _populate(rng, stage: Stage, street: Street, placer: Placer):
             stage.add(parts, *spot)
 
 
-def add_scenery(rng, stage: Stage, street: Street, placer: Placer, split: str):
-    """Houses, fences, trees, lamps, signs and what closes the street."""
+def add_scenery(rng: np.random.Generator, stage: Stage, street: Street, placer: Placer, split: str) -> None:
+    """Houses, fences, trees, lamps, signs and the end of the street."""
     facades = palette.FACADES["test" if split == "test" else "train"]
     for side in (-1, 1):
         x = -32.0 + rng.uniform(0, 6)
@@ -200,7 +203,7 @@ def _kerbside(rng, stage, street, placer, side):
         kind = rng.uniform()
         free = street.side is None or not street.side[0] - 1 < x < street.side[1] + 1
         ex, ey, _ = street.to_ego(x, y, 0.0)
-        free &= not (-1 < ex < 5 and abs(ey) < 1.6)  # nothing right before the lens
+        free &= not (-1 < ex < 5 and abs(ey) < 1.6)  # not right before the lens
         if free and placer.claim(x, y, 0.35):
             if leafy and kind < 0.6:
                 kit, yaw = furniture.tree(rng, rng.uniform(4.0, 4.6))[0], rng.uniform(0, 6)
@@ -235,7 +238,7 @@ def _end_of_side_street(rng, stage, street, facades):
 
 
 def make_scene(seed: int, split: str = "train", index: int = 0) -> Scene:
-    """Scene ``index`` of a split. "test" scenes draw facades, light, haze and sky that "train" and "val" do not.
+    """Scene ``index`` of a split. "test" scenes have facades, light, haze and sky of their own.
 
     Raises InputError for an unknown split.
     """
@@ -246,34 +249,6 @@ def make_scene(seed: int, split: str = "train", index: int = 0) -> Scene:
     height = rng.uniform(1.35, 1.9) if street.viewpoint == "car" else rng.uniform(1.4, 2.3)
     pitch = round(rng.uniform(0.0, 0.06) + 0.035 * (height - 1.5), 4)
     stage, placer = Stage(), Placer(rng, street, half_view=float(np.arctan(0.56 / lens)))
-    _populate(rng, stage, street, placer)
+    _populate(rng, stage, placer)
     add_scenery(rng, stage, street, placer, split)
     return Scene(solids(stage.placed), stage.things, street, look, round(height, 3), pitch, lens, (seed, split, index))
-
-
-def make_car(
-    seed: int,
-    body: str | None = None,
-    colour: str | None = None,
-    trim: str | None = None,
-    split: str = "train",
-    index: int = 0,
-) -> Scene:
-    """One car alone on its street, close to the camera and turned any way: fine-grained close-ups."""
-    rng = generator(seed, split, index)
-    look, street = palette.sample_look(rng, split), sample_street(rng)
-    stage, placer = Stage(), Placer(rng, street, half_view=0.5)
-    kit, attributes = vehicles.car(rng, body, colour, trim)
-    stage.thing("car", kit, attributes, rng.uniform(6.0, 7.5), rng.uniform(-0.6, 0.6), rng.uniform(0, 2 * np.pi), "")
-    placer.claim_ego(stage.things[0])
-    add_scenery(rng, stage, street, placer, split)
-    return Scene(
-        solids(stage.placed),
-        stage.things,
-        street,
-        look,
-        round(rng.uniform(1.3, 1.9), 3),
-        round(rng.uniform(0.06, 0.12), 4),
-        1.05,
-        (seed, split, index),
-    )

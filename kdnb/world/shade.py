@@ -3,7 +3,9 @@
 import numpy as np
 
 from kdnb.world.car_paint import CAR_PAINT
+from kdnb.world.pinhole import Camera
 from kdnb.world.raycast import faces, intersect, into_frame
+from kdnb.world.scene import Scene
 from kdnb.world.solids import SEMANTIC
 from kdnb.world.textures import PAINT as STREET_PAINT
 from kdnb.world.textures import Patch, noise, smooth_noise
@@ -18,13 +20,15 @@ PAINT = {**STREET_PAINT, **CAR_PAINT}
 FAR = 400.0  # metres; ground beyond is lost in the haze
 
 
-def shade(scene, camera, directions, reach, solid, light):
+def shade(
+    scene: Scene, camera: Camera, directions: np.ndarray, reach: np.ndarray, solid: np.ndarray, light: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Colours of M rays.
 
     Args:
         directions: (3, M) ego directions as from Camera.rays.
         reach, solid: (M,) distance of the first solid on the ray (inf: none) and its index, as from raycast.cast.
-        light: (2, M) shares of sun and of sky light that reach the ground there, as from ground_light.
+        light: (2, M) shares of sun and of sky light that reach the ground, as from ground_light.
     Returns:
         colour (3, M) float32 about 0..1, semantic (M,) uint8, distance (M,) float32 with the ground's included.
     """
@@ -48,14 +52,14 @@ def _scatter(colour, at, values):
 
 
 def _through_air(look, light, distance):
-    """Display values of squared ones, seen through the haze."""
+    """Display values of linear light (squared display values), with haze."""
     colour = np.sqrt(light)
     share = 1 - np.exp(distance * np.float32(-1 / look.visibility))
     colour += share * (np.float32(look.horizon)[:, None] - colour)
     return colour
 
 
-def ground_distance(camera, z):
+def ground_distance(camera: Camera, z: np.ndarray) -> np.ndarray:
     """Distance along rays with vertical direction z to the ground, inf where they miss it or where it is too far."""
     with np.errstate(divide="ignore"):
         distance = np.where(z < 0, np.float32(-camera.above) / z, np.float32(np.inf))
@@ -111,8 +115,8 @@ def _ground(scene, directions, distance, light):
     return albedo * albedo * shine, kind
 
 
-def ground_light(scene, camera) -> np.ndarray:
-    """(2, H, W): how much of the sun and how much of the sky reaches the ground at each pixel centre, 0..1.
+def ground_light(scene: Scene, camera: Camera) -> np.ndarray:
+    """(2, H, W): the shares of sun and sky light that reach the ground at each pixel centre, 0..1.
 
     Shadows are cast from the ground towards the sun with the same slab test as everything else.
     """
@@ -219,7 +223,7 @@ def _paint(solids, solid, local, face, albedo, glow, gloss):
 
 
 def _mirror(look, directions, normal):
-    """Sky seen in a glossy face: bright above the horizon, dark below, brighter at grazing angles."""
+    """Sky reflected in a glossy face: bright above the horizon, dark below, brighter at grazing angles."""
     along = (directions * normal).sum(0)
     up = directions[2] - 2 * along * normal[2]
     length = np.sqrt((directions * directions).sum(0))

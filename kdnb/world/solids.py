@@ -1,11 +1,13 @@
 """Solids: the oriented boxes (and what is rounded or slanted inside them) that everything in the street is made of."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 
 import numpy as np
 
-# What fills the oriented box. A RING is a wheel one looks through: a cylinder across the box without its inner disc.
+Vector = Sequence[float] | np.ndarray
+# Shape within the oriented box. A RING is a see-through wheel: a cylinder across the box without its inner disc.
 BOX, CYLINDER_Y, CYLINDER_Z, ELLIPSOID, RING = range(5)
 
 # Texture of a solid: what shade.py paints on its faces.
@@ -68,8 +70,8 @@ class Solids:
     """Struct of arrays over N oriented boxes in the ego frame (x forward, y left, z up, metres).
 
     centre (N,3), size (N,3) and yaw (N,) place the box. ``inset`` (N,3) moves the top edge of the front, the back and
-    both sides inwards by so many metres, which makes windscreens, roofs, cones, and - front = -back - leaning limbs.
-    ``colour`` and ``accent`` (N,3) are in 0..1; ``variant`` (N,) is a small number that textures vary with.
+    both sides inwards in metres, which makes windscreens, roofs, cones and, with front = -back, leaning limbs.
+    ``colour`` and ``accent`` (N,3) are in 0..1; ``variant`` (N,) is a small number by which a texture varies.
     ``instance`` is 0 for scenery.
     """
 
@@ -85,16 +87,16 @@ class Solids:
     semantic: np.ndarray
     instance: np.ndarray
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.yaw)
 
-    def take(self, index) -> "Solids":
+    def take(self, index: np.ndarray) -> "Solids":
         """The solids at ``index`` (integers or a mask)."""
         return Solids(*(getattr(self, f.name)[index] for f in fields(self)))
 
     @cached_property
-    def turn(self) -> tuple[np.ndarray, np.ndarray]:
-        """cos and sin of yaw, (N,) float32 each, rounded so that no decision hangs on a machine's last bit."""
+    def cos_sin(self) -> tuple[np.ndarray, np.ndarray]:
+        """cos and sin of yaw, (N,) float32 each, rounded so that results do not depend on a machine's last bit."""
         return tuple((np.round(f(self.yaw), 6) + 0.0).astype(np.float32) for f in (np.cos, np.sin))
 
     @cached_property
@@ -103,7 +105,7 @@ class Solids:
         half = self.size / 2
         x = np.stack([half[:, 0], -half[:, 0], half[:, 0] - self.inset[:, 0], self.inset[:, 1] - half[:, 0]], 1)
         y = np.stack([half[:, 1], half[:, 1] - self.inset[:, 2]], 1)
-        cos, sin = self.turn
+        cos, sin = self.cos_sin
         out = np.empty((len(self), 8, 3))
         for k in range(8):
             top, end, side = k >> 2, (k >> 1) & 1, 1 - 2 * (k & 1)
@@ -117,29 +119,29 @@ class Solids:
 class Kit:
     """Parts of one thing in its own frame (x forward, y left, z up, origin on the ground)."""
 
-    def __init__(self, semantic: str):
+    def __init__(self, semantic: str) -> None:
         self.semantic = SEMANTIC[semantic]
         self.rows = []
 
     def add(
         self,
-        centre,
-        size,
-        colour,
-        texture=PLAIN,
-        shape=BOX,
-        inset=(0, 0, 0),
-        accent=None,
-        variant=0,
-        turned=0.0,
-        semantic=None,
-    ):
-        """Add a box: centre (3), size (3), colour (3). ``turned`` is its yaw within the thing."""
+        centre: Vector,
+        size: Vector,
+        colour: Vector,
+        texture: int = PLAIN,
+        shape: int = BOX,
+        inset: Vector = (0, 0, 0),
+        accent: Vector | None = None,
+        variant: int = 0,
+        yaw: float = 0.0,
+        semantic: str | None = None,
+    ) -> None:
+        """Add a box; ``yaw`` is its own within the thing, in radians. Everything else is as in Solids."""
         self.rows.append(
             (
                 *centre,
                 *size,
-                turned,
+                yaw,
                 shape,
                 *inset,
                 *colour,
@@ -151,7 +153,7 @@ class Kit:
         )
 
     def extent(self) -> tuple[np.ndarray, np.ndarray]:
-        """Lowest and highest corner (3,) of all parts in the thing's own frame; no part of a thing may be turned."""
+        """Lowest and highest corner (3,) of all parts in the thing's own frame, for parts without yaw."""
         rows = np.array(self.rows)
         low, high = rows[:, :3] - rows[:, 3:6] / 2, rows[:, :3] + rows[:, 3:6] / 2
         out = np.minimum(rows[:, [9, 8, 10]], 0)  # a negative inset reaches out: the back's, the front's, the sides'
@@ -160,7 +162,7 @@ class Kit:
         return low.min(0), high.max(0)
 
 
-def solids(placed) -> Solids:
+def solids(placed: list[tuple[np.ndarray, float, float, float, int]]) -> Solids:
     """Solids of a list of (rows of a Kit, x, y, yaw, instance)."""
     rows = np.concatenate([rows for rows, *_ in placed])
     x, y, yaw, instance = (np.repeat([p[k] for p in placed], [len(p[0]) for p in placed]) for k in (1, 2, 3, 4))

@@ -31,7 +31,7 @@ def smooth_noise(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 @dataclass
 class Patch:
     """M hits on solids of one texture: place x, y, z in the solid's frame (metres), its half sizes hx, hy, hz, face,
-    colour and accent (3, M), variant. ``glow`` (M,) is light of its own, ``gloss`` (M,) how much sky it mirrors."""
+    colour and accent (3, M), variant. ``glow`` (M,) is emitted light, ``gloss`` (M,) the share of sky it reflects."""
 
     x: np.ndarray
     y: np.ndarray
@@ -46,17 +46,17 @@ class Patch:
     glow: np.ndarray
     gloss: np.ndarray
 
-    def put(self, mask, colour, glow=0.0, gloss=0.0):
+    def put(self, mask: np.ndarray, colour: s.Vector, glow: float = 0.0, gloss: float = 0.0) -> None:
         self.colour[:, mask] = np.asarray(colour, np.float32).reshape(3, -1)
         self.glow[mask] = glow
         self.gloss[mask] = gloss
 
     @property
-    def ends(self):
+    def ends(self) -> np.ndarray:
         return self.face <= BACK
 
     @property
-    def sides(self):
+    def sides(self) -> np.ndarray:
         return (self.face == LEFT) | (self.face == RIGHT)
 
 
@@ -73,7 +73,7 @@ def _plate(p: Patch, low):
     p.put(p.ends & (up > low) & (up < low + 0.13) & (np.abs(p.y) < 0.27), (0.88, 0.88, 0.82))
 
 
-def car_body(p: Patch):
+def car_body(p: Patch) -> None:
     up, high = p.z + p.hz, 2 * p.hz
     p.gloss[:] = np.where(p.face == TOP, 0.16, 0.08)
     stripe = (p.variant == 1) & ((p.face >= TOP) | p.ends) & (np.abs(np.abs(p.y) - 0.24) < 0.12)
@@ -91,7 +91,7 @@ def car_body(p: Patch):
     _plate(p, 0.24 * high)
 
 
-def cabin(p: Patch):
+def cabin(p: Patch) -> None:
     up = (p.z + p.hz) / (2 * p.hz)
     lean = np.abs(p.x) / p.hx
     pillar = (up > 0.90) | (p.sides & ((np.abs(p.x + 0.02) < 0.045) | (lean > 0.93)))
@@ -103,7 +103,7 @@ def cabin(p: Patch):
     p.put(glass, GLASS, 0.0, 0.34)
 
 
-def van_body(p: Patch):
+def van_body(p: Patch) -> None:
     up, high = p.z + p.hz, 2 * p.hz
     p.gloss[:] = 0.06
     truck = p.variant == 3
@@ -132,7 +132,7 @@ def van_body(p: Patch):
     _plate(p, 0.08 * high)
 
 
-def bus_body(p: Patch):
+def bus_body(p: Patch) -> None:
     up, high = p.z + p.hz, 2 * p.hz
     p.gloss[:] = 0.06
     cell = np.mod(p.x + p.hx, 1.35)
@@ -155,7 +155,7 @@ def bus_body(p: Patch):
     _plate(p, 0.07 * high)
 
 
-def tram_body(p: Patch):
+def tram_body(p: Patch) -> None:
     up, high = p.z + p.hz, 2 * p.hz
     nose = (p.variant == 0) & (p.face == FRONT) | (p.variant == 1) & (p.face == BACK)
     low = (up < 0.34 * high) & (p.face < TOP)
@@ -175,7 +175,7 @@ def tram_body(p: Patch):
     p.put(lamp & (p.face == BACK), (0.9, 0.08, 0.06), 0.3)
 
 
-def cargo(p: Patch):
+def cargo(p: Patch) -> None:
     up = (p.z + p.hz) / (2 * p.hz)
     rib = np.mod(p.x, 0.9) < 0.05
     p.colour[:, p.sides & rib] *= 0.88
@@ -185,7 +185,7 @@ def cargo(p: Patch):
     p.put((p.face == BACK) & ((np.abs(p.y) < 0.02) | (np.abs(np.abs(p.y) - 0.5) < 0.02)), (0.2, 0.2, 0.2))
 
 
-def wheel(p: Patch):
+def wheel(p: Patch) -> None:
     r = np.sqrt(p.x**2 + p.z**2) / p.hx
     hub = p.sides & (r < 0.62)
     angle = np.arctan2(p.z, p.x) * np.float32(5 / (2 * np.pi))
@@ -194,38 +194,38 @@ def wheel(p: Patch):
     p.put(hub, p.accent[:, hub] * dim[hub])
 
 
-def head(p: Patch):
+def head(p: Patch) -> None:
     up, ahead = p.z / p.hz, p.x / p.hx
     hair = (up > 0.45) | (ahead < -0.15) & (up > -0.45)
     p.put(hair, p.accent[:, hair])
     p.put((ahead > 0.5) & (np.abs(up - 0.12) < 0.13) & (np.abs(np.abs(p.y) / p.hy - 0.4) < 0.16), (0.05, 0.05, 0.06))
 
 
-def helmet(p: Patch):
+def helmet(p: Patch) -> None:
     p.gloss[:] = 0.15
     p.put((p.x / p.hx > 0.35) & (np.abs(p.z / p.hz - 0.05) < 0.34), (0.04, 0.05, 0.06), 0.0, 0.35)
 
 
-def shirt(p: Patch):
+def shirt(p: Patch) -> None:
     up = (p.z + p.hz) / (2 * p.hz)
     band = (p.variant == 1) & (np.mod(up * 6, 1.0) < 0.45) | (p.variant == 2) & (np.abs(up - 0.66) < 0.1)
     p.put(band, p.accent[:, band])
     p.put((p.variant == 3) & (p.face == FRONT) & (np.abs(p.y) < 0.12 * p.hy), (0.9, 0.9, 0.88))
 
 
-def leaves(p: Patch):
+def leaves(p: Patch) -> None:
     a, b = p.x * 3.1 + p.y * 1.7 + p.variant * 9, p.z * 3.3 - p.y * 2.1
     p.colour *= 0.62 + 0.50 * smooth_noise(a, b) + 0.28 * noise(a * 3, b * 3)
 
 
-def flowers(p: Patch):
+def flowers(p: Patch) -> None:
     leaves(p)
     a, b = (p.x + p.y * 0.7) * 9 + p.variant * 5, (p.z - p.y * 0.6) * 9
     bloom = noise(a, b) > 0.62
     p.put(bloom, p.accent[:, bloom])
 
 
-def facade(p: Patch):
+def facade(p: Patch) -> None:
     side = p.face <= BACK
     along, wide = np.where(side, p.y, p.x), np.where(side, p.hy, p.hx)
     up, kind = p.z + p.hz, p.variant
@@ -256,11 +256,11 @@ def facade(p: Patch):
     p.put((p.face < TOP) & (up > 2 * p.hz - 0.5) & (up < 2 * p.hz - 0.3), p.accent.mean(1))
 
 
-def roof(p: Patch):
+def roof(p: Patch) -> None:
     p.colour *= 0.88 + 0.16 * noise(p.x * 3, p.z * 5) - 0.10 * (np.mod(p.z, 0.35) < 0.08)
 
 
-def sign(p: Patch):
+def sign(p: Patch) -> None:
     round_one = p.variant == 0
     r = np.where(round_one, np.sqrt(p.x**2 + p.z**2) / p.hx, 0)
     rim = round_one & ((r > 0.72) | (np.abs(p.z) < 0.0 * p.hz))
@@ -281,7 +281,7 @@ def sign(p: Patch):
     p.put((p.face == FRONT) & (p.variant > 0), (0.45, 0.46, 0.48))
 
 
-def signal(p: Patch):
+def signal(p: Patch) -> None:
     lamps = (((1.0, 0.12, 0.08), 0.30), ((1.0, 0.62, 0.05), 0.0), ((0.10, 0.95, 0.35), -0.30))
     for k, (colour, z) in enumerate(lamps):
         lens = (p.face == BACK) & (p.y**2 + (p.z - z) ** 2 < 0.12**2)
@@ -289,11 +289,11 @@ def signal(p: Patch):
         p.put(lens & (p.variant == k), colour, 0.9)
 
 
-def wood(p: Patch):
+def wood(p: Patch) -> None:
     p.colour *= 0.8 + 0.35 * noise(p.x * 6 + p.y * 6, p.z * 5 + p.y * 2)
 
 
-def lamp(p: Patch):
+def lamp(p: Patch) -> None:
     p.glow[:] = 0.35
 
 

@@ -1,5 +1,5 @@
-"""Twins: a second car (van, person, dog ...) put into a street that differs from the first by its colour or its side
-alone, so that a command must be understood in that very word."""
+"""Twins: a second car (van, person, dog ...) added to a street, which differs from the first only in colour or side, so
+that a model must understand that word of the command."""
 
 from dataclasses import fields, replace
 
@@ -13,38 +13,38 @@ from kdnb.world.scene import CAST, Scene, Thing, build
 from kdnb.world.solids import Solids, solids
 from kdnb.world.vehicles import car
 
-TWINNED = ("car", "car", "van", "truck", "bus", "person", "person", "dog")  # the more often named, the likelier
+TWINNED = ("car", "car", "van", "truck", "bus", "person", "person", "dog")  # with repeats as weights
 TRIES = 10
-FOOT = 1.0  # metres; thinner scenery (trees, lamps, signs) is kept clear of
+FOOT = 1.0  # metres; places of thinner scenery (trees, lamps, signs) are taken
 
 
 def stage_twins(scene: Scene, kind: str, rng: np.random.Generator, width: int, height: int) -> Scene:
     """The scene with two things of one type that differ in ``kind``, "colour" or "side", alone.
 
-    One of them stands in the scene already, the other is added; what would be confused with either is taken away. The
-    scene comes back as it was when nothing suits. What hides what is not looked at: a picture has the last word.
+    One of them stands in the scene already, the other is added; things that could be confused with either are removed.
+    Returns the scene unchanged when nothing suits. Occlusion is not considered: the rendered image decides.
     """
     camera = scene_camera(scene, width, height)
-    seen = [r for thing in scene.things if (r := _projected(thing, scene.solids, camera))]
-    firsts = [r for r in seen if _fair(r, camera) and r.noun in TWINNED and clear_side(r)]
+    visible = [r for thing in scene.things if (r := _projected(thing, scene.solids, camera))]
+    firsts = [r for r in visible if _fair(r, camera) and r.noun in TWINNED and clear_side(r)]
     for k in rng.permutation(len(firsts))[:3].tolist():
         first = firsts[k]
         second, part = _second(scene, first, kind, rng, camera)
         if second is not None:
-            gone = [r.thing for r in seen if r is not first and _confused(r, first, second, kind)]
+            gone = [r.thing for r in visible if r is not first and _confused(r, first, second, kind)]
             return _exchanged(scene, gone, second.thing, part)
     return scene
 
 
 def _projected(thing, parts, camera):
-    """The referent of a thing by the projection of its solids among ``parts``; None when it is out of view."""
+    """The referent of a thing by the projection of its solids among ``parts``; None out of view."""
     bounds = camera.bounds(parts.take(parts.instance == thing.instance).corners)
-    whole = np.concatenate([bounds[:, :2].min(0), bounds[:, 2:].max(0)])
-    box = np.clip(whole, 0, [camera.width, camera.height] * 2)
+    outer = np.concatenate([bounds[:, :2].min(0), bounds[:, 2:].max(0)])
+    box = np.clip(outer, 0, [camera.width, camera.height] * 2)
     wide, high = box[2:] - box[:2]
     if min(wide, high) <= 0:
         return None
-    cut = 1 - wide * high / ((whole[2] - whole[0]) * (whole[3] - whole[1]))
+    cut = 1 - wide * high / ((outer[2] - outer[0]) * (outer[3] - outer[1]))
     return Referent(
         noun(thing),
         colour_of(thing),
@@ -59,7 +59,7 @@ def _projected(thing, parts, camera):
 
 
 def _fair(r, camera):
-    """Whether a thing in view is large and whole enough to be one of a pair."""
+    """Whether a referent is large and complete enough for a pair."""
     return r.cut < 0.3 and min(r.box[2] - r.box[0], r.box[3] - r.box[1]) >= camera.width / 45
 
 
@@ -86,7 +86,7 @@ def _second(scene, first, kind, rng, camera):
 
 
 def _like(thing, kind, rng):
-    """A kit of the thing's category; of the same colour for a twin in another place. A car keeps body and trim."""
+    """A kit of the thing's category, of the same colour for a twin on another side. A car keeps body and trim."""
     if thing.category == "car":
         same = {key: thing.attributes[key] for key in ("body", "trim")}
         return car(rng, **same, colour=thing.attributes["colour"] if kind == "side" else None)
@@ -98,10 +98,10 @@ def _like(thing, kind, rng):
 
 
 def _placer(scene, rng, camera):
-    """A Placer that knows what stands in the scene: things, and the feet of trees, lamps and signs."""
+    """A Placer with the scene's things and the feet of its trees, lamps and signs."""
     placer = Placer(rng, scene.street, half_view=float(np.arctan(0.5 * camera.width / camera.fx)))
     for thing in scene.things:
-        placer.claim_ego(thing)
+        placer.claim_box(thing.centre, thing.size, thing.yaw)
         x, y = thing.centre[:2]
         reach = float(np.hypot(*thing.size[:2])) / 2 if abs(np.sin(thing.yaw)) > 0.5 else float(thing.size[1]) / 2
         if x > 1:
@@ -114,7 +114,7 @@ def _placer(scene, rng, camera):
 
 
 def _placed(kit, attributes, category, instance, x, y, yaw, place):
-    """The Thing and the Solids of a kit set down at x, y, turned by yaw."""
+    """The Thing and the Solids of a kit placed at x, y, yaw."""
     low, high = kit.extent()
     middle, cos, sin = (low + high) / 2, np.cos(yaw), np.sin(yaw)
     centre = np.array([x + cos * middle[0] - sin * middle[1], y + sin * middle[0] + cos * middle[1], middle[2]])
@@ -125,7 +125,7 @@ def _placed(kit, attributes, category, instance, x, y, yaw, place):
 
 
 def _confused(r, first, second, kind):
-    """Whether something else could be meant by what sets the two apart."""
+    """Whether the words that set the pair apart could also mean ``r``."""
     if not alike(r.noun, first.noun, NOUNS_ALIKE):
         return False
     if kind == "side":
@@ -134,7 +134,7 @@ def _confused(r, first, second, kind):
 
 
 def _exchanged(scene, gone, thing, part):
-    """The scene without the solids of some things and their riders (they stay in the list, unseen), with one more."""
+    """The scene without the solids of some things and their riders (which stay in the list), plus a thing."""
     kept = scene.solids.take(~np.isin(scene.solids.instance, [i for t in gone for i in (t.instance, t.partner) if i]))
     both = Solids(*(np.concatenate([getattr(kept, f.name), getattr(part, f.name)]) for f in fields(Solids)))
     return replace(scene, solids=both, things=[*scene.things, thing])

@@ -1,9 +1,9 @@
-"""Cars, vans, trucks, buses and trams as kits of solids. Each builder draws what its attributes leave open."""
+"""Cars, vans, trucks, buses and trams as kits of solids. Each builder samples what its arguments leave open."""
 
 import numpy as np
 
 from kdnb.world import palette
-from kdnb.world.solids import BUS_BODY, CABIN, CAR_BODY, CARGO, CYLINDER_Y, TRAM_BODY, VAN_BODY, WHEEL, Kit
+from kdnb.world.solids import BUS_BODY, CABIN, CAR_BODY, CARGO, CYLINDER_Y, TRAM_BODY, VAN_BODY, WHEEL, Kit, Vector
 
 # length, width, height, cabin from/to (share of the length, from the back), windscreen rake, rear rake, sill, belt line
 BODIES = {
@@ -39,7 +39,8 @@ TRAMS = {
 }
 
 
-def wheels(kit, xs, width, radius, thick=0.22):
+def wheels(kit: Kit, xs: Vector, width: float, radius: float, thick: float = 0.22) -> None:
+    """Pairs of wheels at the places ``xs`` along a vehicle of this width."""
     for x in xs:
         for side in (-1, 1):
             kit.add(
@@ -52,8 +53,10 @@ def wheels(kit, xs, width, radius, thick=0.22):
             )
 
 
-def car(rng: np.random.Generator, body=None, colour=None, trim=None) -> tuple[Kit, dict]:
-    """A car; ``body`` of BODIES, ``colour`` of palette.CAR_COLOURS, ``trim`` of TRIMS, each drawn when None."""
+def car(
+    rng: np.random.Generator, body: str | None = None, colour: str | None = None, trim: str | None = None
+) -> tuple[Kit, dict]:
+    """A car; ``body`` of BODIES, ``colour`` of palette.CAR_COLOURS, ``trim`` of TRIMS; what is None is sampled."""
     body = body or palette.choose(rng, BODIES)[0]
     colour = colour or palette.choose(rng, palette.CAR_COLOURS)[0]
     trim = trim or TRIMS[int(rng.integers(len(TRIMS)))]
@@ -74,10 +77,9 @@ def car(rng: np.random.Generator, body=None, colour=None, trim=None) -> tuple[Ki
         variant=has_stripe,
     )
     front, back = (end - 0.5) * length, (start - 0.5) * length
-    roof = height - 0.0
     kit.add(
-        ((front + back) / 2, 0, (belt + roof) / 2),
-        (front - back, width - 0.1, roof - belt),
+        ((front + back) / 2, 0, (belt + height) / 2),
+        (front - back, width - 0.1, height - belt),
         paint,
         CABIN,
         inset=(rake, rear, 0.17),
@@ -106,6 +108,7 @@ def car(rng: np.random.Generator, body=None, colour=None, trim=None) -> tuple[Ki
 
 
 def van(rng: np.random.Generator) -> tuple[Kit, dict]:
+    """A delivery van in a firm's colour, with a stripe or a logo."""
     colour, paint = palette.choose(rng, FIRMS)
     _, logo = palette.choose(rng, FIRMS)
     length, width, height = rng.uniform(4.8, 5.8), 2.0, rng.uniform(2.1, 2.6)
@@ -127,6 +130,7 @@ def van(rng: np.random.Generator) -> tuple[Kit, dict]:
 
 
 def truck(rng: np.random.Generator) -> tuple[Kit, dict]:
+    """A truck with a box behind its cab; ``colour`` is the cab's, ``cargo`` the box's."""
     colour, paint = palette.choose(rng, FIRMS)
     cargo_colour, cargo = palette.choose(rng, FIRMS)
     length, width, height = rng.uniform(7.0, 9.0), 2.45, rng.uniform(3.0, 3.6)
@@ -156,6 +160,7 @@ def truck(rng: np.random.Generator) -> tuple[Kit, dict]:
 
 
 def bus(rng: np.random.Generator) -> tuple[Kit, dict]:
+    """A single-decker bus."""
     colour, paint = palette.choose(rng, BUSES)
     length, width, height = rng.uniform(8.5, 11.0), 2.5, rng.uniform(2.95, 3.2)
     kit = Kit("bus")

@@ -1,4 +1,4 @@
-"""Occlusion, truncation and boxes of scenes worked out by hand, and against the masks of drawn streets."""
+"""Occlusion, truncation and boxes of scenes worked out by hand, and against the masks of rendered streets."""
 
 from dataclasses import replace
 
@@ -45,17 +45,17 @@ def test_truncation_by_hand():
 
 
 def test_hidden_and_unseen_things_are_left_out():
-    found = plates((5, 0, 3, 3), (10, 0, 1, 1), (10, 30, 1, 1))
-    assert [a.thing.instance for a in found] == [1]
+    annotations = plates((5, 0, 3, 3), (10, 0, 1, 1), (10, 30, 1, 1))
+    assert [a.thing.instance for a in annotations] == [1]
 
 
 @pytest.mark.parametrize("index", range(6))
 def test_boxes_agree_with_the_masks(index):
     scene = make_scene(2, "train", index)
     view = render(scene, 160, 128, supersample=1)
-    found = annotate(scene, view)
-    assert {a.thing.instance for a in found} == set(np.unique(view.instance)) - {0}
-    for a in found:
+    annotations = annotate(scene, view)
+    assert {a.thing.instance for a in annotations} == set(np.unique(view.instance)) - {0}
+    for a in annotations:
         rows, columns = np.nonzero(view.instance == a.thing.instance)
         assert a.visible_box == (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
         assert a.pixels == len(rows)

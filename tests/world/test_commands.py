@@ -9,7 +9,7 @@ import pytest
 from kdnb.datasets.talk2car_files import names_colour, names_side
 from kdnb.world.annotate import annotate
 from kdnb.world.camera import render, scene_camera
-from kdnb.world.commands import commands, frames, is_referable, word
+from kdnb.world.commands import commands, is_referable, phrase, templates
 from kdnb.world.phrases import describe, side_of
 from kdnb.world.referring import (
     COLOURS_ALIKE,
@@ -37,7 +37,7 @@ def pcg(*seed):
 
 
 @pytest.fixture(scope="module")
-def pictures():
+def images():
     """(referents, commands) of 200 streets of all splits, three in four with a twin put in."""
     out = []
     for k in range(SCENES):
@@ -45,13 +45,13 @@ def pictures():
         scene = make_scene(3, ("train", "val", "test")[k % 3], k)
         if k % 4:
             scene = stage_twins(scene, ("colour", "side")[k % 2], rng, *SIZE)
-        found = referents(annotate(scene, render(scene, *SIZE, supersample=1)), SIZE[0])
-        out.append((found, commands(found, rng)))
+        candidates = referents(annotate(scene, render(scene, *SIZE, supersample=1)), SIZE[0])
+        out.append((candidates, commands(candidates, rng)))
     return out
 
 
 def ref(noun, colour, x, distance, wide=20, high=20, bottom=None, **more):
-    """A referent whose box is centred at x in a picture 200 wide; farther things stand higher up."""
+    """A referent whose box is centred at x in an image 200 wide; farther things stand higher up."""
     bottom = 100 - distance if bottom is None else bottom
     thing = Thing(1, noun, {"colour": colour}, np.array([distance, 0, 1.0]), np.ones(3), 0.0, "lane")
     fields = {"pixels": 200, "visible": 1.0, "cut": 0.0} | more
@@ -70,14 +70,16 @@ def test_matches_by_type_colour_side():
         ref("car", "white", 100, 20),
         ref("van", "red", 150, 15),
     )
-    found = [red, blue, white, van]
-    assert matches(Expression("car"), found) == [red, blue, white]
-    assert matches(Expression("car", "red"), found) == [red]
-    assert matches(Expression("car", side="right"), found) == [blue]
-    assert matches(Expression("car", "red", "right"), found) == []
-    assert matches(Expression("car", "red"), found, loose=True) == [red, van]  # a van may be called a car
-    assert matches(Expression("car", side="right"), found, loose=True) == [blue, van]
-    assert not singles_out(Expression("car", "red"), red, found) and singles_out(Expression("car", "blue"), blue, found)
+    candidates = [red, blue, white, van]
+    assert matches(Expression("car"), candidates) == [red, blue, white]
+    assert matches(Expression("car", "red"), candidates) == [red]
+    assert matches(Expression("car", side="right"), candidates) == [blue]
+    assert matches(Expression("car", "red", "right"), candidates) == []
+    assert matches(Expression("car", "red"), candidates, loose=True) == [red, van]  # a van may be called a car
+    assert matches(Expression("car", side="right"), candidates, loose=True) == [blue, van]
+    assert not singles_out(Expression("car", "red"), red, candidates) and singles_out(
+        Expression("car", "blue"), blue, candidates
+    )
 
 
 @pytest.mark.parametrize(("a", "b"), [("white", "silver"), ("black", "brown"), ("red", "orange"), ("yellow", "golden")])
@@ -107,18 +109,18 @@ def test_order_counts_from_the_camera_and_asks_for_clear_distances():
 
 def test_relation_needs_one_anchor_and_one_thing_in_line():
     truck, car, other = ref("truck", "white", 150, 10, wide=50), ref("car", "red", 150, 20), ref("car", "red", 30, 20)
-    said = Expression("car", relation=("behind", Expression("truck", "white")))
-    assert matches(said, [truck, car, other]) == [car] and singles_out(said, car, [truck, car, other])
-    front = ref("car", "blue", 155, 5)  # "behind" may be meant along the street: then this is the one
-    assert matches(said, [truck, car, front]) == [car] and not singles_out(said, car, [truck, car, front])
+    expression = Expression("car", relation=("behind", Expression("truck", "white")))
+    assert matches(expression, [truck, car, other]) == [car] and singles_out(expression, car, [truck, car, other])
+    front = ref("car", "blue", 155, 5)  # "behind" may be along the street: then this is the one
+    assert matches(expression, [truck, car, front]) == [car] and not singles_out(expression, car, [truck, car, front])
     beside = Expression("person", relation=("next to", Expression("car")))
     near, far = ref("person", "red", 52, 20, wide=8), ref("person", "red", 150, 8, wide=8)
     assert singles_out(beside, near, [other, near, far])
 
 
 def test_words():
-    said = Expression("car", relation=("behind", Expression("truck", "white", "right")))
-    assert str(said) == "car behind the white truck on the right" and said.says == ("relation",)
+    expression = Expression("car", relation=("behind", Expression("truck", "white", "right")))
+    assert str(expression) == "car behind the white truck on the right" and expression.attributes == ("relation",)
     assert str(Expression("car", "red", "right", "second")) == "second red car on the right"
     assert str(Expression("person", "red", "middle")) == "person in red in the middle"
     assert str(Expression("bicycle", "red")) == "rider in red on the bicycle"
@@ -135,59 +137,59 @@ def test_an_expression_of_type_and_colour_reads_as_a_description_elsewhere(categ
 def test_every_wording_fits_every_expression():
     for noun in TARGETS:
         for place in ("lane", "oncoming", "parked", "side street", "crossing", "pavement"):
-            for said in (
+            for expression in (
                 Expression(noun),
                 Expression(noun, "red"),
                 Expression(noun, side="left"),
                 Expression(noun, relation=("behind", Expression("bus"))),
             ):
                 for k in range(5):
-                    text = word(said, place, pcg(k))
-                    assert f"the {said}" in text and "{" not in text and text == text.lower()
-                    if said.says in (("colour",), ()):
-                        assert names_colour(text) == bool(said.colour)
-                    if said.says == ("colour",):
+                    text = phrase(expression, place, pcg(k))
+                    assert f"the {expression}" in text and "{" not in text and text == text.lower()
+                    if expression.attributes in (("colour",), ()):
+                        assert names_colour(text) == bool(expression.colour)
+                    if expression.attributes == ("colour",):
                         assert not names_side(text)
-                    if said.side:
+                    if expression.side:
                         assert text.count("left") == 1 and "right" not in text
-    assert len(set(frames("car", "parked"))) >= 15
+    assert len(set(templates("car", "parked"))) >= 15
 
 
 # --- streets ----------------------------------------------------------------------------------------------------
 
 
-def test_every_command_means_exactly_one_thing(pictures):
+def test_a_command_means_exactly_one_thing(images):
     """By the expression, strictly and loosely, and by going through the things once more without its code."""
-    for found, meant in pictures:
-        for m in meant:
-            said = m.expression
-            assert singles_out(said, m.target, found) and is_referable(m.target)
-            if "order" in said.says or "relation" in said.says:
+    for candidates, chosen in images:
+        for m in chosen:
+            expression = m.expression
+            assert singles_out(expression, m.target, candidates) and is_referable(m.target)
+            if "order" in expression.attributes or "relation" in expression.attributes:
                 continue
             fits = [
                 r
-                for r in found
-                if r.noun == said.noun
-                and said.colour in (None, r.colour)
-                and said.side in (None, side_of(r.box, SIZE[0]))
+                for r in candidates
+                if r.noun == expression.noun
+                and expression.colour in (None, r.colour)
+                and expression.side in (None, side_of(r.box, SIZE[0]))
             ]
             assert len(fits) == 1 and fits[0] is m.target, m.text
 
 
-def test_the_text_says_what_the_expression_says(pictures):
-    for _, meant in pictures:
-        for m in meant:
+def test_the_text_says_what_the_expression_says(images):
+    for _, chosen in images:
+        for m in chosen:
             assert f"the {m.expression}" in m.text
             for value in (m.expression.colour, m.expression.side, m.expression.order):
                 assert value is None or re.search(rf"\b{value}\b", m.text), m.text
 
 
-def test_twins_differ_in_the_one_attribute_that_is_named(pictures):
-    twins = [m for _, meant in pictures for m in meant if m.twin]
+def test_twins_differ_in_the_one_attribute_that_is_named(images):
+    twins = [m for _, chosen in images for m in chosen if m.twin]
     for m in twins:
         other = m.twin_referent
         same_side = clear_side(other) == clear_side(m.target)
-        assert other is not m.target and other.noun == m.target.noun and m.expression.says == (m.twin,)
+        assert other is not m.target and other.noun == m.target.noun and m.expression.attributes == (m.twin,)
         assert is_referable(other) and None not in (clear_side(other), clear_side(m.target))
         if m.twin == "colour":
             assert same_side and not alike(other.colour, m.target.colour, COLOURS_ALIKE)
@@ -197,20 +199,20 @@ def test_twins_differ_in_the_one_attribute_that_is_named(pictures):
             assert names_side(m.text) and not names_colour(m.text)
 
 
-def test_there_are_enough_twins_of_both_kinds_and_enough_else(pictures):
-    meant = [m for _, some in pictures for m in some]
-    kinds = Counter(m.twin for m in meant)
-    assert kinds["colour"] + kinds["side"] >= 0.4 * len(meant) and min(kinds["colour"], kinds["side"]) >= 40
-    says = Counter(m.expression.says for m in meant if not m.twin)
-    assert len(says) >= 6 and sum("relation" in s for s in says) and sum("order" in s for s in says)
-    assert len({m.target.noun for m in meant}) >= 7
-    assert sum(bool(some) for _, some in pictures) >= 0.97 * SCENES
+def test_there_are_enough_twins_of_both_kinds_and_enough_else(images):
+    chosen = [m for _, of_image in images for m in of_image]
+    kinds = Counter(m.twin for m in chosen)
+    assert kinds["colour"] + kinds["side"] >= 0.4 * len(chosen) and min(kinds["colour"], kinds["side"]) >= 40
+    kinds = Counter(m.expression.attributes for m in chosen if not m.twin)
+    assert len(kinds) >= 6 and sum("relation" in s for s in kinds) and sum("order" in s for s in kinds)
+    assert len({m.target.noun for m in chosen}) >= 7
+    assert sum(bool(of_image) for _, of_image in images) >= 0.97 * SCENES
 
 
-def test_most_pairs_are_meant_both_ways(pictures):
+def test_most_pairs_are_meant_both_ways(images):
     """A model that does not listen cannot do better than half on them."""
-    twins = [m for _, some in pictures for m in some if m.twin]
-    both = sum(any(o.target is m.twin_referent for o in some) for _, some in pictures for m in some if m.twin)
+    twins = [m for _, of_image in images for m in of_image if m.twin]
+    both = sum(any(o.target is m.twin_referent for o in of_image) for _, of_image in images for m in of_image if m.twin)
     assert both >= 0.9 * len(twins)
 
 
@@ -258,8 +260,8 @@ def test_no_rider_loses_his_bicycle():
         assert all((t.instance in left) == (t.partner in left) for t in scene.things if t.partner)
 
 
-def test_a_rider_and_what_is_ridden_are_one_thing(pictures):
-    ridden = [r for found, _ in pictures for r in found if r.noun == "bicycle"]
+def test_a_rider_and_what_is_ridden_are_one_thing(images):
+    ridden = [r for candidates, _ in images for r in candidates if r.noun == "bicycle"]
     assert ridden and all(r.thing.category == "bicycle" for r in ridden)
     assert all(r.box[3] - r.box[1] > 0.8 * (r.box[2] - r.box[0]) for r in ridden if r.visible > 0.95 and r.cut == 0)
 

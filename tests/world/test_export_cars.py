@@ -1,4 +1,4 @@
-"""The drawn car competition: its layout, that it is the same for the same seed, and what tells models apart."""
+"""The rendered car competition: its layout, determinism, and what tells models apart."""
 
 import numpy as np
 import pytest
@@ -57,8 +57,8 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not(root, tmp_path)
         (root / "train/sedan_2011/sedan_2011_0002.jpg", place, "train", 5 * place + 2),
         (root / "test/TEST_00003.jpg", labels_of_test(10, 0)[3], "test", 3),
     ):
-        for seed in (0, 1):  # drawn alone, after none of the others
-            export._draw((tmp_path / f"{seed}.jpg", label, seed, split, index, (48, 36)))
+        for seed in (0, 1):  # rendered alone, after none of the others
+            export._render((tmp_path / f"{seed}.jpg", label, seed, split, index, (48, 36)))
         assert (tmp_path / "0.jpg").read_bytes() == path.read_bytes() != (tmp_path / "1.jpg").read_bytes()
 
 
@@ -86,10 +86,10 @@ def test_no_two_models_are_alike():
 def test_paint_and_trim_follow_the_models_shares():
     model = MODELS[5]
     rng = np.random.Generator(np.random.PCG64(0))
-    drawn = [model_car(rng, model)[1] for _ in range(1500)]
-    shares = [np.mean([car["colour"] == colour for car in drawn]) for colour in SOLD]
+    cars = [model_car(rng, model)[1] for _ in range(1500)]
+    shares = [np.mean([car["colour"] == colour for car in cars]) for colour in SOLD]
     assert shares == pytest.approx(model.colours, abs=0.04) and min(shares) > 0 and max(model.colours) < 0.6
-    own = np.mean([car["trim"] == model.trim for car in drawn])
+    own = np.mean([car["trim"] == model.trim for car in cars])
     assert own == pytest.approx(TYPICAL + (1 - TYPICAL) / len(TRIMS), abs=0.04)
 
 

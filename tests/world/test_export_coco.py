@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from pycocotools.coco import COCO
+from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 
 from kdnb.errors import InputError
 from kdnb.world import export_coco as coco
@@ -37,9 +38,9 @@ def test_pycocotools_reads_masks_to_the_pixel(root, split, scenes, first, count,
         assert data.imgs[number]["file_name"] == f"{number:012d}.jpg"
         scene = make_scene(0, scenes, k)
         view = render(scene, 192, 144, supersample=1)
-        found = data.loadAnns(data.getAnnIds(number))
-        masks = [data.annToMask(one).astype(bool) for one in found]
-        for one, mask in zip(found, masks, strict=True):
+        entries = data.loadAnns(data.getAnnIds(number))
+        masks = [data.annToMask(one).astype(bool) for one in entries]
+        for one, mask in zip(entries, masks, strict=True):
             rows, columns = np.nonzero(mask)
             assert mask.shape == (144, 192) and mask.sum() == one["area"]
             assert one["bbox"] == [columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1]
@@ -50,12 +51,12 @@ def test_pycocotools_reads_masks_to_the_pixel(root, split, scenes, first, count,
                 assert data.cats[one["category_id"]]["name"] == coco.COCO_NAME[thing.category]
                 assert one["attributes"]["colour"] == colour_of(thing)
                 assert 0 < one["attributes"]["visible"] <= 1
-        seen = {
+        large = {
             t.instance
             for t in scene.things
             if t.category in coco.COCO_NAME and (view.instance == t.instance).sum() >= coco.FEWEST_PIXELS
         }
-        assert seen <= set(np.unique(view.instance[np.any(masks, 0)] if masks else []))
+        assert large <= set(np.unique(view.instance[np.any(masks, 0)] if masks else []))
 
 
 def test_pycocotools_reads_the_captions(root, capsys):
@@ -68,7 +69,7 @@ def test_pycocotools_reads_the_captions(root, capsys):
             assert all(text[0].isupper() and text.endswith(".") and "  " not in text for text in five)
 
 
-def test_layout_and_pictures(root):
+def test_layout_and_images(root):
     assert sorted(p.name for p in root.iterdir()) == ["annotations", "train2017", "val2017"]
     assert sorted(p.name for p in (root / "val2017").iterdir()) == [f"{TRAIN + k + 1:012d}.jpg" for k in range(VAL)]
     image = np.asarray(Image.open(root / f"val2017/{TRAIN + 1:012d}.jpg")).astype(float)
@@ -78,7 +79,12 @@ def test_layout_and_pictures(root):
 def test_categories_are_the_official_ones(root, real_data):
     theirs = json.loads((real_data / "coco/annotations/instances_val2017.json").read_text())["categories"]
     assert read(root, "instances", "train")["categories"] == theirs
-    assert len(coco.COCO_ID) == 80 and set(coco.COCO_NAME.values()) <= set(coco.COCO_ID)
+
+
+def test_ids_and_names_are_torchvisions_too():
+    names = FasterRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"]
+    assert {name: names.index(name) for name in names if name not in ("__background__", "N/A")} == coco.COCO_ID
+    assert set(coco.COCO_NAME.values()) <= set(coco.COCO_ID)
 
 
 @pytest.mark.parametrize("first", [0, 1])
@@ -116,12 +122,12 @@ def test_three_tiny_neighbours_are_a_crowd():
 def test_captions_say_what_is_there():
     for k in range(12):
         scene = make_scene(5, "train", k)
-        _, seen = coco.annotations(scene, render(scene, 192, 144, supersample=1))
-        texts = captions(seen, 192, 144, (5, "train", k))
-        assert texts == captions(seen, 192, 144, (5, "train", k))
-        largest = max(seen, key=lambda s: s.area)
+        _, things = coco.annotations(scene, render(scene, 192, 144, supersample=1))
+        texts = captions(things, 192, 144, (5, "train", k))
+        assert texts == captions(things, 192, 144, (5, "train", k))
+        largest = max(things, key=lambda s: s.area)
         assert with_side(describe(largest.thing), side_of(largest.box, 192)) in texts[0].lower()
-        named = {noun(s.thing) for s in seen} | {s.thing.attributes.get("body") for s in seen}
+        named = {noun(s.thing) for s in things} | {s.thing.attributes.get("body") for s in things}
         words = set(" ".join(texts).lower().replace(",", " ").replace(".", " ").split())
         vocabulary = set(coco.COCO_NAME) | {"rider", "plant", "suv", "sedan", "estate", "pickup", "coupe", "hatchback"}
         assert words & vocabulary <= named
@@ -137,8 +143,8 @@ def test_relations_appear():
     texts = []
     for k in range(30):
         scene = make_scene(6, "train", k)
-        _, seen = coco.annotations(scene, render(scene, 96, 72, supersample=1))
-        texts += captions(seen, 96, 72, (6, "train", k))
+        _, things = coco.annotations(scene, render(scene, 96, 72, supersample=1))
+        texts += captions(things, 96, 72, (6, "train", k))
     for word in ("behind", "in front of", "next to", "on the left", "in the middle", "on the right"):
         assert any(word in text.lower() for text in texts), word
 
@@ -154,7 +160,7 @@ def test_processes_and_the_other_split_do_not_change_the_result(root, tmp_path):
 def test_bad_settings_and_a_full_folder_are_refused(root, tmp_path):
     with pytest.raises(InputError, match="already exists"):
         coco.export_coco(root, train=1, val=1)
-    with pytest.raises(InputError, match="expected at least 1 picture"):
+    with pytest.raises(InputError, match="expected at least 1 image"):
         coco.export_coco(tmp_path / "x", train=1, val=0)
     with pytest.raises(InputError, match="rendered_coco: unknown setting test, expected one of train, val, size"):
         coco.rendered_coco(tmp_path, test=3)
@@ -170,11 +176,11 @@ def test_cache_is_used_and_keyed_by_settings(tmp_path):
 
 
 def test_speed():
-    """800 pictures in 30 seconds on two cores are 75 ms each; a busy machine gets three times that."""
+    """800 images in 30 seconds on two cores are 75 ms each; a busy machine gets three times that."""
     make_scene(0)
     start = time.process_time()
     for k in range(10):
         scene = make_scene(9, "train", k)
-        _, seen = coco.annotations(scene, render(scene, 192, 144))
-        captions(seen, 192, 144, (9, "train", k))
+        _, things = coco.annotations(scene, render(scene, 192, 144))
+        captions(things, 192, 144, (9, "train", k))
     assert (time.process_time() - start) / 10 < 0.225

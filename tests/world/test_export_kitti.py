@@ -1,4 +1,4 @@
-"""The KITTI set: official layout, LiDAR on the objects' masks, labels that say what the pictures show."""
+"""The KITTI set: official layout, LiDAR on the objects' masks, labels that say what the images show."""
 
 import tempfile
 from pathlib import Path
@@ -27,8 +27,8 @@ def root(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def seen():
-    """(frame's labels with their things, view) of some scenes, drawn larger than the set's."""
+def frames():
+    """(frame's labels with their things, view) of some scenes, rendered larger than the set's."""
     out, camera = [], kitti.kitti_camera((828, 250))
     for k in range(4):
         scene = make_drive(0, "train", k)
@@ -45,8 +45,8 @@ def test_layout(root):
     assert lists["train"] == [f"{k:06d}" for k in range(6)] and lists["val"] == ["000006", "000007"]
     assert lists["trainval"] == lists["train"] + lists["val"] and lists["test"] == ["000000", "000001", "000002"]
     for folder, end in (("image_2", "png"), ("velodyne", "bin"), ("calib", "txt"), ("label_2", "txt")):
-        found = sorted(p.name for p in (root / "training" / folder).iterdir())
-        assert found == [f"{k:06d}.{end}" for k in range(8)]
+        names = sorted(p.name for p in (root / "training" / folder).iterdir())
+        assert names == [f"{k:06d}.{end}" for k in range(8)]
     keys = [line.split(":")[0] for line in (root / "training/calib/000000.txt").read_text().splitlines()]
     assert keys == ["P0", "P1", "P2", "P3", "R0_rect", "Tr_velo_to_cam", "Tr_imu_to_velo"]
 
@@ -74,12 +74,12 @@ def test_matrices_are_rotations_and_offsets_as_kittis(root):
     assert field == pytest.approx(81.5, abs=1)
 
 
-def test_lidar_points_land_on_the_masks(seen):
+def test_lidar_points_land_on_the_masks(frames):
     on, total = 0, 0
-    for scene, camera, view, found in seen:
+    for scene, camera, view, annotations in frames:
         c = _calibration(camera)
         points = kitti.scan(scene, sensor=kitti.kitti_lidar(64, 45))
-        for a, label in _labels(found, camera):
+        for a, label in _labels(annotations, camera):
             if label.occluded or label.truncated > 0.15:
                 continue
             box = boxes_in_lidar([label], c)
@@ -92,9 +92,9 @@ def test_lidar_points_land_on_the_masks(seen):
     assert total > 1500 and on / total > 0.9  # the scanner sees past things from where it stands
 
 
-def test_depth_of_the_image_is_that_of_the_points(seen):
-    """Points of the scan, projected, have the depth that the camera measures there."""
-    scene, camera, view, _ = seen[0]
+def test_depth_of_the_image_is_that_of_the_points(frames):
+    """Points of the scan, projected, have the depth of the image."""
+    scene, camera, view, _ = frames[0]
     c = _calibration(camera)
     uv, z = c.lidar_to_image(kitti.scan(scene, sensor=kitti.kitti_lidar(64, 45))[:, :3])
     column, row = np.round(uv[z > 0]).astype(int).T
@@ -103,10 +103,10 @@ def test_depth_of_the_image_is_that_of_the_points(seen):
     assert np.median(error) < 0.1 and np.mean(error < 0.5) > 0.9
 
 
-def test_labels_are_the_things(seen):
-    for _, camera, _, found in seen:
+def test_labels_are_the_things(frames):
+    for _, camera, _, annotations in frames:
         c = _calibration(camera)
-        for a, label in _labels(found, camera):
+        for a, label in _labels(annotations, camera):
             box = boxes_in_lidar([label], c)[0]
             np.testing.assert_allclose(box[:3], a.thing.centre - kitti.LIDAR, atol=0.02)
             np.testing.assert_allclose(box[3:6], a.thing.size, atol=0.006)
@@ -120,10 +120,10 @@ def test_labels_are_the_things(seen):
                 assert area > 0.5
 
 
-def test_levels_of_occlusion_and_truncation_follow_the_masks(seen):
+def test_levels_of_occlusion_and_truncation_follow_the_masks(frames):
     levels = set()
-    for scene, camera, view, found in seen:
-        for a, label in _labels(found, camera):
+    for scene, camera, view, annotations in frames:
+        for a, label in _labels(annotations, camera):
             won = (view.instance == a.thing.instance).sum()
             hidden = 1 - won / silhouettes(scene, [a.thing.instance], camera).sum()
             assert label.occluded == np.digitize(hidden, [kitti.PARTLY, kitti.LARGELY, kitti.HARDLY])
@@ -144,7 +144,7 @@ def test_a_turned_thing_by_hand():
         x, y, z, rotation_y, alpha = kitti.in_rect(thing, camera)
         assert np.cos(rotation_y - turn) > 0.9999 and np.cos(alpha - turn) > 0.9999
         assert (x, z) == (pytest.approx(0, abs=0.01), pytest.approx(20, abs=0.02))
-        assert y == pytest.approx(1.65 - 20 * 0.008, abs=0.01)  # the ground, seen by a camera that looks down a little
+        assert y == pytest.approx(1.65 - 20 * 0.008, abs=0.01)  # the ground in a camera that looks down a little
 
 
 def test_riders_and_sitters(root):
@@ -180,8 +180,8 @@ def test_processes_do_not_change_the_result(root, tmp_path):
 
 def test_pictures_are_what_render_draws(root):
     scene = make_drive(0, "val", 1)
-    drawn = render(scene, camera=kitti.kitti_camera(SIZE)).image
-    np.testing.assert_array_equal(np.asarray(Image.open(root / "training/image_2/000007.png")), drawn)
+    expected = render(scene, camera=kitti.kitti_camera(SIZE)).image
+    np.testing.assert_array_equal(np.asarray(Image.open(root / "training/image_2/000007.png")), expected)
 
 
 def test_bad_settings_and_an_existing_folder_are_refused(root, tmp_path):
@@ -206,11 +206,11 @@ def test_a_whole_turn_of_64_beams():
     assert (points[:, 0] < -3).any()
 
 
-def _labels(found, camera):
+def _labels(annotations, camera):
     """(Annotation, KittiLabel) of all that is no DontCare."""
-    text = [kitti.label_line(a, camera) for a in found]
+    text = [kitti.label_line(a, camera) for a in annotations]
     labels = _read(text)
-    return [(a, label) for a, label in zip(found, labels, strict=True) if label.type != "DontCare"]
+    return [(a, label) for a, label in zip(annotations, labels, strict=True) if label.type != "DontCare"]
 
 
 def _read(lines):

@@ -1,4 +1,4 @@
-"""The Talk2Car set: official layout and fields, boxes where things are, honest proposals, whole or not there at all."""
+"""The Talk2Car set: official layout and fields, boxes where things are, honest proposals, complete or absent."""
 
 import json
 import re
@@ -43,11 +43,11 @@ def rows(root, split):
 def test_layout_and_fields_are_the_official_ones(root, real_data):
     official = json.loads((real_data / "talk2car/commands/val_commands.json").read_text())
     assert set(official["commands"][0]) == FIELDS
-    for split, pictures in (("train", 16), ("val", 4), ("test", 8)):
+    for split, images in (("train", 16), ("val", 4), ("test", 8)):
         content = rows(root, split)
         assert set(content) == set(official)
         assert content["scene_tokens"] == list(dict.fromkeys(c["scene_token"] for c in content["commands"]))
-        assert len(content["scene_tokens"]) == pictures <= len(content["commands"]) <= 2 * pictures
+        assert len(content["scene_tokens"]) == images <= len(content["commands"]) <= 2 * images
         for row in content["commands"]:
             assert set(row) == FIELDS | {"twin", "twin_box"}
             for key, example in official["commands"][0].items():
@@ -69,10 +69,10 @@ def test_the_reader_and_the_checker_find_no_fault(root):
 
 def test_boxes_are_where_the_thing_is_seen(root):
     for k in (0, 1, 2):
-        view, _, meant, _ = t2c.picture(0, "train", k, (320, 180))
+        view, _, chosen, _ = t2c.sample_image(0, "train", k, (320, 180))
         written = [c for c in rows(root, "train")["commands"] if c["t2c_img"] == f"img_train_{k}.jpg"]
-        assert [c["command"] for c in written] == [m.text for m in meant]
-        for row, m in zip(written, meant, strict=True):
+        assert [c["command"] for c in written] == [m.text for m in chosen]
+        for row, m in zip(written, chosen, strict=True):
             ids = [i for i in (m.target.thing.instance, m.target.thing.partner) if i]
             y, x = np.nonzero(np.isin(view.instance, ids))
             corners = np.array([x.min(), y.min(), x.max() + 1, y.max() + 1]) * 5
@@ -85,7 +85,7 @@ def test_3d_boxes_are_in_the_cameras_frame():
     scene = make_scene(0, "train", 3)
     camera = scene_camera(scene, 320, 180)
     for thing in scene.things:
-        w, *axis = t2c.turned(thing, camera)
+        w, *axis = t2c.rotation_quaternion(thing, camera)
         forward = np.array([np.cos(thing.yaw), np.sin(thing.yaw), 0])
         for own, ego in (([1, 0, 0], forward), ([0, 0, 1], np.array([0, 0, 1.0]))):
             turned = own + 2 * w * np.cross(axis, own) + 2 * np.cross(axis, np.cross(axis, own))
@@ -112,20 +112,20 @@ def test_twins_are_written_as_boxes(root):
 
 @pytest.fixture(scope="module")
 def proposed():
-    """(truth (N, 4), proposals (16, 4), scores (16,), targets) of 40 pictures, in drawn pixels."""
+    """(truth (N, 4), proposals (16, 4), scores (16,), targets) of 40 images, in rendered pixels."""
     out = []
     for k in range(40):
-        _, found, meant, rng = t2c.picture(5, "val", k, (240, 135))
-        some = propose(found, 240, 135, 16, rng)
-        boxes = np.array([p["bbox"] for p in some])
+        _, candidates, chosen, rng = t2c.sample_image(5, "val", k, (240, 135))
+        proposals = propose(candidates, 240, 135, 16, rng)
+        boxes = np.array([p["bbox"] for p in proposals])
         boxes[:, 2:] += boxes[:, :2]
-        seen = [r for r in found if r.noun in t2c.NAMES and r.pixels >= 20]
+        visible = [r for r in candidates if r.noun in t2c.NAMES and r.pixels >= 20]
         out.append(
             (
-                np.array([r.box for r in seen]),
+                np.array([r.box for r in visible]),
                 boxes,
-                np.array([p["score"] for p in some]),
-                np.array([m.target.box for m in meant]),
+                np.array([p["score"] for p in proposals]),
+                np.array([m.target.box for m in chosen]),
             )
         )
     return out
@@ -163,7 +163,7 @@ def test_upper_bound_and_chance_of_a_set(root):
     items = [d[k] for d in data for k in range(len(d))]
     assert upper_bound(items) >= 90 and 5 <= chance(items) <= 9
     twin = np.concatenate([slices(d.commands)["twin"] for d in data])
-    assert twin.mean() > 0.25  # 28 pictures: a margin for chance
+    assert twin.mean() > 0.25  # 28 images: a margin for chance
 
 
 # --- whole, deterministic, refused ------------------------------------------------------------------------------
@@ -194,8 +194,8 @@ def test_bad_settings_are_refused(tmp_path, settings, message):
 def test_an_existing_folder_and_an_unknown_setting_are_refused(root, tmp_path):
     with pytest.raises(InputError, match="already exists"):
         t2c.export_talk2car(root, 1, 1, 1, workers=1)
-    with pytest.raises(InputError, match="unknown setting pictures"):
-        t2c.rendered_talk2car(tmp_path, pictures=3)
+    with pytest.raises(InputError, match="unknown setting images"):
+        t2c.rendered_talk2car(tmp_path, images=3)
 
 
 def test_cache_is_keyed_by_settings(tmp_path):

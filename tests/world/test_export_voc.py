@@ -1,4 +1,4 @@
-"""The VOC set: official layout, right corners, whole or not there at all, fast."""
+"""The VOC set: official layout, right corners, complete or absent, fast."""
 
 import multiprocessing
 import os
@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from kdnb.datasets.voc_files import VOC_CLASSES
 from kdnb.errors import InputError
 from kdnb.world import export_voc as voc
 from kdnb.world.annotate import annotate
@@ -37,6 +38,10 @@ def test_torchvision_reads_it(devkit):
         assert target["annotation"]["filename"].removesuffix(".jpg") == names(devkit, which)[0]
 
 
+def test_classes_are_the_official_ones():
+    assert voc.CLASSES == VOC_CLASSES and set(voc.VOC_NAME.values()) <= set(VOC_CLASSES)
+
+
 def test_sets_are_disjoint_and_cover(devkit):
     train, val, trainval, test = (names(devkit, w) for w in ("train", "val", "trainval", "test"))
     assert train + val == trainval and not set(trainval) & set(test)
@@ -48,10 +53,11 @@ def test_corners_are_one_based_and_tight(devkit):
     for k, name in enumerate(names(devkit, "train")[:8]):
         scene = make_scene(0, "train", k)
         view = render(scene)
-        found = [a for a in annotate(scene, view) if a.thing.category in voc.VOC_NAME and a.pixels >= voc.FEWEST_PIXELS]
+        annotations = [a for a in annotate(scene, view) if a.thing.category in voc.VOC_NAME]
+        annotations = [a for a in annotations if a.pixels >= voc.FEWEST_PIXELS]
         written = ET.parse(devkit / f"VOC2007/Annotations/{name}.xml").findall("object")
-        assert len(found) == len(written)
-        for a, o in zip(found, written, strict=True):
+        assert len(annotations) == len(written)
+        for a, o in zip(annotations, written, strict=True):
             xmin, ymin, xmax, ymax = (int(o.find("bndbox").find(c).text) for c in ("xmin", "ymin", "xmax", "ymax"))
             rows, columns = np.nonzero(view.instance == a.thing.instance)
             assert (xmin, ymin, xmax, ymax) == (columns.min() + 1, rows.min() + 1, columns.max() + 1, rows.max() + 1)
@@ -62,7 +68,7 @@ def test_corners_are_one_based_and_tight(devkit):
             assert int(o.find("truncated").text) == (a.truncation > 0.15)
 
 
-def test_pictures_are_what_render_draws(devkit):
+def test_images_are_what_render_returns(devkit):
     image = np.asarray(Image.open(devkit / "VOC2007/JPEGImages/000001.jpg")).astype(float)
     assert np.abs(image - render(make_scene(0, "train", 0)).image).mean() < 3
 
@@ -94,11 +100,11 @@ def test_an_existing_devkit_and_bad_settings_are_refused(devkit, tmp_path):
         voc.rendered_voc(tmp_path, tests=3)
 
 
-def _draw_small(root):
+def _export_small(root):
     voc.rendered_voc(root, train=8, test=2, workers=1)
 
 
-def _draw_forever(root):
+def _export_forever(root):
     voc.rendered_voc(root, train=4000, test=2, workers=1)
 
 
@@ -111,7 +117,7 @@ def test_cache_is_used_and_keyed_by_settings(tmp_path):
 
 
 def test_a_killed_build_leaves_nothing_that_looks_complete(tmp_path):
-    process = multiprocessing.get_context("spawn").Process(target=_draw_forever, args=(tmp_path,))
+    process = multiprocessing.get_context("spawn").Process(target=_export_forever, args=(tmp_path,))
     process.start()
     deadline = time.time() + 60
     while not list(tmp_path.glob("voc_*/.VOCdevkit_*/VOC2007/Annotations/*.xml")) and time.time() < deadline:
@@ -119,13 +125,13 @@ def test_a_killed_build_leaves_nothing_that_looks_complete(tmp_path):
     os.kill(process.pid, signal.SIGKILL)
     process.join()
     assert list(tmp_path.glob("voc_*/.VOCdevkit_*")) and not list(tmp_path.glob("voc_*/VOCdevkit"))
-    _draw_small(tmp_path)
+    _export_small(tmp_path)
     assert len(list(tmp_path.glob("voc_*/VOCdevkit"))) == 1
 
 
 def test_two_builds_at_once(tmp_path):
     context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=_draw_small, args=(tmp_path,)) for _ in range(2)]
+    processes = [context.Process(target=_export_small, args=(tmp_path,)) for _ in range(2)]
     for p in processes:
         p.start()
     for p in processes:

@@ -15,7 +15,7 @@ def test_points_lie_on_ground_or_within_noise_of_a_solid():
     off_ground = np.abs(points[:, 2]) > 0.1
     assert 0.2 < off_ground.mean() < 0.95 and points[:, 2].min() > -0.15
     lows = []
-    for k in range(len(scene.solids)):  # distance to every solid's oriented bounding box
+    for k in range(len(scene.solids)):  # distance to each solid's oriented bounding box
         cos, sin = np.cos(scene.solids.yaw[k]), np.sin(scene.solids.yaw[k])
         p = points[off_ground] - scene.solids.centre[k]
         p = np.abs(np.stack([cos * p[:, 0] + sin * p[:, 1], cos * p[:, 1] - sin * p[:, 0], p[:, 2]], 1))
@@ -34,13 +34,13 @@ def test_without_noise_a_scan_agrees_with_an_unwindowed_cast():
     stretch = np.sqrt(1 + rays[2] ** 2)
     ground = np.where(rays[2] < 0, -sensor.above / rays[2], np.inf)
     expected = (np.minimum(hits.distance, ground) * stretch).ravel()
-    found = np.linalg.norm(scan(scene, sensor=sensor)[:, :3], axis=1)
-    glass = len(found) / np.isfinite(expected).sum()
+    measured = np.linalg.norm(scan(scene, sensor=sensor)[:, :3], axis=1)
+    glass = len(measured) / np.isfinite(expected).sum()
     assert glass > 0.9  # only the dark and glassy are lost
     expected = np.sort(expected[np.isfinite(expected)])
-    at = np.searchsorted(expected, found).clip(1, len(expected) - 1)
-    nearest = np.minimum(np.abs(expected[at] - found), np.abs(expected[at - 1] - found))
-    assert (nearest / found).max() < 1e-4
+    at = np.searchsorted(expected, measured).clip(1, len(expected) - 1)
+    nearest = np.minimum(np.abs(expected[at] - measured), np.abs(expected[at - 1] - measured))
+    assert (nearest / measured).max() < 1e-4
 
 
 def test_span_intensity_and_reach():

@@ -1,4 +1,4 @@
-"""Words for the street: every category has one, and sides, sizes and relations mean what they say."""
+"""Words for the street: each category has one, and sides, sizes and relations mean what they say."""
 
 import numpy as np
 import pytest
@@ -15,10 +15,10 @@ def thing(category, attributes=None, centre=(10.0, 0.0, 0.8), yaw=0.0):
 @pytest.mark.parametrize("category", CAST)
 def test_everything_the_street_builds_has_a_word_and_a_colour(category):
     for part, _, attributes in build(category, np.random.default_rng(0)):
-        made = thing(part, attributes)
-        assert phrases.noun(made).isalpha()
-        assert phrases.colour_of(made) in attributes.values()
-        assert phrases.noun(made) in phrases.describe(made) and phrases.colour_of(made) in phrases.describe(made)
+        one = thing(part, attributes)
+        assert phrases.noun(one).isalpha()
+        assert phrases.colour_of(one) in attributes.values()
+        assert phrases.noun(one) in phrases.describe(one) and phrases.colour_of(one) in phrases.describe(one)
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_articles():
     assert phrases.with_article("red car") == "a red car"
 
 
-def test_size_is_cocos_on_cocos_pictures_and_does_not_depend_on_resolution():
+def test_size_is_cocos_on_cocos_images_and_does_not_depend_on_resolution():
     for size in ((640, 480), (480, 640), (640, 427)):
         assert phrases.size_word(32**2 - 1, *size) == "small"
         assert phrases.size_word(32**2, *size) == "large"
@@ -72,6 +72,6 @@ def test_relations():
     assert phrases.relation(low, 5.0, beside, 5.5) == "next to"
     assert phrases.relation(beside, 5.5, low, 5.0) == "next to"
     assert phrases.relation(low, 5.0, far, 5.2) is None  # one over the other at the same distance
-    assert phrases.relation(low, 5.0, beside, 9.0) is None  # beside in the picture, not in the street
+    assert phrases.relation(low, 5.0, beside, 9.0) is None  # beside it in the image, not in the street
     assert phrases.relation(low, 5.0, (90, 10, 99, 30), 5.0) is None  # too far to the side
     assert phrases.relation(low, 5.0, (32, 40, 50, 60), 5.0) is None  # no height in common
