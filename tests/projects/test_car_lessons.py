@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from kdnb.projects import car_lessons as lessons
+from kdnb.projects.car_kfold import lessons
 
 
-def test_soft_labels_of_own_pictures_look_better_than_they_are():
+def test_soft_labels_of_own_images_look_better_than_they_are():
     """Two folds, each sure and right on what it trained on, sure and wrong on the rest."""
     labels, fold_of = np.array([0, 1, 0, 1]), np.array([1, 1, 2, 2])
     right = 6 * torch.nn.functional.one_hot(torch.tensor(labels), 2).float()
@@ -13,17 +13,17 @@ def test_soft_labels_of_own_pictures_look_better_than_they_are():
     table = lessons.own_and_unseen(logits, labels, fold_of, logits[:, :2], labels[:2])
     assert table["accuracy"].tolist() == [100, 0, 50, 100]
     wrong = np.log(1 + np.exp(3))  # -log of the softmax of (0, 3) at its first place
-    assert table.loc["fold that has not seen them", "log_loss"] == pytest.approx(wrong)
+    assert table.loc["fold that has not trained on them", "log_loss"] == pytest.approx(wrong)
     mean = (1 / (1 + np.exp(-6)) + 1 / (1 + np.exp(3))) / 2
-    assert table.loc["ensemble, training pictures", "log_loss"] == pytest.approx(-np.log(mean))
+    assert table.loc["ensemble, training images", "log_loss"] == pytest.approx(-np.log(mean))
 
 
 @pytest.mark.parametrize("name", ["T = 1", "T = 2", "T from 2 to 1"])
-def test_every_temperature_ends_at_the_teacher(name):
+def test_each_temperature_ends_at_the_teacher(name):
     teacher = 2 * torch.randn(6, 5, generator=torch.Generator().manual_seed(0))
-    found = lessons.follow_teacher(teacher, lessons.temperatures(2000)[name], 2000)
-    centred = [logits - logits.mean(1, keepdim=True) for logits in (teacher, found["student"])]
-    assert torch.allclose(*centred, atol=0.02) and found["distance"][-1] < 1e-4 < found["distance"][0]
+    path = lessons.follow_teacher(teacher, lessons.temperatures(2000)[name], 2000)
+    centred = [logits - logits.mean(1, keepdim=True) for logits in (teacher, path["student"])]
+    assert torch.allclose(*centred, atol=0.02) and path["distance"][-1] < 1e-4 < path["distance"][0]
 
 
 def test_a_schedule_changes_what_is_logged():
@@ -35,7 +35,7 @@ def test_a_schedule_changes_what_is_logged():
 
 
 def test_a_padded_copy_is_darker_and_square():
-    """A white picture twice as wide as high: half of its padded copy is black."""
+    """A white image twice as wide as high: half of its padded copy is black."""
     image = torch.full((3, 40, 80), 255, dtype=torch.uint8)
     facts = lessons.facts_of_copies([image], side=20).iloc[0]
     assert facts["original", "aspect"] == 2 and facts["original", "colour"] == pytest.approx(1)
@@ -43,7 +43,7 @@ def test_a_padded_copy_is_darker_and_square():
     assert facts["padded copy", "colour"] == pytest.approx(0.5) and facts["square copy", "colour"] == pytest.approx(1)
 
 
-def test_the_gain_on_test_pictures_is_split():
+def test_the_gain_on_test_images_is_split():
     losses = {"distilled": np.array([1.0, 1.0, 1.0, 1.0]), "transductive_half": np.array([0.5, 0.9, 0.5, 0.9])}
     table = lessons.transductive_gain(losses)
     assert table["gain"].tolist() == pytest.approx([0.5, 0.1])

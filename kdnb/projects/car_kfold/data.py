@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from pydantic import Field
 from sklearn.model_selection import StratifiedKFold, train_test_split
+from torch import Tensor
 
 from kdnb.datasets import car_views
-from kdnb.datasets.car_views import CarViews
+from kdnb.datasets.car_views import CarViews, meta_constants
 from kdnb.datasets.cars import Cars
 from kdnb.errors import InputError
 from kdnb.experiment import TrainSettings
@@ -21,6 +24,7 @@ from kdnb.models.classifier import ClassifierConfig
 from kdnb.world.export_cars import rendered_cars
 
 FOLDS = 5
+FRESH = [f"aug{i}" for i in range(1000, 11000)]  # so many augmentations that none is likely to come again
 
 
 class CarKfoldSettings(TrainSettings):
@@ -61,6 +65,8 @@ class Data:
         scored_names: their ids.
         pool: paths of images without labels that a distilled student also learns from.
         on_test: whether ``scored`` are the test images; else a part of the training images, held out.
+        images: each image once: "train", those that arms learn from, labelled ones first, then the pool and every
+            other scored one; "test", those that are scored; "submission", those of the competition's test.
     """
 
     cars: Cars
@@ -69,6 +75,16 @@ class Data:
     scored_names: list[str]
     pool: list[Path]
     on_test: bool
+    images: dict[str, CarViews]
+
+    @cached_property
+    def constants(self) -> tuple[Tensor, Tensor]:
+        """Mean and spread of aspect and colour over the training images."""
+        return meta_constants(self.train)
+
+    def views(self, experiment: str, split: str = "train", labelled: Sequence[int] | None = None) -> CarViews:
+        """Some of the ``images``, with what networks of an experiment are told beside them."""
+        return self.images[split].like(experiment, labelled, self.constants)
 
 
 def open_data(settings: CarKfoldSettings, data: str | Path | None = None, root: str | Path = "data") -> Data:
@@ -83,10 +99,16 @@ def open_data(settings: CarKfoldSettings, data: str | Path | None = None, root: 
     cars = Cars(Path(data))
     train, pool = list(cars.train), pool_of(settings, cars)
     if cars.solution is not None:
-        scored = [(path, cars.solution[name]) for name, path in zip(cars.test_ids, cars.test_paths, strict=True)]
-        return Data(cars, train, scored, list(cars.test_ids), pool, True)
-    train, scored = hold_out(train, settings.held_out)
-    return Data(cars, train, scored, [str(Path(path).relative_to(cars.root)) for path, _ in scored], pool, False)
+        names, solved = list(cars.test_ids), [cars.solution[name] for name in cars.test_ids]
+        scored = list(zip(cars.test_paths, solved, strict=True))
+    else:
+        train, scored = hold_out(train, settings.held_out)
+        names = [str(Path(path).relative_to(cars.root)) for path, _ in scored]
+    unlabelled = [(path, None) for path in [*pool, *(path for path, _ in scored[::2])]]
+    items = {"train": train + unlabelled, "test": scored, "submission": [(path, None) for path in cars.test_paths]}
+    size, keep = settings.size[::-1], not settings.workers
+    images = {name: CarViews(one, size, "A", keep=keep and name != "submission") for name, one in items.items()}
+    return Data(cars, train, scored, names, pool, cars.solution is not None, images)
 
 
 def hold_out(items: list[tuple[Path, int]], share: float) -> tuple[list, list]:
@@ -122,19 +144,6 @@ def pool_of(settings: CarKfoldSettings, cars: Cars) -> list[Path]:
         )
         pool += list(cars.test_paths)
     return pool
-
-
-def open_images(settings: CarKfoldSettings, data: Data) -> dict[str, CarViews]:
-    """Each image once: "train", those that arms learn from, labelled ones first, then the pool and every other scored
-    one; "test", those that are scored; "submission", those of the competition's test."""
-    unlabelled = [*data.pool, *(path for path, _ in data.scored[::2])]
-    items = {
-        "train": data.train + [(path, None) for path in unlabelled],
-        "test": data.scored,
-        "submission": [(path, None) for path in data.cars.test_paths],
-    }
-    size, keep = settings.size[::-1], not settings.workers
-    return {name: CarViews(one, size, "A", keep=keep and name != "submission") for name, one in items.items()}
 
 
 def split_folds(labels: list[int], folds: int, seed: int) -> np.ndarray:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -13,26 +11,23 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from kdnb.datasets.car_views import META, CarViews, meta_constants, views_of_image
+from kdnb.datasets.car_views import META, CarViews, views_of_image
 from kdnb.distill.classification import teacher_step
-from kdnb.distill.distiller import Distiller, LiveTeacher, require_stronger_teacher
+from kdnb.distill.distiller import Distiller, LiveTeacher
 from kdnb.distill.teacher_outputs import TeacherOutputs
 from kdnb.engine import Plan, TrainConfig, TrainHistory
 from kdnb.errors import InputError
 from kdnb.evidence import Comparison, mean_metric
 from kdnb.experiment import ArmResult, Experiment
-from kdnb.files import atomic_write
 from kdnb.metrics.classification import log_losses, scores
 from kdnb.models.classifier import Ensemble, build_classifier, predict_logits
 from kdnb.projects.car_kfold import teachers
 from kdnb.projects.car_kfold.arms import COMPARED, CarArm, ablations_of, arms_of, letters_of
 from kdnb.projects.car_kfold.cost import cost_table, step_times
-from kdnb.projects.car_kfold.data import FOLDS, CarKfoldSettings, Data, collate, open_data, open_images, split_folds
-from kdnb.projects.car_kfold.submissions import write_submissions
+from kdnb.projects.car_kfold.data import FOLDS, FRESH, CarKfoldSettings, Data, collate, open_data, split_folds
+from kdnb.projects.car_kfold.submissions import save_student, write_submissions
 from kdnb.projects.car_kfold.terms import build_distiller
 from kdnb.run import Run
-
-FRESH = [f"aug{i}" for i in range(1000, 11000)]  # so many augmentations that none is likely to come again
 
 
 class CarKfold(Experiment):
@@ -98,10 +93,9 @@ class CarKfold(Experiment):
         return max(1, round(self.epochs(arm) * len(self.training_part(arm.fold)) / self.settings.batch))
 
     def train_config(self, arm: CarArm) -> TrainConfig:
-        settings, steps = self.settings, self.steps(arm)
-        if not arm.is_fold:
-            return settings.train_config(steps, settings.lr)
-        return dataclasses.replace(settings.train_config(steps, settings.teacher_lr), patience=settings.patience)
+        settings = self.settings
+        lr, patience = (settings.teacher_lr, settings.patience) if arm.is_fold else (settings.lr, 0)
+        return dataclasses.replace(settings.train_config(self.steps(arm), lr), patience=patience)
 
     def result(self, name: str, model: nn.Module, training: TrainHistory) -> ArmResult:
         """Of a fold also the logits of the competition's test images, where arms are scored on others, and, if
@@ -126,9 +120,7 @@ class CarKfold(Experiment):
             if result.predictions:
                 teachers.save_tensors(self.logits_file(name), result.predictions)
             if name == "distilled":
-                buffer = io.BytesIO()
-                torch.save({key: value.cpu() for key, value in result.model.state_dict().items()}, buffer)
-                atomic_write(self.run.folder / "Student_stage2_fold1_best.pth", buffer.getvalue())
+                save_student(self, result.model)
         return super().keep(name, dataclasses.replace(result, predictions={}))
 
     # --- batches ----------------------------------------------------------------------------------------------------
@@ -142,9 +134,8 @@ class CarKfold(Experiment):
     def check_labels(self) -> None:
         fewest, few = np.bincount(self.labels[self.can_be_labelled()]).min(), self.settings.few_labels
         if few >= fewest:
-            raise InputError(
-                f"few_labels is {few}, expected fewer than the {fewest} training images of the smallest class in fold 1"
-            )
+            smallest = f"the {fewest} training images of the smallest class in fold 1"
+            raise InputError(f"few_labels is {few}, expected fewer than {smallest}")
 
     def labelled(self, labels: int) -> list[int]:
         """The first of each class in a random order."""
@@ -163,33 +154,15 @@ class CarKfold(Experiment):
         labelled, others = self.labelled(arm.labels), self.unlabelled(arm.labels) if arm.terms else []
         first, pool = len(self.labels), len(self.data.pool)
         others += range(first, first + pool) if arm.terms else []
-        others += range(first + pool, len(self.images["train"])) if arm.test_half else []
+        others += range(first + pool, len(self.data.images["train"])) if arm.test_half else []
         return [(labelled, size // 2), (others, size - size // 2)] if others else [(labelled, size)]
-
-    @cached_property
-    def images(self) -> dict[str, CarViews]:
-        return open_images(self.settings, self.data)
-
-    @cached_property
-    def constants(self) -> tuple[Tensor, Tensor]:
-        """Mean and spread of aspect and colour over the training images."""
-        return meta_constants(self.data.train)
-
-    def views(self, arm: CarArm, split: str = "train", labelled: Sequence[int] | None = None) -> CarViews:
-        """Images of ``images`` with what the arm's network is told beside them."""
-        return self.images[split].like(arm.experiment, labelled, self.constants)
 
     def batches(self, arm: CarArm) -> tuple[CarViews, Plan, Callable]:
         pools = self.pools(arm)
         views = teachers.stored_views(self)[1:] if arm.outputs != "live" else FRESH
-        return self.views(arm, labelled=pools[0][0]), Plan(pools, views, self.run.seed), collate
+        return self.data.views(arm.experiment, "train", pools[0][0]), Plan(pools, views, self.run.seed), collate
 
     # --- the teacher ------------------------------------------------------------------------------------------------
-
-    def check_teacher(self) -> None:
-        fold, baseline = (self.train(name).validation for name in self.checked)
-        metric = "-log_loss on fold 1's validation part"  # images that neither has trained on
-        require_stronger_teacher(fold, baseline, metric, self.settings.allow_weaker_teacher)
 
     def keeps_outputs(self, arm: CarArm) -> bool:
         return bool(arm.terms) and arm.outputs != "live"
@@ -208,17 +181,15 @@ class CarKfold(Experiment):
     # --- predictions and scores -------------------------------------------------------------------------------------
 
     def predict(self, model: nn.Module, split: str, arm: CarArm) -> Tensor:
-        """Logits (N, C), float32 on the CPU, of "validation", the arm's fold, or of a split of ``images``."""
-        if split == "validation":
-            images, indices = self.views(arm), np.flatnonzero(self.fold_of == arm.fold).tolist()
-        else:
-            images, indices = self.views(arm, split), range(len(self.images[split]))
-        return predict_logits(model, images, [(i, "plain") for i in indices], self.acc.device)
+        """Logits (N, C), float32 on the CPU, of "validation", the arm's fold, or of a split of ``data.images``."""
+        views = self.data.views(arm.experiment, "train" if split == "validation" else split)
+        indices = np.flatnonzero(self.fold_of == arm.fold).tolist() if split == "validation" else range(len(views))
+        return predict_logits(model, views, [(i, "plain") for i in indices], self.acc.device)
 
     def predict_image(self, model: nn.Module, image: Tensor, letter: str = "") -> Tensor:
         """Logits (C,) for an image uint8 (3, H, W) of any size, shown to the network as in training."""
         letter, size = letter or self.settings.experiment, self.settings.size[::-1]
-        views = views_of_image(image, size, letter, self.constants)
+        views = views_of_image(image, size, letter, self.data.constants)
         return predict_logits(model, views, [(0, "plain")], self.acc.device)[0]
 
     def scores(self, logits: Tensor, labels: np.ndarray) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""06's lessons: what the original got wrong, measured; the notebook shows what comes out."""
+"""06's lessons: what the original got wrong, measured; the notebook shows the results."""
 
 from __future__ import annotations
 
@@ -15,39 +15,39 @@ from kdnb.distill.classification import temperature_at
 from kdnb.distill.losses import kd_kl
 from kdnb.metrics.classification import log_losses
 from kdnb.models.classifier import mean_probabilities
-from kdnb.projects.car_answers import out_of_fold
+from kdnb.projects.car_kfold.teachers import out_of_fold
 
-# --- soft labels of pictures that the teacher has learned by heart ----------------------------------------------
+# --- soft labels of images that the teacher has memorised -------------------------------------------------------
 
 
 def own_and_unseen(
     logits: Tensor, labels: Sequence[int], fold_of: np.ndarray, scored: Tensor, truth: Sequence[int]
 ) -> pd.DataFrame:
-    """How right, and how sure, soft labels are: of pictures that the folds have trained on, and of others.
+    """How right and how confident soft labels are, on images that the folds have trained on and on others.
 
-    A student that learns soft labels of the first kind is told little but the label; what the teacher does with
-    pictures it has never seen is in the second kind, and those of test are what it should be good at.
+    Soft labels of the first kind tell a student little but the label. How the teacher treats new images is in the
+    second kind, and new images, those of test, are what a student should be good at.
 
     Args:
-        logits: (F, N, C) what each fold says of each training picture as it is.
+        logits: (F, N, C) of each fold for each training image as it is.
         labels: (N,) their classes.
-        fold_of: (N,) the fold, 1 to F, that has not trained on a picture.
-        scored: (F, M, C) the same of test pictures; truth: (M,) their classes.
+        fold_of: (N,) the fold, 1 to F, that has not trained on an image.
+        scored: (F, M, C) of each fold for each test image; truth: (M,) their classes.
 
     Returns:
         A row per kind with accuracy in percent, log loss, and the mean of the largest probability in percent.
     """
     rows = {
-        "ensemble, training pictures": (mean_probabilities(logits), labels),
-        "fold that has not seen them": (out_of_fold(logits, fold_of), labels),
-        "one fold, test pictures": (scored, np.tile(truth, len(scored))),
-        "ensemble, test pictures": (mean_probabilities(scored), truth),
+        "ensemble, training images": (mean_probabilities(logits), labels),
+        "fold that has not trained on them": (out_of_fold(logits, fold_of), labels),
+        "one fold, test images": (scored, np.tile(truth, len(scored))),
+        "ensemble, test images": (mean_probabilities(scored), truth),
     }
-    return pd.DataFrame({name: right_and_sure(*pair) for name, pair in rows.items()}).T
+    return pd.DataFrame({name: accuracy_and_confidence(*pair) for name, pair in rows.items()}).T
 
 
-def right_and_sure(logits: Tensor, labels: Sequence[int]) -> dict[str, float]:
-    """Of logits (..., C), whose leading sides are taken as one, and as many labels."""
+def accuracy_and_confidence(logits: Tensor, labels: Sequence[int]) -> dict[str, float]:
+    """Of logits (..., C), their leading dimensions flattened, and as many labels."""
     probabilities = logits.float().flatten(0, -2).softmax(1).numpy()
     right = probabilities.argmax(1) == np.asarray(labels)
     return {
@@ -61,7 +61,7 @@ def right_and_sure(logits: Tensor, labels: Sequence[int]) -> dict[str, float]:
 
 
 def temperatures(steps: int, epochs: int = 20) -> dict[str, Callable[[int], float]]:
-    """Step → temperature: two constants and the original's schedule, which falls with each of so many epochs."""
+    """Step → temperature: two constants, and the original's schedule, which falls with each epoch."""
     return {
         "T = 1": lambda step: 1.0,
         "T = 2": lambda step: 2.0,
@@ -70,19 +70,19 @@ def temperatures(steps: int, epochs: int = 20) -> dict[str, Callable[[int], floa
 
 
 def follow_teacher(teacher: Tensor, temperature: Callable[[int], float], steps: int = 400, rate: float = 2.0) -> dict:
-    """Descend T² · KL(softmax(t/T) ‖ softmax(s/T)) in the logits s themselves: a student that can say anything.
+    """Descend T² · KL(softmax(t/T) ‖ softmax(s/T)) in the logits s themselves: a student without any limits.
 
-    The loss is 0 exactly where s and t differ by a constant, whatever T is: a schedule changes the way there and the
-    numbers that are logged, not the place. (A student that cannot say everything has to choose, and then T matters:
-    the higher it is, the more the unlikely classes count.)
+    The loss is 0 exactly where s and t differ by a constant, whatever T is: a schedule changes the path there and the
+    numbers that are logged, not the end. (A student of limited capacity has to choose, and then T matters: the higher
+    it is, the more the unlikely classes count.)
 
     Args:
         teacher: (N, C) logits t.
         temperature: step → T.
 
     Returns:
-        "loss": (steps,) what a log would show; "distance": (steps,) mean KL at T = 1 between the two, which is what
-        counts; "student": (N, C).
+        "loss": (steps,) what a log would show; "distance": (steps,) mean KL at T = 1, which is what counts; "student":
+        (N, C).
     """
     student, losses, distances = torch.zeros_like(teacher), [], []
     for step in range(steps):
@@ -99,7 +99,7 @@ def follow_teacher(teacher: Tensor, temperature: Callable[[int], float], steps: 
 
 
 def letterboxed(image: Tensor, side: int) -> Tensor:
-    """uint8 (3, H, W) → (3, side, side): the picture in its own shape, black around it."""
+    """uint8 (3, H, W) → (3, side, side): the image in its own shape, black around it."""
     height, width = image.shape[1:]
     scale = side / max(height, width)
     small = tv.resize(image, [max(1, round(scale * height)), max(1, round(scale * width))], antialias=True)
@@ -108,10 +108,10 @@ def letterboxed(image: Tensor, side: int) -> Tensor:
 
 
 def facts_of_copies(images: Sequence[Tensor], side: int = 64) -> pd.DataFrame:
-    """Aspect ratio and mean brightness (0..1) of pictures, and of their square and letterboxed copies.
+    """Aspect ratio and mean brightness (0..1) of images, and of their square and letterboxed copies.
 
     Returns:
-        A row per picture, columns (which copy, "aspect" or "colour").
+        A row per image, columns (which copy, "aspect" or "colour").
     """
     copies = {
         "original": lambda image: image,
@@ -127,21 +127,21 @@ def facts_of_copies(images: Sequence[Tensor], side: int = 64) -> pd.DataFrame:
     return table
 
 
-# --- test pictures as a transfer set ----------------------------------------------------------------------------
+# --- test images as a transfer set ------------------------------------------------------------------------------
 
 
 def transductive_gain(
     losses: dict[str, np.ndarray], arm: str = "transductive_half", other: str = "distilled"
 ) -> pd.DataFrame:
-    """Log loss on the half of the test pictures that an arm learned from (without labels), and on the other half.
+    """Log loss on the half of the test images that an arm learned from (without labels), and on the other half.
 
     Args:
-        losses: arm → (N,) log loss of each test picture; every other one, from the first, was learned from.
+        losses: arm → (N,) log loss of each test image; every other one, from the first, was learned from.
 
     Returns:
-        A row per half; what is gained on the first beyond the second is lost on pictures that are not there yet.
+        A row per half; what is gained on the first beyond the second says nothing about future images.
     """
-    rows = {"learned from": slice(0, None, 2), "not seen": slice(1, None, 2)}
+    rows = {"learned from": slice(0, None, 2), "held back": slice(1, None, 2)}
     return pd.DataFrame(
         {
             name: {

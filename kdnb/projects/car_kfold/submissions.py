@@ -1,19 +1,29 @@
-"""06's files for the competition."""
+"""06's files beside metrics.json: the distilled student as the original saves it, and the competition's."""
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import nn
 
 from kdnb.datasets.car_submissions import check_comparison, check_submission, write_comparison, write_submission
 from kdnb.datasets.car_views import META
+from kdnb.files import atomic_write
 from kdnb.models.classifier import mean_probabilities
 
 if TYPE_CHECKING:
     from kdnb.projects.car_kfold.experiment import CarKfold
+
+
+def save_student(experiment: CarKfold, student: nn.Module) -> Path:
+    """The original's file: a plain state dict, for ``torch.load(..., weights_only=True)``."""
+    buffer = io.BytesIO()
+    torch.save({key: value.cpu() for key, value in student.state_dict().items()}, buffer)
+    return atomic_write(experiment.run.folder / "Student_stage2_fold1_best.pth", buffer.getvalue())
 
 
 def test_probabilities(experiment: CarKfold, letter: str) -> np.ndarray:

@@ -67,7 +67,7 @@ def stored_views(experiment: CarKfold) -> list[str]:
 
 def store_outputs(experiment: CarKfold, fold: str, model: nn.Module) -> Path:
     """Run a fold on every training image and the pool, in every stored view; keep that and the time it took."""
-    device, views = experiment.acc.device, experiment.views(experiment.known[fold])
+    device, views = experiment.acc.device, experiment.data.views(experiment.known[fold].experiment)
     clock = compute_seconds(device)
     indices = range(len(experiment.data.train) + len(experiment.data.pool))
     each = [predict_logits(model, views, [(i, view) for i in indices], device) for view in stored_views(experiment)]
