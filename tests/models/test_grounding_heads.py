@@ -1,6 +1,8 @@
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import nn
 from torchvision.ops import box_iou
 
@@ -9,7 +11,6 @@ from kdnb.errors import InputError
 from kdnb.models.alignment import Student
 from kdnb.models.grounding import Grounder, align_cells, box_loss, crop_cells, grounding_step, overlaps, ranking_loss
 from kdnb.models.grounding_heads import BOX_FEATURES, ProjectionHead, TransformerHead, box_features, centre_to_edges
-from kdnb.projects.talk2car_grounding import whole_picture
 from kdnb.world.camera import render
 from kdnb.world.scene import make_scene
 
@@ -305,7 +306,7 @@ def step_of_full(image, frozen):
     return moved
 
 
-def test_full_model_steps_on_a_drawn_picture_of_the_official_size():
+def test_full_model_steps_on_a_rendered_image_of_the_official_size():
     """As the heads of ``full`` are trained; with gradients of the encoder it takes 20 s, hence the small one below."""
     image = torch.from_numpy(render(make_scene(0), 1600, 900, supersample=1).image.copy()).permute(2, 0, 1)
     moved = step_of_full(image, frozen=True)
@@ -315,6 +316,6 @@ def test_full_model_steps_on_a_drawn_picture_of_the_official_size():
 def test_full_model_is_fine_tuned_end_to_end(real_data):
     """On a photograph, at a fifth of its usual width for the test's sake."""
     file = sorted((real_data / "coco" / "val2017").glob("*.jpg"))[0]
-    photograph = torch.from_numpy(read_image(file).copy()).permute(2, 0, 1)
-    moved = step_of_full(whole_picture(photograph, 320), frozen=False)
+    photograph = np.array(Image.fromarray(read_image(file)).resize((320, 180)))
+    moved = step_of_full(torch.from_numpy(photograph).permute(2, 0, 1), frozen=False)
     assert {"head.sentence.1.weight", "encoder.project.weight", "encoder.trunk.stem.0.weight"} <= moved
