@@ -15,12 +15,13 @@ from kdnb.datasets.detection import VIEWS, DetectionViews, collate, flip_boxes
 from kdnb.distill.distiller import LiveTeacher
 from kdnb.engine import Plan
 from kdnb.errors import InputError
+from kdnb.experiment.step_cost import bench_table
 from kdnb.models.detector import detection_step, full_detector
+from kdnb.options import load_settings
 from kdnb.projects import voc_defeat as project
-from kdnb.projects.side_by_side import run_side_by_side
-from kdnb.projects.voc_bench import bench_table
-from kdnb.projects.voc_experiment import Experiment, main
-from kdnb.run import Run, load_settings
+from kdnb.projects.voc_defeat import VocDefeat
+from kdnb.projects.voc_defeat.__main__ import main
+from kdnb.run import Run
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,7 @@ def drawn(tmp_path_factory):
 
 
 def settings_of(**changes):
-    return load_settings(project.VocDefeatSettings, "voc_defeat", "smoke", **changes)
+    return load_settings(project.VocDefeatSettings, "smoke", **changes)
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ def data(drawn):
 @pytest.fixture
 def experiment(tmp_path, data, drawn):
     settings = settings_of()
-    return Experiment(Run.start(project.PROJECT, "smoke", 0, tmp_path, settings), settings, data, drawn)
+    return VocDefeat(Run.start(VocDefeat.project, "smoke", 0, tmp_path, settings), settings, data, drawn)
 
 
 def one_batch(data, size=2):
@@ -50,7 +51,7 @@ def one_batch(data, size=2):
 
 def test_all_profiles_are_valid_settings():
     for profile in ("smoke", "lite", "full"):
-        settings = load_settings(project.VocDefeatSettings, "voc_defeat", profile)
+        settings = load_settings(project.VocDefeatSettings, profile)
         assert (settings.foreground_weight, settings.background_weight) == (3, 12)
     assert settings.teacher.backbone == "resnet101" and settings.student.backbone == "resnet50"
 
@@ -61,7 +62,7 @@ def test_an_unknown_setting_names_its_neighbour():
 
 
 def test_lite_student_is_two_and_a_half_times_smaller():
-    settings = load_settings(project.VocDefeatSettings, "voc_defeat", "lite")
+    settings = load_settings(project.VocDefeatSettings, "lite")
     teacher, student = (project.build(n, settings, 0) for n in (settings.teacher, settings.student))
     count = [sum(p.numel() for p in model.parameters()) for model in (teacher, student)]
     assert count[0] >= 2.5 * count[1]
@@ -115,50 +116,56 @@ def test_adapters_start_small_and_draw_no_global_random_numbers(data):
 def test_weights_zero_train_the_baseline_bit_for_bit(tmp_path, data, drawn):
     """The contract of the core, on the real project: the arm `distilled` with weights 0 is the arm `baseline`."""
     settings = settings_of(foreground_weight=0.0, background_weight=0.0)
-    run = Run.start(project.PROJECT, "smoke", 0, tmp_path, settings)
-    experiment = Experiment(run, settings, data, drawn)
+    run = Run.start(VocDefeat.project, "smoke", 0, tmp_path, settings)
+    experiment = VocDefeat(run, settings, data, drawn)
     baseline, distilled = experiment.train("baseline"), experiment.train("distilled")
     for key, value in baseline.model.state_dict().items():
         assert torch.equal(value, distilled.model.state_dict()[key])
 
 
-def test_cached_training_step_equals_live(experiment, data):
+def test_a_step_with_kept_outputs_equals_a_live_one(experiment, data):
     settings, batch = experiment.settings, one_batch(data)
     teacher = experiment.train("teacher").model
-    cache = experiment.teacher_cache()
     parts = []
-    for source in (None, cache):
+    for source in (None, experiment.teacher_outputs("teacher")):
         student = project.build(settings.student, settings, 0).train()
         torch.manual_seed(0)
         parts.append(project.build_distiller(student, teacher, (*project.DEFEAT, "pkd"), settings, source)(batch))
     for name in parts[0]:
-        assert parts[0][name].item() == pytest.approx(parts[1][name].item(), rel=5e-3)  # the cache keeps float16
+        assert parts[0][name].item() == pytest.approx(parts[1][name].item(), rel=5e-3)  # they are kept as float16
+
+
+def test_teacher_outputs_are_kept_only_where_the_settings_say_so(tmp_path, data, drawn):
+    settings = settings_of(cache_teacher=False)
+    experiment = VocDefeat(Run.start(VocDefeat.project, "smoke", 0, tmp_path, settings), settings, data, drawn)
+    experiment.train("distilled")
+    assert not (experiment.run.folder / "cache").exists()
 
 
 def test_a_finished_arm_is_read_back_not_trained_again(experiment, data, drawn):
     first = experiment.train("baseline")
-    other = Experiment(experiment.run, experiment.settings, data, drawn)
+    other = VocDefeat(experiment.run, experiment.settings, data, drawn)
     assert other.train("baseline").numbers == json.loads(json.dumps(first.numbers).replace("NaN", "null"))
     again = other.detections("baseline")
-    for image, found in experiment.detect(first.model, data.test).items():
-        for key, value in found.items():
+    for image, detections in experiment.predict(first.model, "test", experiment.arms["baseline"]).items():
+        for key, value in detections.items():
             assert torch.equal(value, again[image][key])
 
 
 def test_the_matched_student_gets_the_steps_that_distilling_costs(experiment):
     """The factor is what the saved times say, and it is measured once for all processes of a run."""
-    factor = experiment.cost_of_distilling()
-    saved = json.loads((experiment.run.folder / "cost_of_distilling.json").read_text())
-    filling = experiment.cache_cpu_seconds() / (saved["plain"] * experiment.settings.student_steps)
-    assert factor == pytest.approx(saved["distilling"] / saved["plain"] + filling)
-    assert experiment.cost_of_distilling() == factor
-    steps = experiment.train("baseline_matched").fitted.steps
-    assert steps == round(experiment.settings.student_steps * max(1.0, factor))
+    experiment.train("baseline_matched")
+    factor, steps = experiment.cost_factor("distilled"), experiment.settings.student_steps
+    saved = json.loads((experiment.run.folder / "step_cost_distilled.json").read_text())
+    kept_ms = 1000 * experiment.teacher_outputs("teacher").seconds / steps
+    assert factor == pytest.approx((saved["distilling"] + kept_ms) / saved["plain"])
+    assert experiment.cost_factor("distilled") == factor
+    assert experiment.train("baseline_matched").training.steps == round(steps * max(1.0, factor))
 
 
 def test_a_weak_teacher_is_refused(tmp_path, data, drawn):
     settings = settings_of(allow_weaker_teacher=False)
-    experiment = Experiment(Run.start(project.PROJECT, "smoke", 0, tmp_path, settings), settings, data, drawn)
+    experiment = VocDefeat(Run.start(VocDefeat.project, "smoke", 0, tmp_path, settings), settings, data, drawn)
     experiment.train("teacher").validation, experiment.train("baseline").validation = 10.0, 20.0
     with pytest.raises(InputError, match="teacher's validation mAP50 10.00 is not above the student's own 20.00"):
         experiment.check_teacher()
@@ -166,7 +173,7 @@ def test_a_weak_teacher_is_refused(tmp_path, data, drawn):
 
 def test_a_run_goes_on_only_with_its_own_data(tmp_path, drawn):
     settings = settings_of()
-    run = Run.start(project.PROJECT, "smoke", 0, tmp_path, settings, tmp_path)
+    run = Run.start(VocDefeat.project, "smoke", 0, tmp_path, settings, tmp_path)
     with pytest.raises(SystemExit, match="expected the same --data"):
         main(["--run", str(run.folder), "--root", str(drawn)])
 
@@ -189,8 +196,8 @@ def test_a_mobilenet_learns_from_a_resnet(data):
 
 
 def test_bench_names_every_ratio(drawn):
-    table = bench_table(rounds=2, profile="smoke", root=drawn)
-    assert all(name in table for name in ("plain step", "teacher forward", "KD step, live", "KD step, cached"))
+    table = bench_table(VocDefeat, "smoke", drawn)
+    assert all(name in table for name in ("plain step", "teacher forward", "KD step, live", "KD step, kept outputs"))
     assert re.search(r"plain step +[\d.]+ +1\.00", table)
 
 
@@ -224,7 +231,7 @@ def test_torchrun_with_two_processes_matches_one(tmp_path, drawn):
     (one,) = (tmp_path / "one").iterdir()
     for arm in ("teacher", "baseline"):
         first_losses = [
-            json.loads((folder / "arms" / f"{arm}.json").read_text())["fitted"]["history"][0]["loss"]
+            json.loads((folder / "arms" / f"{arm}.json").read_text())["training"]["history"][0]["loss"]
             for folder in (one, two)
         ]
         assert first_losses[0] == pytest.approx(first_losses[1], rel=0.1)
@@ -273,7 +280,7 @@ def test_headless_stages_share_a_run_folder(tmp_path, drawn):
         (["--set", "stepz=3"], "unknown setting 'stepz'"),
         (["--set", "batch=many"], "setting 'batch' .* is 'many', expected"),
         (["--run", "empty"], "no config.yaml there"),
-        (["--set", "few_labels=21"], "few_labels is 21, expected fewer than the 21 training pictures"),
+        (["--set", "few_labels=21"], "few_labels is 21, expected fewer than the 21 training items"),
     ],
 )
 def test_wrong_options_are_one_line(tmp_path, drawn, options, message, monkeypatch):
@@ -289,24 +296,9 @@ def test_a_wrong_option_ends_the_process_with_one_line(tmp_path):
     assert done.stderr == "kdnb: parameter DATA is 'nowhere', which does not exist; expected the root of a data set\n"
 
 
-def test_a_failing_side_process_is_told_and_the_others_stopped(tmp_path):
-    commands = {
-        "good": [sys.executable, "-c", "import time; time.sleep(60)"],
-        "bad": [sys.executable, "-c", "raise SystemExit('no memory left')"],
-    }
-    with pytest.raises(RuntimeError, match=r"training bad failed:\nno memory left"):
-        run_side_by_side(commands, tmp_path, lambda: None)
-
-
-def test_wrong_input_that_a_side_process_meets_is_told_as_such(tmp_path):
-    commands = {"bad": [sys.executable, "-c", "raise SystemExit('kdnb: a.jpg: cannot be read')"]}
-    with pytest.raises(InputError, match=r"^a\.jpg: cannot be read$"):
-        run_side_by_side(commands, tmp_path, lambda: None)
-
-
 def test_full_step_from_r101_to_r50_on_two_photographs(real_data):
     """The original's networks, sizes and terms, random weights, one training step on photographs."""
-    settings = load_settings(project.VocDefeatSettings, "voc_defeat", "full", size=(333, 200))
+    settings = load_settings(project.VocDefeatSettings, "full", size=(333, 200))
     data = project.open_data(
         settings.model_copy(update={"train_sets": [("2007", "trainval")], "workers": 0}),
         real_data / "voc" / "VOCdevkit",

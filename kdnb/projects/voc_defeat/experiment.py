@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Subset
@@ -35,6 +36,8 @@ class VocDefeat(Experiment):
     teacher_step = staticmethod(teacher_step)
     kept_outputs = ("features",)
     bench_settings = {"train_images": 64, "test_images": 8}
+    cover = "03 what is where", (0.511, 0.515, 0.752, 0.75)
+    frame_task = "objects"
     arms = {
         "teacher": Arm(network="teacher"),
         "baseline": Arm(),
@@ -152,3 +155,17 @@ class VocDefeat(Experiment):
         folder = self.run.folder / "detections" / name
         write_detections(folder, VOC_CLASSES, self.detections(name))
         return folder
+
+    def frame_predictor(self, name: str) -> Callable:
+        """Frame -> "boxes" (K, 4) in the frame's pixels, "labels", "scores", numpy, and the "window" looked at."""
+        model = self.train(name).model.eval()
+
+        def detect(frame) -> dict:
+            window = frame.street_window(self.settings.size)
+            pixels, _ = frame.cut_out(window)
+            detections = predict(model, [torch.from_numpy(pixels.copy()).permute(2, 0, 1)])[0]
+            arrays = {key: value.numpy() for key, value in detections.items()}
+            corner = np.array([*window[:2], *window[:2]], float)
+            return {**arrays, "boxes": arrays["boxes"].astype(float) + corner, "window": window}
+
+        return detect
