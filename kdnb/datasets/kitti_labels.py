@@ -1,7 +1,7 @@
 """KITTI label and detection files: one object a line, 15 fields, a 16th with the score of a detection."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -118,6 +118,14 @@ def write_labels(path: str | Path, labels: Iterable[KittiLabel]) -> None:
     """Write a label file, two decimals as the official ones; detections get four, and six for their scores."""
     with atomic_path(Path(path)) as part:
         part.write_text("".join(_line(label) + "\n" for label in labels), encoding="utf-8")
+
+
+def write_detections(folder: Path, detections: Mapping[str, Iterable[KittiLabel]]) -> Path:
+    """Write ``<frame>.txt`` for each frame, as the official tool reads them; returns the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for frame, labels in detections.items():
+        write_labels(folder / f"{frame}.txt", labels)
+    return folder
 
 
 def _line(label):

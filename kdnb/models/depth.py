@@ -18,6 +18,8 @@ from PIL import Image
 from torch import Tensor
 
 from kdnb.datasets.depth_views import resized
+from kdnb.datasets.kitti import Frame
+from kdnb.datasets.kitti_calib import Calibration
 from kdnb.errors import InputError
 from kdnb.models.depth_net import TinyDepth
 
@@ -93,6 +95,14 @@ def fitted(depth: Tensor, size: tuple[int, int]) -> np.ndarray:
     if tuple(depth.shape) != tuple(size):
         depth = F.interpolate(depth[None, None].float(), size, mode="bilinear", align_corners=False)[0, 0]
     return depth.float().cpu().numpy()
+
+
+def focal_factor(known: Frame, image: np.ndarray, calibration: Calibration) -> float:
+    """The factor on the depth of a network trained on the camera of ``known``, for an image of another camera: a longer
+    lens makes things look larger, and so nearer, by the ratio of the focal lengths as shares of the image's width (as
+    Yin et al. 2023, Metric3D, arXiv 2307.10984, section 3.1, do in training)."""
+    longer = calibration.P2[0, 0] / image.shape[1]
+    return longer / (known.calibration.P2[0, 0] / known.image_size[0])
 
 
 # --- models of the hub ------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ the original classifies anchors.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable
 
 import pandas as pd
 import torch
@@ -20,7 +21,7 @@ from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops import FeaturePyramidNetwork
 
 from kdnb.models.bev import SECOND, SECONDFPN, SlabEncoder, convolution
-from kdnb.models.centre_head import CentreHead, detection_loss, make_targets, require_boxes, total_loss
+from kdnb.models.centre_head import CentreHead, decode, detection_loss, make_targets, require_boxes, total_loss
 from kdnb.models.point_fusion import PointFusion
 from kdnb.models.voxels import DynamicVFE, Grid, voxelize
 
@@ -206,3 +207,19 @@ def fusion_step(model: Fusion3D, batch: dict) -> dict:
     targets = make_targets([batch["boxes"][i] for i in known], [batch["labels"][i] for i in known], model.grid)
     parts = detection_loss({key: output[key][known] for key in ("heatmap", "boxes")}, targets)
     return {"loss": total_loss(parts), "parts": parts, **output}
+
+
+@torch.no_grad()
+def detect(model: Fusion3D, batches: Iterable[dict], threshold: float) -> list[dict[str, Tensor]]:
+    """Detections in each frame, see ``centre_head.decode``; in eval mode, afterwards the model's mode is as before.
+
+    Args:
+        batches: "points", "images", "projections" as the model takes them, on its device.
+        threshold: minimum score, 0..1.
+    """
+    training = model.training
+    model.eval()
+    outputs = (model(batch["points"], batch["images"], batch["projections"]) for batch in batches)
+    detections = [one for output in outputs for one in decode(output, model.grid, threshold)]
+    model.train(training)
+    return detections

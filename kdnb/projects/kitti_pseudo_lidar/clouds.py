@@ -7,13 +7,11 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
 from accelerate import Accelerator
 from torch import nn
 
 from kdnb.datasets.depth_views import VIEWS, DepthViews, collate_depth
 from kdnb.datasets.kitti import Frame, KittiObject
-from kdnb.datasets.kitti_calib import Calibration
 from kdnb.datasets.pseudo_lidar import check_recipe, write_pseudo_lidar
 from kdnb.datasets.sparse_depth import sparse_depth
 from kdnb.distill.distiller import Distiller
@@ -31,19 +29,10 @@ POINTS = "pseudo"  # name of the clouds' folder
 
 
 def train_depth(
-    net: nn.Module,
-    settings: KittiPseudoLidarSettings,
-    data: Data,
-    seed: int,
-    checkpoint: Path | None,
-    seconds: Callable[[TrainHistory], float],
+    net: nn.Module, settings: KittiPseudoLidarSettings, data: Data, seed: int, checkpoint: Path | None
 ) -> ArmResult:
     """The arm of the depth network: trained on the LiDAR's points in the training images, unless depth comes from
-    elsewhere, and scored. Its predictions are the errors by distance, of "test" and of "train".
-
-    Args:
-        seconds: what a training cost.
-    """
+    elsewhere, and scored. Its predictions are the errors by distance, of "test" and of "train"."""
     training = TrainHistory()
     if settings.depth == "tiny":
         views = DepthViews(data.train, settings.depth_size, keep=data.in_memory)
@@ -58,7 +47,6 @@ def train_depth(
         "AbsRel_train": train["AbsRel"],
         "params": model.parameters,
         "size_mb": state_dict_mb(net),
-        "train_s": seconds(training),
         "steps": training.steps,
     }
     by_distance = {"test": test["by_distance"], "train": train["by_distance"]}
@@ -74,14 +62,6 @@ def depth_errors(depth: DepthModel, frames: Sequence[Frame]) -> dict:
             yield depth(image, frame.name), sparse_depth(frame.points(), frame.calibration, image.shape[:2])
 
     return evaluate_depth(pairs())
-
-
-def focal_factor(known: Frame, image: np.ndarray, calibration: Calibration) -> float:
-    """The factor on the depth of a network trained on the camera of ``known``, for an image of another camera: a longer
-    lens makes things look larger, and so nearer, by the ratio of the focal lengths as shares of the image's width (as
-    Yin et al. 2023, Metric3D, arXiv 2307.10984, section 3.1, do in training)."""
-    longer = calibration.P2[0, 0] / image.shape[1]
-    return longer / (known.calibration.P2[0, 0] / known.image_size[0])
 
 
 def cloud_path(folder: Path, frame: Frame) -> Path:

@@ -7,14 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from kdnb.distill.bev import NAMES as KD
 from kdnb.distill.bev import bev_terms, teacher_step
 from kdnb.distill.distiller import Distiller, LiveTeacher
 from kdnb.models.depth_net import TinyDepth
 from kdnb.models.fusion3d import Fusion3D, full_fusion3d, fusion_step, lite_fusion3d
 from kdnb.projects.kitti_pseudo_lidar.data import KittiPseudoLidarSettings
-
-__all__ = ["KD", "build", "build_depth", "build_distiller", "teacher_step"]
 
 
 def build(settings: KittiPseudoLidarSettings, seed: int) -> Fusion3D:
