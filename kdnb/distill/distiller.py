@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +14,11 @@ from kdnb.distill.taps import Taps
 from kdnb.distill.terms import Term
 from kdnb.errors import InputError
 
-if TYPE_CHECKING:
-    from kdnb.distill.teacher_outputs import TeacherOutputs
+
+class Teacher(Protocol):
+    """What a ``Distiller`` asks: a ``LiveTeacher``, or ``TeacherOutputs`` in its place."""
+
+    def observe(self, batch: dict, student_outputs: dict, taps: list[str]) -> dict: ...
 
 
 def call(model: nn.Module, batch: Any) -> dict:
@@ -83,7 +86,7 @@ class Distiller(nn.Module):
     def __init__(
         self,
         student: nn.Module,
-        teacher: LiveTeacher | TeacherOutputs | None = None,
+        teacher: Teacher | None = None,
         terms: Sequence[Term] = (),
         student_step: Callable[[nn.Module, Any], dict] = call,
     ):

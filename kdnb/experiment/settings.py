@@ -52,9 +52,8 @@ class TrainSettings(Settings):
 
     def offline(self):
         """The same networks with random weights, to read trained ones into."""
-        networks = {
-            name: value.model_copy(update={"pretrained": None if isinstance(value.pretrained, str) else False})
-            for name in type(self).model_fields
-            if isinstance(value := getattr(self, name), Settings) and hasattr(value, "pretrained")
-        }
-        return self.model_copy(update=networks)
+        networks = {name: getattr(self, name) for name in type(self).model_fields}
+        networks = {name: one for name, one in networks.items() if hasattr(one, "pretrained")}
+        none = {name: None if isinstance(one.pretrained, str) else False for name, one in networks.items()}
+        changed = {name: one.model_copy(update={"pretrained": none[name]}) for name, one in networks.items()}
+        return self.model_copy(update=changed)

@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import joblib
 from joblib.externals.loky.process_executor import TerminatedWorkerError
@@ -68,8 +68,8 @@ def train_side_by_side(tasks: Sequence[Task], processes: int) -> Iterator[Task]:
         RuntimeError: a worker failed or died; with the last lines of its log. Finished arms stay.
     """
     with backend(processes) as jobs:
-        pool = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1, pre_dispatch="all")
-        finished = pool(joblib.delayed(train_task)(task) for task in tasks)
+        options: dict[str, Any] = {"return_as": "generator_unordered", "batch_size": 1, "pre_dispatch": "all"}
+        finished: Any = joblib.Parallel(n_jobs=jobs, **options)(joblib.delayed(train_task)(task) for task in tasks)
         try:
             with tqdm(total=len(tasks), desc="arms", unit="arm", leave=False) as bar:
                 for task in finished:

@@ -1,4 +1,5 @@
 import dataclasses
+import inspect
 import json
 import os
 import re
@@ -11,15 +12,21 @@ import numpy as np
 import pytest
 import torch
 
+from kdnb.datasets.depth_views import DepthViews
 from kdnb.datasets.kitti import KittiObject
 from kdnb.datasets.kitti_boxes import corners, points_in_boxes
+from kdnb.datasets.kitti_labels import counts_as
 from kdnb.datasets.kitti_views import PreparedFrames, collate
+from kdnb.datasets.pseudo_lidar import pseudo_points
 from kdnb.errors import InputError
+from kdnb.experiment import ArmResult
+from kdnb.metrics.kitti_scores import kitti_scores
+from kdnb.options import load_settings
 from kdnb.projects import kitti_pseudo_lidar as project
-from kdnb.projects.arms import Result
-from kdnb.projects.kitti_clouds import DepthViews, cloud_path
-from kdnb.projects.kitti_experiment import Experiment, main
-from kdnb.run import Run, load_settings
+from kdnb.projects.kitti_pseudo_lidar import KittiPseudoLidar
+from kdnb.projects.kitti_pseudo_lidar.__main__ import main
+from kdnb.projects.kitti_pseudo_lidar.experiment import VIEWS
+from kdnb.run import Run
 
 FINISHED = (
     "teacher",
@@ -37,32 +44,37 @@ MIRRORED = [1, 0, 3, 2, 5, 4, 7, 6]  # the right corners of a box for the left o
 
 
 def settings_of(**changes):
-    return load_settings(project.KittiPseudoLidarSettings, "kitti_pseudo_lidar", "smoke", **changes)
+    return load_settings(project.KittiPseudoLidarSettings, "smoke", **changes)
 
 
 @pytest.fixture(scope="module")
-def drawn(tmp_path_factory):
-    return tmp_path_factory.mktemp("drawn")
+def rendered(tmp_path_factory):
+    return tmp_path_factory.mktemp("rendered")
 
 
 @pytest.fixture(scope="module")
-def data(drawn):
-    return project.open_data(settings_of(), root=drawn)
+def data(rendered):
+    return project.open_data(settings_of(), root=rendered)
 
 
 @pytest.fixture(scope="module")
-def experiment(tmp_path_factory, data, drawn):
+def experiment(tmp_path_factory, data, rendered):
     """Arms that it trains are there for the tests that come after."""
-    settings = settings_of()
-    run = Run.start(project.PROJECT, "smoke", 0, tmp_path_factory.mktemp("runs"), settings)
-    return Experiment(run, settings, data, drawn)
+    return start(tmp_path_factory.mktemp("runs"), data, rendered)
+
+
+def start(folder, data, root, **changes):
+    settings = settings_of(**changes)
+    return KittiPseudoLidar(Run.start(KittiPseudoLidar.project, "smoke", 0, folder, settings), settings, data, root)
 
 
 def test_all_profiles_are_valid_settings():
     for profile in ("smoke", "lite", "full"):
-        settings = load_settings(project.KittiPseudoLidarSettings, "kitti_pseudo_lidar", profile)
+        settings = load_settings(project.KittiPseudoLidarSettings, profile)
     assert settings.depth == "hf:vinvino02/glpn-kitti" and settings.network == "full"
-    assert (settings.share, settings.intensity) == (0.1, "constant")  # the original's
+    assert not settings.cache_teacher  # the kept outputs of 18 views of a frame would take a terabyte
+    defaults = inspect.signature(pseudo_points).parameters
+    assert (defaults["share"].default, defaults["intensity"].default) == (0.1, "constant")  # the original's
 
 
 def test_an_unknown_setting_names_its_neighbour():
@@ -84,8 +96,10 @@ def disjoint(*parts):
 def test_no_test_frame_is_trained_on(data, experiment):
     assert (len(data.train), len(data.validation), len(data.test)) == (10, 3, 4)
     assert disjoint(data.train, data.validation, data.test)
-    for arm in (project.ARMS | project.ABLATION_ARMS).values():
-        views, plan = experiment._batches(arm)
+    for arm in experiment.known.values():
+        if arm.network == "depth":
+            continue
+        views, plan, _ = experiment.batches(arm)
         assert paths(views.prepared.frames) == paths(data.train)
         assert all(0 <= index < len(data.train) for step in range(20) for index, _ in plan.batch(step))
 
@@ -95,7 +109,7 @@ def test_where_test_labels_are_secret_val_is_tested_on(tmp_path, data):
     shutil.rmtree(root / "testing_label_2")
     opened = project.open_data(settings_of(validation=0.2), root)
     assert [frame.name for frame in opened.test] == KittiObject(root, "val").names
-    assert (len(opened.train), len(opened.validation)) == (8, 2) and not opened.drawn
+    assert (len(opened.train), len(opened.validation)) == (8, 2) and not opened.in_memory
     assert disjoint(opened.train, opened.validation, opened.test)
     shutil.rmtree(root / "ImageSets")
     opened = project.open_data(settings_of(), root)
@@ -116,12 +130,12 @@ def test_sets_that_teach_nothing_are_refused(tmp_path, data):
 
 def test_every_view_shows_the_same_street(experiment):
     """The corners of a frame's boxes stay on their pixels of the mirrored image, its points in their boxes."""
-    views, _ = experiment._batches(project.Arm(points="velodyne"))
+    views, _, _ = experiment.batches(experiment.known["teacher"])
     assert views.color_jitter
-    views.color_jitter, index = False, experiment.known[0]
+    views.color_jitter, index = False, experiment.can_be_labelled()[0]
     plain, width = views[index, "plain"], experiment.prepared["train"].annotated_image(index)["image"].shape[1]
     before, inside = on_image(corners(plain["boxes"].numpy()), plain), in_boxes(plain)
-    for name, view in experiment.views.items():
+    for name, view in VIEWS.items():
         seen = views[index, name]
         ends = corners(seen["boxes"].numpy())
         after = on_image(ends[:, MIRRORED] if view.flip else ends, seen)
@@ -134,8 +148,8 @@ def test_every_view_shows_the_same_street(experiment):
 
 
 def test_every_view_has_a_light_of_its_own_but_for_the_first(experiment):
-    views, _ = experiment._batches(project.Arm(points="velodyne"))
-    index, names = experiment.known[0], list(experiment.views)
+    views, _, _ = experiment.batches(experiment.known["teacher"])
+    index, names = experiment.can_be_labelled()[0], list(VIEWS)
     assert torch.equal(
         views[index, "plain"]["image"],
         torch.from_numpy(views.prepared.annotated_image(index)["image"].copy()).permute(2, 0, 1),
@@ -206,9 +220,9 @@ def test_arms_are_fed_what_their_names_say(experiment):
     some = collate([_first(experiment, "teacher")[key] for key in ((0, "plain"), (1, "plain"))])
     assert "teacher_points" not in some and some["images"].any()
     for name in ("baseline", "distilled", "few_labels_distilled", "without_image"):
-        views, plan = experiment._batches(experiment.arm(name))
+        views, plan, _ = experiment.batches(experiment.known[name])
         batch = collate([views[key] for key in plan.batch(0)])
-        assert ("teacher_points" in batch) == bool(experiment.arm(name).terms)
+        assert ("teacher_points" in batch) == bool(experiment.known[name].terms)
         assert all((points[:, 3] == 0.5).all() for points in batch["points"])  # pseudo-LiDAR's constant intensity
         assert batch["images"].any() == (name != "without_image")
         half = name == "few_labels_distilled"
@@ -218,7 +232,7 @@ def test_arms_are_fed_what_their_names_say(experiment):
 
 
 def _first(experiment, name):
-    return experiment._batches(experiment.arm(name))[0]
+    return experiment.batches(experiment.known[name])[0]
 
 
 def test_every_cloud_has_its_labels(experiment):
@@ -226,34 +240,32 @@ def test_every_cloud_has_its_labels(experiment):
     for split in ("train", "val"):
         frames = KittiObject(experiment.clouds, split, points="pseudo")
         assert all(frame.labels is not None and len(frame.points()) for frame in frames)
-    assert all(cloud_path(experiment.clouds, frame).exists() for frame in experiment.data.test)
+    assert all(project.cloud_path(experiment.clouds, frame).exists() for frame in experiment.data.test)
 
 
-def test_weights_zero_train_the_baseline_bit_for_bit(tmp_path, data, drawn, experiment):
-    settings = settings_of(bev_scale=0.0, logit_scale=0.0, box_scale=0.0)
-    other = Experiment(Run.start(project.PROJECT, "smoke", 0, tmp_path, settings), settings, data, drawn)
+def test_weights_zero_train_the_baseline_bit_for_bit(tmp_path, data, rendered, experiment):
+    other = start(tmp_path, data, rendered, bev_scale=0.0, logit_scale=0.0, box_scale=0.0)
     for name in ("depth", "teacher", "baseline"):
-        other.arms.keep(name, experiment.train(name))
+        other.store.write(name, experiment.train(name))
     baseline, distilled = experiment.train("baseline"), other.train("distilled")
     assert (experiment.clouds / "pseudo_lidar.json").read_text() == (other.clouds / "pseudo_lidar.json").read_text()
     for key, value in baseline.model.state_dict().items():
         assert torch.equal(value, distilled.model.state_dict()[key])
-    assert [step["loss"] for step in baseline.fitted.history] == [step["loss"] for step in distilled.fitted.history]
+    assert [step["loss"] for step in baseline.training.history] == [step["loss"] for step in distilled.training.history]
 
 
 def test_distilling_adds_three_parts_and_moves_the_student(experiment):
     baseline, distilled = experiment.train("baseline"), experiment.train("distilled")
-    assert set(distilled.fitted.history[0]) - set(baseline.fitted.history[0]) == set(project.KD)
-    assert all(np.isfinite(list(step.values())).all() for step in distilled.fitted.history)
+    assert set(distilled.training.history[0]) - set(baseline.training.history[0]) == set(project.KD)
+    assert all(np.isfinite(list(step.values())).all() for step in distilled.training.history)
     pairs = zip(baseline.model.parameters(), distilled.model.parameters(), strict=True)
     assert any(not torch.equal(one, other) for one, other in pairs)
 
 
-def test_students_start_at_the_teachers_weights_but_for_those_from_scratch(tmp_path, data, drawn, experiment):
-    settings = settings_of(lr=0.0)
-    other = Experiment(Run.start(project.PROJECT, "smoke", 0, tmp_path, settings), settings, data, drawn)
+def test_students_start_at_the_teachers_weights_but_for_those_from_scratch(tmp_path, data, rendered, experiment):
+    other = start(tmp_path, data, rendered, lr=0.0)
     for name in ("depth", "teacher"):
-        other.arms.keep(name, experiment.train(name))
+        other.store.write(name, experiment.train(name))
     teacher = dict(experiment.train("teacher").model.named_parameters())
     for arm, same in (("baseline", True), ("distilled", True), ("baseline_from_scratch", False)):
         started = dict(other.train(arm).model.named_parameters())
@@ -268,38 +280,53 @@ def test_swapped_and_blanked_arms_are_not_trained(experiment):
             assert torch.equal(value, one.model.state_dict()[key])
 
 
-def test_a_finished_arm_is_read_back_not_trained_again(experiment, data, drawn):
+def test_a_finished_arm_is_read_back_not_trained_again(experiment, data, rendered):
     first = experiment.train("baseline")
-    other = Experiment(experiment.run, experiment.settings, data, drawn)
+    other = KittiPseudoLidar(experiment.run, experiment.settings, data, rendered)
     assert other.train("baseline").numbers == json.loads(json.dumps(first.numbers).replace("NaN", "null"))
-    found, again = experiment.detect(first.model, "test", project.ARMS["baseline"]), other.detections("baseline")
-    for frame, one in found.items():
+    detections = experiment.predict(first.model, "test", experiment.known["baseline"])
+    again = other.detections("baseline")
+    for frame, one in detections.items():
         assert all(np.array_equal(value.numpy(), again[frame][key]) for key, value in one.items())
     assert other.train("depth").numbers["steps"] == experiment.settings.depth_steps
 
 
-def test_a_weak_teacher_is_refused(tmp_path, data, drawn):
-    settings = settings_of(allow_weaker_teacher=False)
-    experiment = Experiment(Run.start(project.PROJECT, "smoke", 0, tmp_path, settings), settings, data, drawn)
+def test_a_weak_teacher_is_refused(tmp_path, data, rendered):
+    experiment = start(tmp_path, data, rendered, allow_weaker_teacher=False)
     for name, score in (("teacher", 10.0), ("baseline", 20.0)):
-        experiment.results[name] = project_result(score)
+        experiment.results[name] = ArmResult(torch.nn.Module(), {}, {}, score)
     with pytest.raises(InputError, match="teacher's validation AP3D_R40_50 10.00 is not above the student's own 20.00"):
         experiment.check_teacher()
 
 
-def project_result(score):
-    return Result(torch.nn.Module(), {}, {}, score)
+def test_a_step_on_kept_teacher_outputs_equals_a_live_one(tmp_path, data, rendered, experiment):
+    """All views of all frames are kept: those that a batch shows with its colour jitter, in float16."""
+    other = start(tmp_path, data, rendered, cache_teacher=True)
+    for name in ("depth", "teacher", "baseline"):
+        other.store.write(name, experiment.train(name))
+    kept, arm, parts = other.teacher_outputs("teacher"), other.known["few_labels_distilled"], []
+    views, plan, _ = other.batches(arm)
+    batch = collate([views[key] for key in plan.batch(0)])
+    assert kept.values["heatmap"].shape[0] == len(data.train) * len(VIEWS)
+    assert len(set(batch["views"])) > 1 and not all(batch["labelled"])
+    for outputs in (None, kept):
+        teacher, student = other.train("teacher").model, project.build(other.settings, 0).train()
+        parts.append(project.build_distiller(student, teacher, project.KD, other.settings, outputs)(batch))
+    assert all(parts[0][name] > 0 for name in project.KD[:2])
+    for name in parts[0]:
+        assert parts[0][name].item() == pytest.approx(parts[1][name].item(), rel=5e-3)
+    assert other.train("distilled").numbers["train_s"] > other.train("baseline").numbers["train_s"]  # with the filling
 
 
-def test_ask_finds_the_same_as_the_arm(experiment):
-    """On pseudo-LiDAR the points are drawn anew, so there only the kind of answer is the same."""
+def test_any_image_is_predicted_like_a_test_frame(experiment):
+    """On pseudo-LiDAR the points are sampled anew, so there only the kind of prediction is the same."""
     frame = experiment.data.test[0]
-    answer = experiment.ask("baseline", frame.image(), frame.calibration)
-    assert answer["depth"].shape == frame.image().shape[:2] and answer["points"].shape[1] == 4
-    assert len(answer["boxes"]) == len(answer["scores"]) == len(answer["labels"])
-    told = experiment.ask("teacher", frame.image(), frame.calibration, frame.points())
-    assert told["depth"] is None
-    assert np.allclose(told["scores"], experiment.detections("teacher")[frame.name]["scores"], atol=1e-4)
+    student = experiment.predict_image("baseline", frame.image(), frame.calibration)
+    assert student["depth"].shape == frame.image().shape[:2] and student["points"].shape[1] == 4
+    assert len(student["boxes"]) == len(student["scores"]) == len(student["labels"])
+    teacher = experiment.predict_image("teacher", frame.image(), frame.calibration, frame.points())
+    assert teacher["depth"] is None
+    assert np.allclose(teacher["scores"], experiment.detections("teacher")[frame.name]["scores"], atol=1e-4)
 
 
 # --- scores -----------------------------------------------------------------------------------------------------
@@ -307,14 +334,18 @@ def test_ask_finds_the_same_as_the_arm(experiment):
 
 def test_a_perfect_detector_gets_what_so_few_objects_allow(data):
     truth = project.ground_truth(data.test)
-    found = {
+    detections = {
         frame: [dataclasses.replace(label, score=0.9) for label in labels if label.type in project.CLASSES]
         for frame, labels in truth.items()
     }
-    scores = project.kitti_scores(truth, found, [(0, 20)])
+    scores = kitti_scores(truth, detections, [(0, 20)])
     assert all(0 <= value <= 100 for value in scores.values())
-    count = sum(label.type == "Car" and project.counts_as(label, "moderate") for ls in truth.values() for label in ls)
-    assert scores[project.PRIMARY] == scores["AP3D_R40_70"] == pytest.approx(100 * max(0, min(count, 41) - 1) / 40)
+    count = sum(label.type == "Car" and counts_as(label, "moderate") for ls in truth.values() for label in ls)
+    assert (
+        scores[KittiPseudoLidar.primary]
+        == scores["AP3D_R40_70"]
+        == pytest.approx(100 * max(0, min(count, 41) - 1) / 40)
+    )
     assert {
         "APBEV_R11_50",
         "AP3D_R40_70_hard",
@@ -332,7 +363,7 @@ def stages(*names):
     return [option for name in names for option in ("--stage", name)]
 
 
-def test_headless_smoke(tmp_path, drawn, data):
+def test_headless_smoke(tmp_path, rendered, data):
     command = [
         sys.executable,
         "-m",
@@ -340,7 +371,7 @@ def test_headless_smoke(tmp_path, drawn, data):
         "--profile",
         "smoke",
         "--root",
-        str(drawn),
+        str(rendered),
         "--out",
         str(tmp_path),
         *stages(*FINISHED, "test"),
@@ -382,10 +413,10 @@ def test_the_six_real_frames(tmp_path, real_data, capsys):
     assert len(list((folder / "pseudo" / "training" / "pseudo").glob("*.bin"))) == 6
     kept = {file.stem: json.loads(file.read_text()) for file in (folder / "arms").iterdir()}
     assert set(kept) == {"depth", "teacher", "baseline", "distilled", "few_labels_distilled"}
-    assert kept["distilled"]["fitted"]["history"][0]["kd_bev"] > 0 and len(kept["teacher"]["answers"]) == 2
+    assert kept["distilled"]["training"]["history"][0]["kd_bev"] > 0 and len(kept["teacher"]["predictions"]) == 2
 
 
-def test_too_many_few_labels_are_one_line(tmp_path, drawn, data):
+def test_too_many_few_labels_are_one_line(tmp_path, rendered, data):
     with pytest.raises(SystemExit) as left:
-        main(["--profile", "smoke", "--root", str(drawn), "--out", str(tmp_path), "--set", "few_labels=10"])
-    assert re.fullmatch("kdnb: few_labels is 10, expected fewer than the .* frames with objects", left.value.code)
+        main(["--profile", "smoke", "--root", str(rendered), "--out", str(tmp_path), "--set", "few_labels=10"])
+    assert re.fullmatch("kdnb: few_labels is 10, expected fewer than the 10 training items that can be labelled", left.value.code)

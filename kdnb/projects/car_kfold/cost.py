@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
 
 from kdnb.engine import barrier
+from kdnb.experiment import Experiment
 from kdnb.experiment.step_cost import kinds_of_steps, ratio_table
 
-if TYPE_CHECKING:
-    from kdnb.projects.car_kfold.experiment import CarKfold
 
-
-def step_times(experiment: CarKfold) -> dict[str, float]:
+def step_times(experiment: Experiment) -> dict[str, float]:
     """Median milliseconds of each of ``kinds_of_steps``, timed once per run; all processes read the result."""
     file = experiment.run.folder / "step_times.json"
     if experiment.acc.is_main_process and not file.exists():
@@ -21,7 +18,7 @@ def step_times(experiment: CarKfold) -> dict[str, float]:
     return json.loads(file.read_text())
 
 
-def cost_table(experiment: CarKfold) -> str:
+def cost_table(experiment: Experiment) -> str:
     """Lines of text: a distilling step with a live and with a stored teacher beside a plain one, and live to stored."""
     times = step_times(experiment)
     table = ratio_table(f"06: batch {experiment.settings.batch}, median of steps in turn", times)

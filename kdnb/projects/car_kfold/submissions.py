@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,27 +11,25 @@ from torch import nn
 
 from kdnb.datasets.car_submissions import check_comparison, check_submission, write_comparison, write_submission
 from kdnb.datasets.car_views import META
+from kdnb.experiment import Experiment
 from kdnb.files import atomic_write
 from kdnb.models.classifier import mean_probabilities
 
-if TYPE_CHECKING:
-    from kdnb.projects.car_kfold.experiment import CarKfold
 
-
-def save_student(experiment: CarKfold, student: nn.Module) -> Path:
+def save_student(experiment: Experiment, student: nn.Module) -> Path:
     """The original's file: a plain state dict, for ``torch.load(..., weights_only=True)``."""
     buffer = io.BytesIO()
     torch.save({key: value.cpu() for key, value in student.state_dict().items()}, buffer)
     return atomic_write(experiment.run.folder / "Student_stage2_fold1_best.pth", buffer.getvalue())
 
 
-def test_probabilities(experiment: CarKfold, letter: str) -> np.ndarray:
+def test_probabilities(experiment: Experiment, letter: str) -> np.ndarray:
     """(N, C) of all test images: the mean of the folds of an experiment."""
     logits = [experiment.logits(fold, "submission") for fold in experiment.folds(letter)]
     return mean_probabilities(torch.stack(logits)).softmax(1).numpy()
 
 
-def write_submissions(experiment: CarKfold) -> list[Path]:
+def write_submissions(experiment: Experiment) -> list[Path]:
     """``submission_fold5_ensemble_<experiment>.csv`` of every experiment whose folds are finished (the number says how
     many these are), and one file with all of them.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,13 +11,10 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from kdnb.distill.teacher_outputs import TeacherOutputs, compute_seconds
-from kdnb.experiment import ArmResult
+from kdnb.experiment import ArmResult, Experiment
 from kdnb.files import atomic_write
 from kdnb.models.classifier import Ensemble, mean_probabilities, predict_logits
 from kdnb.projects.car_kfold.arms import CarArm
-
-if TYPE_CHECKING:
-    from kdnb.projects.car_kfold.experiment import CarKfold
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor]) -> Path:
@@ -48,7 +44,7 @@ def mean_fold(best: ArmResult, folds: list[ArmResult]) -> ArmResult:
     return ArmResult(best.model, {}, numbers, float(np.mean([fold.validation for fold in folds])))
 
 
-def as_one(experiment: CarKfold, names: Sequence[str], folds: list[ArmResult]) -> ArmResult:
+def as_one(experiment: Experiment, names: Sequence[str], folds: list[ArmResult]) -> ArmResult:
     """The folds of these names as one network, the mean of their probabilities."""
     logits = mean_probabilities(torch.stack([experiment.logits(name) for name in names]))
     total = {key: sum(fold.numbers[key] for fold in folds) for key in ("params", "size_mb", "train_s", "steps")}
@@ -60,12 +56,12 @@ def as_one(experiment: CarKfold, names: Sequence[str], folds: list[ArmResult]) -
 # --- stored outputs -------------------------------------------------------------------------------------------------
 
 
-def stored_views(experiment: CarKfold) -> list[str]:
+def stored_views(experiment: Experiment) -> list[str]:
     """The views V for which outputs are stored: the image as it is, then its augmentations."""
     return ["plain", *(f"aug{i}" for i in range(experiment.settings.stored_views))]
 
 
-def store_outputs(experiment: CarKfold, fold: str, model: nn.Module) -> Path:
+def store_outputs(experiment: Experiment, fold: str, model: nn.Module) -> Path:
     """Run a fold on every training image and the pool, in every stored view; keep that and the time it took."""
     device, views = experiment.acc.device, experiment.data.views(experiment.known[fold].experiment)
     clock = compute_seconds(device)
@@ -78,11 +74,11 @@ def store_outputs(experiment: CarKfold, fold: str, model: nn.Module) -> Path:
     return file
 
 
-def outputs_file(experiment: CarKfold, fold: str) -> Path:
+def outputs_file(experiment: Experiment, fold: str) -> Path:
     return experiment.run.folder / "cache" / f"{fold}.safetensors"
 
 
-def fold_outputs(experiment: CarKfold, fold: str) -> dict[str, Tensor]:
+def fold_outputs(experiment: Experiment, fold: str) -> dict[str, Tensor]:
     """ "logits" (V, N, C), float16, of training images and then the pool; "seconds" that it took."""
     file = outputs_file(experiment, fold)
     if not file.exists():  # a fold that was not trained here
@@ -90,7 +86,7 @@ def fold_outputs(experiment: CarKfold, fold: str) -> dict[str, Tensor]:
     return load_file(file)
 
 
-def stored_logits(experiment: CarKfold, teacher: str, outputs: str = "stored") -> Tensor:
+def stored_logits(experiment: Experiment, teacher: str, outputs: str = "stored") -> Tensor:
     """Logits (V, N, C) of a fold, of "teacher" (its best fold) or of the ensemble; see ``CarArm.outputs``."""
     arm = experiment.known[teacher]
     if arm.network != "ensemble":
@@ -104,13 +100,13 @@ def stored_logits(experiment: CarKfold, teacher: str, outputs: str = "stored") -
     return together
 
 
-def stored_teacher(experiment: CarKfold, teacher: str, outputs: str = "stored") -> TeacherOutputs:
+def stored_teacher(experiment: Experiment, teacher: str, outputs: str = "stored") -> TeacherOutputs:
     """Stored outputs in the place of a live teacher."""
     logits = stored_logits(experiment, teacher, outputs).transpose(0, 1)
     return TeacherOutputs.from_tensors({"logits": logits}, range(len(logits)), stored_views(experiment))
 
 
-def stored_seconds(experiment: CarKfold, arm: CarArm) -> float:
+def stored_seconds(experiment: Experiment, arm: CarArm) -> float:
     """What the stored outputs of an arm's teacher took; they count in full towards every arm that reads them."""
     teacher = experiment.known[arm.teacher]
     seconds = [fold_outputs(experiment, fold)["seconds"].item() for fold in teacher.members or (arm.teacher,)]

@@ -6,7 +6,7 @@ from torch import nn
 
 from kdnb.distill.distiller import Distiller
 from kdnb.engine import Plan, TrainConfig, fit
-from kdnb.projects.step_cost import training_step
+from kdnb.experiment.step_cost import training_step
 
 
 def distiller():
