@@ -9,10 +9,11 @@ import torch.nn.functional as F
 from kdnb.datasets.coco import COCORegionText, category_text
 from kdnb.datasets.region_views import RegionViews
 from kdnb.distill.alignment import embedding_l2, multi_positive_infonce, similarity_kd
-from kdnb.distill.cache import TeacherCache
 from kdnb.distill.distiller import Distiller, LiveTeacher
 from kdnb.distill.losses import cosine_loss
+from kdnb.distill.teacher_outputs import TeacherOutputs
 from kdnb.distill.terms import Term
+from kdnb.engine import accelerator
 from kdnb.errors import InputError
 from kdnb.models.alignment import Student, alignment_step
 from kdnb.models.clip import build_tokenizer, encode_texts, full_teacher, lite_teacher, teacher_step
@@ -118,13 +119,12 @@ def test_without_labels_every_parameter_still_has_a_gradient(teacher):
     assert model.project.weight.grad.abs().sum() > 0
 
 
-def test_terms_are_live_and_cached_alike(teacher, tmp_path):
+def test_terms_are_equal_with_a_live_teacher_and_with_kept_outputs(teacher, tmp_path):
     batch = batch_of(teacher[1])
-    cache = TeacherCache(teacher[0], tmp_path, "random", ["plain"], ["embedding"])
-    cache.fill([batch])
-    live, cached = (
-        Distiller(student(), source, kd_terms(teacher[1]), alignment_step)(batch) for source in (teacher[0], cache)
-    )
+    kept = TeacherOutputs(teacher[0], tmp_path, "random", batch["ids"], ["plain"], ["embedding"])
+    kept.fill(lambda _: [batch], accelerator())
+    sources = (teacher[0], kept)
+    live, cached = (Distiller(student(), source, kd_terms(teacher[1]), alignment_step)(batch) for source in sources)
     assert list(live) == ["loss", "task", "similarity", "cosine", "l2"]
     for name, value in live.items():
         assert cached[name].item() == pytest.approx(value.item(), rel=1e-5)

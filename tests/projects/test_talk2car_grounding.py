@@ -1,4 +1,4 @@
-"""02 Talk2Car grounding: encoders of 01, tokens, answers, the command line."""
+"""02 Talk2Car grounding: encoders of 01, tokens, predictions."""
 
 import copy
 import json
@@ -9,17 +9,24 @@ import pytest
 import torch
 
 from kdnb.datasets.talk2car import Command
+from kdnb.datasets.talk2car_views import collate, mirrored_boxes, mirrored_text
 from kdnb.errors import InputError
 from kdnb.metrics.grounding import evaluate_talk2car, iou_per_command, read_predictions
 from kdnb.models.clip import encode_images
+from kdnb.options import load_settings
 from kdnb.projects import talk2car_grounding as project
-from kdnb.projects.aligned import OFFERED, aligned
-from kdnb.projects.talk2car_experiment import Experiment
-from kdnb.run import Run, load_settings
+from kdnb.projects.coco_alignment.exports import EXPORTED
+from kdnb.projects.coco_alignment.store import aligned
+from kdnb.projects.talk2car_grounding.data import hold_out
+from kdnb.projects.talk2car_grounding.heads import TeacherTower
 
 
 def settings_of(**changes):
-    return load_settings(project.Talk2CarGroundingSettings, "talk2car_grounding", "smoke", **changes)
+    return load_settings(project.Talk2CarGroundingSettings, "smoke", **changes)
+
+
+def start(folder, drawn, data=None, **changes):
+    return project.Talk2CarGrounding.start("smoke", 0, data, folder, drawn, **changes)
 
 
 @pytest.fixture(scope="module")
@@ -34,16 +41,14 @@ def data(drawn):
 
 @pytest.fixture(scope="module")
 def experiment(tmp_path_factory, data, drawn):
-    settings = settings_of()
-    run = Run.start(project.PROJECT, "smoke", 0, tmp_path_factory.mktemp("runs"), settings)
-    return Experiment(run, settings, data, drawn)
+    return start(tmp_path_factory.mktemp("runs"), drawn)
 
 
 def test_encoders_of_01_are_trained_once_and_found_again(experiment, drawn, monkeypatch):
     first = experiment.aligned
     (folder,) = drawn.glob("aligned_*")
-    assert {path.stem for path in folder.joinpath((folder / "current").read_text()).iterdir()} == set(OFFERED)
-    monkeypatch.setattr("kdnb.projects.coco_experiment.Experiment.__init__", lambda *a: pytest.fail("trained again"))
+    assert {path.stem for path in folder.joinpath((folder / "current").read_text()).iterdir()} == set(EXPORTED)
+    monkeypatch.setattr("kdnb.projects.coco_alignment.CocoAlignment.__init__", lambda *a: pytest.fail("trained again"))
     again = aligned("smoke", 0, drawn)
     pairs = [(first.teacher, again.teacher), *((first.students[n], again.students[n]) for n in first.students)]
     for one, other in pairs:
@@ -52,70 +57,74 @@ def test_encoders_of_01_are_trained_once_and_found_again(experiment, drawn, monk
 
 
 def test_kept_cells_are_those_of_the_crops(experiment):
-    """A frozen arm on kept cells answers as the same arm does on the crops themselves."""
-    arm = project.Arm("distilled")
-    model = project.build(arm, experiment.settings, experiment.aligned, 0).eval()
-    kept = experiment.tokens("distilled")["test"]
-    crops = [experiment.picture("test", i)["crops"] for i in range(len(kept))]
+    """A frozen arm on kept cells predicts as the same arm does on the crops themselves."""
+    model = experiment.build(project.ARMS["distilled"], 0, experiment.settings).eval()
+    inputs = experiment.inputs
+    kept = inputs.tokens("distilled")["test"]
+    crops = [inputs.image("test", i)["crops"] for i in range(len(kept))]
     live = torch.stack([model.tokens({"crops": some[None]})[0] for some in crops])
-    mask = experiment.tensors["test"]["proposal_mask"]
+    mask = inputs.tensors["test"]["proposal_mask"]
     assert torch.allclose(kept[mask], live.detach()[mask], atol=1e-5)
 
 
-def test_cells_and_words_stay_on_disk_and_crops_only_where_they_fit(tmp_path, experiment, data, drawn, monkeypatch):
-    """With another encoder the kept cells are others; without room for crops the answers are the same."""
-    kept = experiment.tokens("distilled")
-    folder = experiment.run.folder / "cache"
-    assert len(list(folder.glob("tokens_distilled_*_test.npy"))) == len(list(folder.glob("words_test_*.npy"))) == 1
-    monkeypatch.setattr("kdnb.projects.talk2car_experiment.MEMORY", 0)
-    run = Run.start(project.PROJECT, "smoke", 0, tmp_path, experiment.settings)
-    other = Experiment(run, settings_of(workers=1), data, drawn)
-    assert torch.equal(other.tokens("distilled")["train_flip"], kept["train_flip"]) and not other._crops
-    before = {file.name for file in (run.folder / "cache").glob("tokens_*")}
-    other._tokens.clear()
+def kept_stores(experiment, pattern):
+    return set((experiment.run.folder / "cache").glob(f"{pattern}/teacher_*"))
+
+
+def test_cells_and_words_stay_on_disk_and_crops_only_where_they_fit(tmp_path, experiment, drawn, monkeypatch):
+    """With another encoder the kept cells are others; without room for crops the cells are the same."""
+    kept = experiment.inputs.tokens("distilled")
+    assert len(kept_stores(experiment, "tokens_distilled_test")) == len(kept_stores(experiment, "words_test")) == 1
+    monkeypatch.setattr("kdnb.projects.talk2car_grounding.inputs.MEMORY", 0)
+    other = start(tmp_path, drawn, workers=1)
+    inputs = other.inputs
+    assert torch.equal(inputs.tokens("distilled")["train_flip"], kept["train_flip"]) and not inputs._crops
+    before = kept_stores(other, "tokens_*")
+    inputs._tokens.clear()
     torch.nn.init.zeros_(other.aligned.students["distilled"].project.weight)
-    assert not torch.equal(other.tokens("distilled")["test"], kept["test"])
-    assert len({file.name for file in (run.folder / "cache").glob("tokens_*")} - before) == 4
+    assert not torch.equal(inputs.tokens("distilled")["test"], kept["test"])
+    assert len(kept_stores(other, "tokens_*") - before) == 4
 
 
-def test_whole_pictures_are_kept_in_half_precision(tmp_path, experiment, data, drawn):
-    settings = settings_of(whole_picture=160)
-    wide = Experiment(Run.start(project.PROJECT, "smoke", 0, tmp_path, settings), settings, data, drawn)
-    model = project.build(project.Arm("distilled"), settings, wide.aligned, 0).eval()
-    kept = wide.tokens("distilled")["test"]
-    batch = project.collate([{**wide.picture("test", 0), "boxes": wide.tensors["test"]["boxes"][0]}])
-    assert kept.dtype == wide.tensors["test"]["words"].dtype == torch.float16
+def test_whole_images_are_kept_in_half_precision(tmp_path, drawn):
+    wide = start(tmp_path, drawn, whole_picture=160)
+    arm, inputs = project.ARMS["distilled"], wide.inputs
+    model = wide.build(arm, 0, wide.settings).eval()
+    kept = inputs.tokens("distilled")["test"]
+    batch = collate([{**inputs.image("test", 0), "boxes": inputs.tensors["test"]["boxes"][0]}])
+    assert kept.dtype == inputs.tensors["test"]["words"].dtype == torch.float16
     assert torch.allclose(kept[0].float(), model.tokens(batch)[0].detach(), rtol=1e-3, atol=1e-3)
-    sample = wide.inputs("test", project.Arm("distilled"))[0, "plain"]
+    sample = inputs.dataset("test", arm)[0, "plain"]
     assert sample["tokens"].dtype == sample["words"].dtype == torch.float32
     assert wide.train("teacher").numbers["params_text"] > 0  # the teacher takes crops all the same
 
 
 def test_a_mirrored_command_means_the_mirrored_box(experiment):
     assert (
-        project.mirrored_text("Turn left after the rightmost car on the right")
+        mirrored_text("Turn left after the rightmost car on the right")
         == "turn right after the leftmost car on the left"
     )
-    train, flip = experiment.tensors["train"], experiment.tensors["train_flip"]
+    inputs = experiment.inputs
+    train, flip = inputs.tensors["train"], inputs.tensors["train_flip"]
     x1, y1, x2, y2 = train["truth"][0].tolist()
     assert flip["truth"][0].tolist() == pytest.approx([1 - x2, y1, 1 - x1, y2])
-    assert torch.allclose(project.mirrored_boxes(flip["boxes"]), train["boxes"], atol=1e-6)
-    crops = experiment.picture("train", 0)["crops"]
-    assert torch.equal(experiment.picture("train_flip", 0)["crops"].flip(-1), crops)
+    assert torch.allclose(mirrored_boxes(flip["boxes"]), train["boxes"], atol=1e-6)
+    crops = inputs.image("train", 0)["crops"]
+    assert torch.equal(inputs.image("train_flip", 0)["crops"].flip(-1), crops)
 
 
 def test_the_teachers_tower_normalises_as_the_teacher_does(experiment):
     """Whatever mean and spread it was trained with: its cell is its embedding."""
     teacher = copy.deepcopy(experiment.aligned.teacher)
     teacher.visual.image_mean, teacher.visual.image_std = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
-    crops = experiment.picture("test", 0)["crops"]
-    cells = project.TeacherTower(teacher).feature_map(crops)[:, :, 0, 0]
+    crops = experiment.inputs.image("test", 0)["crops"]
+    cells = TeacherTower(teacher).feature_map(crops)[:, :, 0, 0]
     assert torch.allclose(torch.nn.functional.normalize(cells, dim=1), encode_images(teacher, crops), atol=1e-6)
 
 
 def test_all_arms_of_a_head_start_alike(experiment):
     heads = [
-        project.build(project.ARMS[name], experiment.settings, experiment.aligned, 3).head.state_dict()
+        experiment.build(project.ARMS[name], 3, experiment.settings).head.state_dict()
         for name in ("teacher", "baseline", "distilled", "random")
     ]
     assert all(torch.equal(value, head[key]) for head in heads[1:] for key, value in heads[0].items())
@@ -128,18 +137,18 @@ def test_a_frozen_encoder_stays_and_a_finetuned_one_learns(experiment):
         assert all(torch.equal(value, after[key]) for key, value in before.items()) is same
 
 
-def test_asking_gives_the_arms_own_answer(experiment):
-    """The explorer's way to an answer and the evaluation's agree on every test command."""
+def test_a_command_is_predicted_as_in_the_evaluation(experiment):
+    """The explorer's way to a prediction and the evaluation's agree on every test command."""
     experiment.train("baseline")
     for i, command in enumerate(experiment.data.test.commands):
         item = project.item_in_pixels(experiment.data.test, i)
-        answer = experiment.ask("baseline", item["image"], item["proposals"], item["command"])
-        x, y, w, h = experiment.results["baseline"].answers[command.token]
+        predicted = experiment.predict_command("baseline", item["image"], item["proposals"], item["command"])
+        x, y, w, h = experiment.results["baseline"].predictions[command.token]
         width, height = item["image"].shape[2], item["image"].shape[1]
         expected = torch.tensor([x / 1600 * width, y / 900 * height, (x + w) / 1600 * width, (y + h) / 900 * height])
-        assert torch.allclose(answer["box"], expected, atol=0.5)
-        assert answer["scores"].sum().item() == pytest.approx(1, abs=1e-4)
-        assert answer["attention"].sum().item() == pytest.approx(1, abs=1e-4)
+        assert torch.allclose(predicted["box"], expected, atol=0.5)
+        assert predicted["scores"].sum().item() == pytest.approx(1, abs=1e-4)
+        assert predicted["attention"].sum().item() == pytest.approx(1, abs=1e-4)
 
 
 def test_the_leaderboard_file_scores_as_the_run_says(experiment):
@@ -152,27 +161,26 @@ def test_the_leaderboard_file_scores_as_the_run_says(experiment):
         assert evaluate_talk2car(commands, predictions)["AP50"] == pytest.approx(metrics["arms"][name]["AP50"])
         assert metrics["arms"][name]["fps"] == pytest.approx(1000 / metrics["arms"][name]["latency_ms"])
     hits = {
-        name: 100 * (iou_per_command(commands, experiment.results[name].answers) > 0.5).mean()
+        name: 100 * (iou_per_command(commands, experiment.results[name].predictions) > 0.5).mean()
         for name in ("baseline", "random")
     }
     assert comparisons["baseline_vs_random"].delta == pytest.approx(hits["baseline"] - hits["random"])
 
 
-def test_your_own_picture_gets_a_grid_of_boxes(experiment):
-    picture = torch.zeros(3, 90, 200, dtype=torch.uint8)
-    boxes = project.grid_proposals(picture)
+def test_your_own_image_gets_a_grid_of_boxes(experiment):
+    image = torch.zeros(3, 90, 200, dtype=torch.uint8)
+    boxes = project.grid_proposals(image)
     assert boxes.shape == (15, 4) and boxes.min() >= 0 and (boxes[:, 2] <= 200).all() and (boxes[:, 3] <= 90).all()
-    answer = experiment.ask("baseline", picture, boxes, "stop")
-    assert math.isfinite(answer["box"].sum()) and answer["scores"].shape == (15,)
+    predicted = experiment.predict_command("baseline", image, boxes, "stop")
+    assert math.isfinite(predicted["box"].sum()) and predicted["scores"].shape == (15,)
 
 
-def test_an_empty_command_and_too_few_commands_are_told(experiment, tmp_path, data, drawn):
-    picture = torch.zeros(3, 90, 160, dtype=torch.uint8)
+def test_an_empty_command_and_too_few_commands_are_told(experiment, tmp_path, drawn):
+    image = torch.zeros(3, 90, 160, dtype=torch.uint8)
     with pytest.raises(InputError, match="text 0 is ' ', expected words"):
-        experiment.ask("baseline", picture, project.grid_proposals(picture), " ")
-    settings = settings_of(few_labels=1000)
+        experiment.predict_command("baseline", image, project.grid_proposals(image), " ")
     with pytest.raises(InputError, match="few_labels is 1000, expected fewer than the"):
-        Experiment(Run.start(project.PROJECT, "smoke", 0, tmp_path, settings), settings, data, drawn)
+        start(tmp_path, drawn, few_labels=1000)
 
 
 def test_a_test_set_without_boxes_is_stood_in_for_by_val(data, drawn, tmp_path, capsys):
@@ -189,7 +197,7 @@ def test_a_test_set_without_boxes_is_stood_in_for_by_val(data, drawn, tmp_path, 
     train, held = ({c.scene for c in part.commands} for part in (opened.train, opened.validation))
     assert train and held and not train & held
     assert len(opened.train) + len(opened.validation) == len(data.train)
-    Experiment(Run.start(project.PROJECT, "smoke", 0, tmp_path, settings_of()), settings_of(), opened, drawn)
+    start(tmp_path, drawn, root)
     assert "test_commands.json has no boxes: scores are those of val" in capsys.readouterr().out
     assert project.open_data(settings_of(test_split="val"), root).note.startswith("test_split is 'val'")
     assert data.note == ""
@@ -197,10 +205,10 @@ def test_a_test_set_without_boxes_is_stood_in_for_by_val(data, drawn, tmp_path, 
 
 def test_scenes_are_held_out_whole():
     commands = [Command(str(i), "stop", None, f"{i}.jpg", "car", scene) for i, scene in enumerate("aabbbcacc" * 3)]
-    kept, held = project.hold_out(commands)
+    kept, held = hold_out(commands)
     assert {c.scene for c in held} == {"c"} and {c.scene for c in kept} == {"a", "b"}
     with pytest.raises(InputError, match="train has 1 scene"):
-        project.hold_out(commands[:2])
+        hold_out(commands[:2])
 
 
 def test_a_root_without_proposals_is_told(data, tmp_path):

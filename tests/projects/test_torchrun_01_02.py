@@ -6,22 +6,23 @@ import subprocess
 import sys
 from pathlib import Path
 
-from kdnb.projects.aligned import OFFERED, folder_of, kept
+from kdnb.options import load_settings
 from kdnb.projects.coco_alignment import CocoAlignmentSettings
-from kdnb.run import load_settings
+from kdnb.projects.coco_alignment.exports import EXPORTED, find_networks, folder_of
 
 # Both command lines in one pair of processes: most of the time goes into starting them. The first one would take leave
 # of the other process at its end.
 SCRIPT = """
 import json, sys, torch
-from kdnb.projects import coco_experiment, talk2car_experiment
+from kdnb.projects.coco_alignment.__main__ import main as run_01
+from kdnb.projects.talk2car_grounding.__main__ import main as run_02
 leave = torch.distributed.destroy_process_group
 torch.distributed.destroy_process_group = lambda: None
-coco_experiment.main(json.loads(sys.argv[1]), standalone_mode=False)
+run_01(json.loads(sys.argv[1]), standalone_mode=False)
 torch.distributed.destroy_process_group = leave
-talk2car_experiment.main(json.loads(sys.argv[2]), standalone_mode=False)
+run_02(json.loads(sys.argv[2]), standalone_mode=False)
 """
-STAGES = [*OFFERED, "few_labels_distilled", "test"], ["teacher", "distilled_projection", "distilled_finetuned"]
+STAGES = [*EXPORTED, "few_labels_distilled", "test"], ["teacher", "distilled_projection", "distilled_finetuned"]
 
 
 def command_lines(folder: Path):
@@ -30,7 +31,7 @@ def command_lines(folder: Path):
 
 
 def test_both_projects_with_two_processes(tmp_path):
-    """02 finds the networks that 01 has left; each arm and each kept array is made once."""
+    """02 finds the networks that 01 has left; each arm is trained and each kept output computed once."""
     (tmp_path / "both.py").write_text(SCRIPT)
     command = [
         sys.executable,
@@ -48,10 +49,12 @@ def test_both_projects_with_two_processes(tmp_path):
     assert done.stdout.count("results: ") == 2  # one process tells, and writes
     first, second = (next((tmp_path / "results").glob(f"*_{number}_*")) for number in ("01", "02"))
     assert set(json.loads((first / "metrics.json").read_text())["arms"]) == set(STAGES[0]) - {"test"}
-    settings = load_settings(CocoAlignmentSettings, "coco_alignment", "smoke")
-    assert kept(folder_of(settings, 0, None, tmp_path / "drawn"), OFFERED)
+    settings = load_settings(CocoAlignmentSettings, "smoke")
+    assert find_networks(folder_of(settings, 0, None, tmp_path / "drawn"), EXPORTED)
     assert {file.stem for file in (second / "arms").iterdir()} == {*STAGES[1], "distilled"}
-    names = [file.name for file in (second / "cache").iterdir()]
+    names = [folder.parent.name for folder in (second / "cache").glob("*/teacher_*")]
     # four parts of the commands, and the cells of two encoders for each; nothing left in part
-    assert sum(name.startswith("words_") for name in names) == 4 and not any("part" in name for name in names)
-    assert sum(name.startswith("tokens_") for name in names) == 8
+    assert (
+        sum(name.startswith("words_") for name in names) == 4 and sum(name.startswith("tokens_") for name in names) == 8
+    )
+    assert len(names) == 12 and not list((second / "cache").glob("*/*.part"))
