@@ -268,7 +268,7 @@ class Experiment(Project):
         """Refuse a setting ``few_labels`` that leaves no item unlabelled."""
         count, few = len(self.can_be_labelled()), self.settings.few_labels
         if few >= count:
-            raise InputError(f"few_labels is {few}, expected fewer than the {count} training items that can be labelled")
+            raise InputError(f"few_labels is {few}, expected fewer than the {count} training items to label")
 
     @cached_property
     def label_order(self) -> list[int]:

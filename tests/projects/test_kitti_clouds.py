@@ -9,9 +9,9 @@ from kdnb.datasets.kitti import KittiObject, write_points
 from kdnb.datasets.kitti_calib import guessed_calibration
 from kdnb.engine import accelerator
 from kdnb.models.depth import DepthModel
-from kdnb.projects.kitti_clouds import cloud_path, write_clouds
-from kdnb.projects.kitti_pseudo_lidar import KittiPseudoLidarSettings, open_data
-from kdnb.run import load_settings
+from kdnb.options import load_settings
+from kdnb.projects.kitti_pseudo_lidar import KittiPseudoLidarSettings, cloud_path, open_data
+from kdnb.projects.kitti_pseudo_lidar.clouds import write_clouds
 
 CAR = "Car 0.00 0 -1.57 10.00 10.00 50.00 30.00 1.50 1.60 4.00 1.00 1.70 9.00 -1.57\n"
 NINE_METRES = DepthModel("nine", lambda image, frame: np.full(image.shape[:2], 9.0))
@@ -36,7 +36,7 @@ def root(tmp_path):
 
 
 def test_frames_without_labels_are_left_out_from_the_lists_to_the_clouds(root, tmp_path):
-    data = open_data(load_settings(KittiPseudoLidarSettings, "kitti_pseudo_lidar", "smoke"), root)
+    data = open_data(load_settings(KittiPseudoLidarSettings, "smoke"), root)
     used = [frame.name for part in (data.train, data.validation, data.test) for frame in part]
     assert used == ["000000", "000001", "000003", "000004", "000005"]
     write_clouds(data.sources, tmp_path / "pseudo", lambda: NINE_METRES, accelerator("no", cpu=True), share=1.0)
@@ -52,7 +52,7 @@ def test_a_root_without_lists_is_cut_into_three_of_annotated_frames(root):
     for file in (root / "ImageSets").iterdir():
         file.unlink()
     (root / "ImageSets").rmdir()
-    data = open_data(load_settings(KittiPseudoLidarSettings, "kitti_pseudo_lidar", "smoke"), root)
+    data = open_data(load_settings(KittiPseudoLidarSettings, "smoke"), root)
     parts = [[frame.name for frame in part] for part in (data.train, data.validation, data.test)]
     assert parts == [["000000", "000001"], ["000003"], ["000004", "000005"]]
     assert [source.names for source in data.sources] == [sum(parts, [])]

@@ -419,4 +419,4 @@ def test_the_six_real_frames(tmp_path, real_data, capsys):
 def test_too_many_few_labels_are_one_line(tmp_path, rendered, data):
     with pytest.raises(SystemExit) as left:
         main(["--profile", "smoke", "--root", str(rendered), "--out", str(tmp_path), "--set", "few_labels=10"])
-    assert re.fullmatch("kdnb: few_labels is 10, expected fewer than the 10 training items that can be labelled", left.value.code)
+    assert re.fullmatch("kdnb: few_labels is 10, expected fewer than the 10 training items to label", left.value.code)
