@@ -26,6 +26,7 @@ from kdnb.models.prompts import read_prompts
 from kdnb.options import load_settings
 from kdnb.projects import camvid_prompt_kd as project
 from kdnb.projects.camvid_prompt_kd.__main__ import main
+from kdnb.datasets.street_frames import photo_frame
 from kdnb.run import Run
 
 FINISHED = (
@@ -343,6 +344,25 @@ def test_any_image_is_segmented_in_its_own_pixels(experiment):
     model = experiment.train("teacher").model
     answer = experiment.predict_image(model, torch.randint(0, 256, (3, 47, 91), dtype=torch.uint8))
     assert answer.shape == (len(CLASSES), 47, 91) and torch.allclose(answer.sum(0), torch.ones(47, 91), atol=1e-5)
+
+
+def test_the_road_lies_in_its_window_of_a_frame(experiment, monkeypatch):
+    pixels = np.random.default_rng(0).integers(0, 255, (416, 828, 3)).astype(np.uint8)
+    frame, (width, height) = photo_frame("toy", pixels, 81), experiment.settings.size
+
+    def left_half_is_road(model, image):
+        assert image.shape == (3, height, width)  # as in training
+        probabilities = torch.zeros(len(CLASSES), height, width)
+        probabilities[0] = 0.5
+        probabilities[CLASSES.index("road"), :, : width // 2] = 0.6
+        return probabilities
+
+    monkeypatch.setattr(experiment, "predict_image", left_half_is_road)
+    output = experiment.frame_predictor("distilled")(frame)
+    left, top, right, bottom = output["window"]
+    mask, middle = output["mask"], (left + right) // 2
+    assert mask[top:bottom, left : middle - 6].all()
+    assert not mask[:, middle + 6 :].any() and not mask[:, :left].any()
 
 
 # --- faults -----------------------------------------------------------------------------------------------------

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
-from kdnb.datasets.camvid import write_predictions
+from kdnb.datasets.camvid import CLASSES, write_predictions
 from kdnb.datasets.color_jitter import ColorJitterViews, with_color_jitters
 from kdnb.datasets.segmentation import SegmentationViews, class_weights, collate, count_pixels
 from kdnb.distill.distiller import Distiller
@@ -40,6 +41,8 @@ class CamVidPromptKd(Experiment):
     teacher_step = staticmethod(teacher_step)
     kept_outputs = ("logits",)
     bench_settings = {"train_frames": 64, "val_frames": 4, "test_frames": 4}
+    cover = "05 alone and taught, eight labels", (0.509, 0.307, 0.832, 0.498)
+    frame_task = "road"
     arms, ablations, comparisons = ARMS, ABLATIONS, COMPARISONS
 
     def __init__(self, run, settings: CamVidPromptKdSettings, data, root="data"):
@@ -201,6 +204,23 @@ class CamVidPromptKd(Experiment):
         """A finished arm's predictions for test: frame -> classes uint8 (H, W), in the label's pixels."""
         model, items = self.train(name).model, (self.data.test[i] for i in range(len(self.data.test)))
         return {item["name"]: self.predict_image(model, item["image"]).argmax(0).to(torch.uint8) for item in items}
+
+    def frame_predictor(self, name: str) -> Callable:
+        """Frame -> where the road is: "mask" bool (H, W) in the frame's pixels, and the "window" looked at."""
+        model, size, road = self.train(name).model, self.settings.size, CLASSES.index("road")
+
+        def segment(frame) -> dict:
+            left, top, right, bottom = window = frame.street_window(size)
+            small = torch.from_numpy(np.array(Image.fromarray(frame.cut_out(window)[0]).resize(size)))
+            is_road = self.predict_image(model, small.permute(2, 0, 1)).argmax(0).numpy() == road
+            smooth = Image.fromarray(255 * is_road.astype(np.uint8)).resize(
+                (right - left, bottom - top), Image.BILINEAR
+            )
+            mask = np.zeros(frame.image.shape[:2], bool)
+            mask[top:bottom, left:right] = np.asarray(smooth) > 127
+            return {"mask": mask, "window": window}
+
+        return segment
 
     def save_predictions(self, name: str) -> Path:
         """Write ``predictions/<name>/`` in the run's folder, a PNG per test frame, as ``kdnb eval camvid`` reads it."""
