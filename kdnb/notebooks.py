@@ -18,10 +18,7 @@ import yaml
 from nbformat import NotebookNode
 
 from kdnb.errors import InputError
-from kdnb.options import check_parameters, did_you_mean
-
-# The parameters that ``check_parameters`` knows.
-CHECKED = ("PROFILE", "SEED", "DATA", "ENCODER_DATA", "RESULTS", "ABLATIONS")
+from kdnb.options import check_parameters, did_you_mean, is_checked, is_data_root
 
 
 @dataclass(frozen=True)
@@ -116,7 +113,7 @@ def parse_parameter(name: str, text: str) -> Any:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
         value = text
-    if name in ("DATA", "ENCODER_DATA", "RESULTS") and isinstance(value, str):
+    if (name == "RESULTS" or is_data_root(name)) and isinstance(value, str):
         value = str(Path(value).expanduser().absolute())
     return value
 
@@ -138,7 +135,7 @@ def plan(
         for seed in seeds:
             own = {"PROFILE": profile, "SEED": seed, "RESULTS": str(Path(results).absolute())}
             parameters = {**{name: value for name, value in own.items() if name in names}, **extra}
-            check_parameters(**{name: value for name, value in parameters.items() if name in CHECKED})
+            check_parameters(**{name: value for name, value in parameters.items() if is_checked(name)})
             if (path, parameters) not in steps:  # one run where seeds make no difference
                 steps.append((path, parameters))
     return steps

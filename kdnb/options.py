@@ -128,29 +128,39 @@ def did_you_mean(word: str, known: Collection[str]) -> str:
 
 # --- parameters -------------------------------------------------------------------------------------------------
 
+CHECKS = {  # parameter: what it must be
+    "PROFILE": (lambda v: v in PROFILES, "one of 'smoke', 'lite', 'full'"),
+    "SEED": (lambda v: isinstance(v, int) and not isinstance(v, bool) and v >= 0, "a whole number (int) >= 0"),
+    "DATA": (lambda v: v is None or isinstance(v, (str, Path)), "None or a path (str)"),
+    "RESULTS": (lambda v: isinstance(v, (str, Path)) and str(v) != "", "a folder (str)"),
+    "ABLATIONS": (lambda v: isinstance(v, bool), "True or False (bool)"),
+}
+
+
+def is_data_root(name: str) -> bool:
+    """Whether a notebook's parameter is the root of a data set: DATA, or any name that ends so."""
+    return name.endswith("DATA")
+
+
+def is_checked(name: str) -> bool:
+    """Whether ``check_parameters`` knows a parameter."""
+    return name in CHECKS or is_data_root(name)
+
 
 def check_parameters(**parameters: Any) -> None:
     """Check the papermill parameters of a notebook; papermill itself accepts any type.
 
-    Knows PROFILE (smoke, lite or full), SEED (whole number >= 0), DATA and ENCODER_DATA (None or an existing path),
-    RESULTS (a path) and ABLATIONS (True or False). Raises InputError naming the parameter, its value and what was
-    expected.
+    Knows PROFILE (smoke, lite or full), SEED (whole number >= 0), RESULTS (a path), ABLATIONS (True or False) and
+    DATA, or any name that ends so (None or an existing path). Raises InputError naming the parameter, its value and
+    what was expected.
     """
-    checks = {
-        "PROFILE": (lambda v: v in PROFILES, "one of 'smoke', 'lite', 'full'"),
-        "SEED": (lambda v: isinstance(v, int) and not isinstance(v, bool) and v >= 0, "a whole number (int) >= 0"),
-        "DATA": (lambda v: v is None or isinstance(v, (str, Path)), "None or a path (str)"),
-        "ENCODER_DATA": (lambda v: v is None or isinstance(v, (str, Path)), "None or a path (str)"),
-        "RESULTS": (lambda v: isinstance(v, (str, Path)) and str(v) != "", "a folder (str)"),
-        "ABLATIONS": (lambda v: isinstance(v, bool), "True or False (bool)"),
-    }
     for name, value in parameters.items():
-        if name not in checks:
-            raise InputError(f"unknown parameter {name!r}{did_you_mean(name, list(checks))}")
-        is_right, expected = checks[name]
+        if not is_checked(name):
+            raise InputError(f"unknown parameter {name!r}{did_you_mean(name, CHECKS)}")
+        is_right, expected = CHECKS["DATA" if is_data_root(name) else name]
         if not is_right(value):
             raise InputError(f"parameter {name} is {value!r} ({type(value).__name__}), expected {expected}")
-        if name in ("DATA", "ENCODER_DATA") and value is not None and not Path(value).exists():
+        if is_data_root(name) and value is not None and not Path(value).exists():
             raise InputError(
                 f"parameter {name} is {str(value)!r}, which does not exist; expected the root of a data set"
             )

@@ -23,17 +23,6 @@ from kdnb.viz.strip import write_strip
 
 MAX_BYTES = 1_500_000
 WIDGET = "application/vnd.jupyter.widget-view+json"
-# cover: its label in the README's strip and the piece shown there (left, top, right, bottom as shares of the cover)
-PIECES = {
-    "00_distillation_primer": ("00 few labels and a teacher", (0.0, 0.0, 1.0, 1.0)),
-    "01_coco_alignment": ("01 a text finds its pictures", (0.0, 0.38, 0.545, 1.0)),
-    "02_talk2car_grounding": ("02 what a command means", (0.503, 0.808, 0.748, 0.993)),
-    "03_voc_defeat": ("03 what is where", (0.511, 0.515, 0.752, 0.75)),
-    "04_kitti_pseudo_lidar": ("04 a camera, no laser", (0.337, 0.685, 0.918, 0.948)),
-    "05_camvid_prompt_kd": ("05 alone and taught, eight labels", (0.509, 0.307, 0.832, 0.498)),
-    "06_car_5fold_kd": ("06 which car is this", (0.0, 0.05, 0.465, 0.475)),
-    "07_scoreboard": ("07 all students", (0.503, 0.075, 0.995, 0.67)),
-}
 PROGRESS = re.compile(r"\d+%\||\d+it \[|\d(it|s)/(s|it)\b")  # the bars of tqdm
 Places = list[tuple[re.Pattern[str], str]]  # machine-specific paths and what replaces them
 
@@ -106,9 +95,18 @@ def publish(number: str, run_folder: str | Path | None = None, results: str | Pa
     if cover.exists():
         (path.parent / "images").mkdir(exist_ok=True)
         atomic_write(path.parent / "images" / f"{path.stem}.png", cover.read_bytes())
-        write_strip(path.parent / "images", PIECES)
+        write_strip(path.parent / "images", cover_pieces())
     atomic_write(path, text + "\n")
     return path
+
+
+def cover_pieces() -> dict[str, tuple[str, tuple[float, float, float, float]]]:
+    """Notebook -> its label in the README's strip and the piece of its cover shown there: left, top, right, bottom as
+    shares of the cover."""
+    from kdnb.projects import find_projects, scoreboard
+
+    pieces = {name: kind.cover for name, kind in find_projects().items()}
+    return dict(sorted({**pieces, scoreboard.PROJECT: scoreboard.COVER}.items()))
 
 
 def _newest_lite_run(name: str, results: Path) -> Path:

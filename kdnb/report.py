@@ -25,7 +25,12 @@ class _Comparison(pydantic.BaseModel):
 
 
 class Metrics(pydantic.BaseModel):
-    """A metrics.json with its folder and the bootstrap replicates of its comparisons."""
+    """A metrics.json with its folder and the bootstrap replicates of its comparisons.
+
+    Attributes:
+        teacher: the arm that teaches "distilled".
+        roles: arm -> what figures show it as, see ``kdnb.viz.style.declare_roles``.
+    """
 
     project: str
     profile: str
@@ -34,6 +39,8 @@ class Metrics(pydantic.BaseModel):
     higher_is_better: bool
     arms: dict[str, dict[str, Any]]
     comparisons: dict[str, _Comparison]
+    roles: dict[str, str] = {}
+    teacher: str = "teacher"
     provenance: dict[str, Any] = {}
     folder: Path
     replicates: dict[str, Any] = {}

@@ -25,8 +25,6 @@ COSTS = {
 }
 MISSING = "–"
 UNITS = {True: "%", False: "nats"}  # of scores where higher is better, and of losses
-# who teaches the student in "distilled", where it is not the arm "teacher"
-TEACHES = {"06_car_5fold_kd": "ensemble"}
 SCORES = {
     "teacher": "teacher",
     "student alone": "baseline",
@@ -166,8 +164,7 @@ def _column(profile: str, data: str, runs: Runs) -> list[str]:
 
 def teacher_of(runs: Runs) -> str:
     """The arm that teaches a project's student."""
-    name = TEACHES.get(runs[0].project, "teacher")
-    return name if name in runs[0].arms else "teacher"
+    return runs[0].teacher if runs[0].teacher in runs[0].arms else "teacher"
 
 
 def scores(runs: Runs, arm: str) -> list[float | None]:

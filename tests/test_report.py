@@ -164,7 +164,8 @@ def make_loss_run(results):
         "baseline": {"log_loss": 0.9},
         "distilled": {"log_loss": 0.65, "params": 1_000_000},
     }
-    run.save_metrics("log_loss", False, arms, {"distilled_vs_baseline": lower})
+    about = {"teacher": "ensemble", "roles": {"ensemble": "ensemble"}}
+    run.save_metrics("log_loss", False, arms, {"distilled_vs_baseline": lower}, about=about)
     return run.folder
 
 

@@ -26,7 +26,11 @@ class Project:
         teacher_step: ``f(teacher, batch, student_outputs)``, what terms may read of the teacher.
         kept_outputs: keys of ``teacher_step`` that ``settings.cache_teacher`` keeps, in ``kept_dtype``, computed in
             batches of ``kept_batch``.
-        bench_arm, bench_settings: the arm that ``kdnb bench`` times, and settings that make a little data.
+        bench_arm, bench_settings: the arm that ``kdnb bench`` times, and settings that make a little data; without
+            any it is not offered there.
+        cover: label in the README's strip, and the piece of the notebook's cover shown there: left, top, right, bottom
+            as shares of the cover.
+        on_scoreboard: whether 07 shows it; frame_task: what its networks predict for a frame there, "" for nothing.
     """
 
     project: ClassVar[str]

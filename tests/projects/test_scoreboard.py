@@ -1,6 +1,7 @@
 """Which runs the scoreboard takes, what it says about those it cannot, and networks read back from a run's folder."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,11 +9,12 @@ import torch
 
 from kdnb.errors import InputError
 from kdnb.evidence import mean_metric, paired_bootstrap
+from kdnb.options import load_settings
 from kdnb.projects import scoreboard
-from kdnb.projects.voc_defeat import VocDefeatSettings, open_data
-from kdnb.projects.voc_experiment import Experiment
+from kdnb.projects.talk2car_grounding import Talk2CarGrounding, Talk2CarGroundingSettings
+from kdnb.projects.voc_defeat import VocDefeat
 from kdnb.report import read_run
-from kdnb.run import Run, load_settings
+from kdnb.run import Run
 
 
 def make_run(results, project, profile="lite", seed=0, data=None):
@@ -30,11 +32,11 @@ def test_the_profile_asked_for_counts_else_the_newest(tmp_path):
     newest = make_run(tmp_path, "01_coco_alignment", "full")
     newest.rename(tmp_path / "result_99990101_000000_01_coco_alignment_full_s0")
     make_run(tmp_path, "00_distillation_primer", "lite")
-    found, faults = scoreboard.find_runs(tmp_path, "lite")
-    assert [key[:2] for key in found] == [("01_coco_alignment", "lite"), ("03_voc_defeat", "lite")] and faults == []
-    found, _ = scoreboard.find_runs(tmp_path, "smoke")
-    assert [key[:2] for key in found] == [("01_coco_alignment", "full"), ("03_voc_defeat", "smoke")]
-    assert scoreboard.missing(found) == [
+    runs, faults = scoreboard.find_runs(tmp_path, "lite")
+    assert [key[:2] for key in runs] == [("01_coco_alignment", "lite"), ("03_voc_defeat", "lite")] and faults == []
+    runs, _ = scoreboard.find_runs(tmp_path, "smoke")
+    assert [key[:2] for key in runs] == [("01_coco_alignment", "full"), ("03_voc_defeat", "smoke")]
+    assert scoreboard.missing(runs) == [
         "02_talk2car_grounding",
         "04_kitti_pseudo_lidar",
         "05_camvid_prompt_kd",
@@ -54,18 +56,19 @@ def test_a_broken_run_is_named_and_passed_over(tmp_path):
     broken = make_run(tmp_path, "03_voc_defeat")
     (broken / "metrics.json").write_text("{")
     make_run(tmp_path, "03_voc_defeat", seed=1)
-    found, faults = scoreboard.find_runs(tmp_path, "lite")
-    assert [run.seed for run in found["03_voc_defeat", "lite", "drawn"]] == [1]
+    runs, faults = scoreboard.find_runs(tmp_path, "lite")
+    assert [run.seed for run in runs["03_voc_defeat", "lite", "drawn"]] == [1]
     assert len(faults) == 1 and str(broken) in faults[0]
 
 
 def test_nothing_is_found_where_nothing_is(tmp_path):
-    found, faults = scoreboard.find_runs(tmp_path / "none", "lite")
-    assert found == {} and faults == [] and len(scoreboard.missing(found)) == 6
+    runs, faults = scoreboard.find_runs(tmp_path / "none", "lite")
+    assert runs == {} and faults == [] and len(scoreboard.missing(runs)) == 6
 
 
 def test_a_run_that_fails_says_why(tmp_path, monkeypatch):
-    monkeypatch.setitem(scoreboard.MODULES, "03_voc_defeat", "nothing_at_all")
+    kinds = {"03_voc_defeat": SimpleNamespace(__module__="nothing_at_all.experiment")}
+    monkeypatch.setattr("kdnb.projects.scoreboard.scoreboard.projects", lambda: kinds)
     with pytest.raises(InputError, match="03_voc_defeat in smoke ended with status 1: .*No module named .*nothing"):
         scoreboard.run_in_smoke("03_voc_defeat", tmp_path, tmp_path)
 
@@ -76,7 +79,7 @@ def test_what_cannot_be_reopened_is_left_out_with_the_reason(tmp_path):
     make_run(tmp_path, "01_coco_alignment")
     opened, left_out = scoreboard.reopen_all(scoreboard.find_runs(tmp_path, "lite")[0], tmp_path)
     assert opened == {} and list(left_out) == ["03_voc_defeat", "05_camvid_prompt_kd"]  # 01 has no frame to look at
-    assert "learned from VOCdevkit, expected a run on drawn data" in left_out["03_voc_defeat"]
+    assert "learned from VOCdevkit, expected a run on rendered data" in left_out["03_voc_defeat"]
     assert "config.yaml: no such file" in left_out["05_camvid_prompt_kd"]
 
 
@@ -84,24 +87,23 @@ def test_what_cannot_be_reopened_is_left_out_with_the_reason(tmp_path):
 def smoke(tmp_path_factory):
     """(results, root) with one small run of 03, finished."""
     results, root = tmp_path_factory.mktemp("results"), tmp_path_factory.mktemp("root")
-    settings = load_settings(VocDefeatSettings, "voc_defeat", "smoke", train_images=12, test_images=3, few_labels=2)
-    run = Run.start("03_voc_defeat", "smoke", 0, results, settings)
-    experiment = Experiment(run, settings, open_data(settings, root=root), root)
+    few = {"train_images": 12, "test_images": 3, "few_labels": 2}
+    experiment = VocDefeat.start("smoke", 0, None, results, root, **few)
     for arm in ("teacher", "baseline", "distilled"):
         experiment.train(arm)
     experiment.save()
     return results, root
 
 
-def test_reopened_networks_answer_as_they_did_in_the_run(smoke):
+def test_reopened_networks_predict_what_they_did_in_the_run(smoke):
     results, root = smoke
     (runs,) = scoreboard.find_runs(results, "lite")[0].values()
     opened = scoreboard.reopen(runs[0], root)
     item = opened.data.test[0]
-    kept = json.loads((runs[0].folder / "arms" / "distilled.json").read_text())["answers"][item["id"]]
+    kept = json.loads((runs[0].folder / "arms" / "distilled.json").read_text())["predictions"][item["id"]]
     with torch.no_grad():
-        found = opened.train("distilled").model.eval()([item["image"].float() / 255])[0]
-    assert len(kept["scores"]) > 0 and np.allclose(found["scores"], kept["scores"], atol=1e-4)
+        detections = opened.train("distilled").model.eval()([item["image"].float() / 255])[0]
+    assert len(kept["scores"]) > 0 and np.allclose(detections["scores"], kept["scores"], atol=1e-4)
     assert set(opened.results) == {"teacher", "distilled"}  # nothing else was read, nothing trained
 
 
@@ -140,11 +142,10 @@ def test_a_run_of_another_version_is_left_out(smoke, name, fault):
 
 
 def test_02_is_left_out_where_the_networks_of_01_are_gone(tmp_path):
-    settings = load_settings(scoreboard.Talk2CarGroundingSettings, "talk2car_grounding", "smoke")
-    folder = make_run(tmp_path, "02_talk2car_grounding", "smoke")
-    Run.start("02_talk2car_grounding", "smoke", 0, tmp_path / "other", settings).folder.joinpath("config.yaml").rename(
-        folder / "config.yaml"
-    )
+    project, settings = Talk2CarGrounding.project, load_settings(Talk2CarGroundingSettings, "smoke")
+    folder = make_run(tmp_path, project, "smoke")
+    other = Run.start(project, "smoke", 0, tmp_path / "other", settings)
+    (other.folder / "config.yaml").rename(folder / "config.yaml")
     with pytest.raises(InputError, match="run 01 in profile smoke with seed 0 first"):
         scoreboard.reopen(read_run(folder), tmp_path / "data")
-    assert not (tmp_path / "data").exists()  # nothing was drawn before that was known
+    assert not (tmp_path / "data").exists()  # nothing was rendered before that was known

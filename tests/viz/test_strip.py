@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kdnb.publish import PIECES
+from kdnb.publish import cover_pieces
 from kdnb.viz.strip import GAP, LABEL, WIDTH, cut, strip, write_strip
 
+PIECES = cover_pieces()
 IMAGES = Path(__file__).parents[2] / "notebooks" / "images"
 COLOURS = ["red", "lime", "blue", "yellow", "fuchsia"]
 

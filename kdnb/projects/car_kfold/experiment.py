@@ -25,6 +25,7 @@ from kdnb.projects.car_kfold import teachers
 from kdnb.projects.car_kfold.arms import COMPARED, CarArm, ablations_of, arms_of, letters_of
 from kdnb.projects.car_kfold.cost import cost_table, step_times
 from kdnb.projects.car_kfold.data import FOLDS, FRESH, CarKfoldSettings, Data, collate, open_data, split_folds
+from kdnb.projects.car_kfold.frames import frame_predictor
 from kdnb.projects.car_kfold.submissions import save_student, write_submissions
 from kdnb.projects.car_kfold.terms import build_distiller
 from kdnb.run import Run
@@ -47,6 +48,8 @@ class CarKfold(Experiment):
     checked = ("fold_1", "baseline")
     kept_outputs = ("logits",)
     bench_arm = "distilled_cached"
+    cover, frame_task = ("06 which car is this", (0.0, 0.05, 0.465, 0.475)), "model"
+    frame_predictor = frame_predictor
     bench_settings = {"train_per_class": 8, "test_images": 40, "few_labels": 2, "stored_views": 2}
 
     def __init__(self, run: Run, settings: CarKfoldSettings, data: Data, root: str | Path = "data"):
@@ -168,9 +171,8 @@ class CarKfold(Experiment):
         return bool(arm.terms) and arm.outputs != "live"
 
     def teacher_of(self, arm: CarArm) -> LiveTeacher | TeacherOutputs | None:
-        if self.keeps_outputs(arm):
-            return teachers.stored_teacher(self, arm.teacher, arm.outputs)
-        return super().teacher_of(arm)
+        kept = self.keeps_outputs(arm)
+        return teachers.stored_teacher(self, arm.teacher, arm.outputs) if kept else super().teacher_of(arm)
 
     def teacher_outputs(self, teacher: str) -> TeacherOutputs:
         return teachers.stored_teacher(self, teacher)
@@ -227,8 +229,7 @@ class CarKfold(Experiment):
     # --- cost and outcome -------------------------------------------------------------------------------------------
 
     def one_call(self, model: nn.Module, name: str) -> Callable:
-        width, height = self.settings.size
-        image = torch.zeros(1, 3, height, width, dtype=torch.uint8)
+        image = torch.zeros(1, 3, *self.settings.size[::-1], dtype=torch.uint8)
         meta = torch.zeros(1, len(META[self.known[name].experiment]))
         return lambda: model(image, meta)
 

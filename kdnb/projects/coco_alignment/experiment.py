@@ -63,6 +63,7 @@ class CocoAlignment(Experiment):
     teacher_step = staticmethod(teacher_step)
     kept_outputs, kept_dtype, kept_batch = ("embedding",), torch.float32, 256
     bench_settings = {"train_images": 24, "test_images": 8}
+    cover = "01 a text finds its pictures", (0.0, 0.38, 0.545, 1.0)
     arms, ablations, comparisons = ARMS, ABLATIONS, COMPARISONS
 
     def __init__(self, run, settings: CocoAlignmentSettings, data, root="data"):

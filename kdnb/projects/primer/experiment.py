@@ -36,6 +36,8 @@ class Primer(Experiment):
     teacher_step = staticmethod(teacher_step)
     kept_outputs = ("logits", "features")
     bench_settings = {"train_images": 64, "test_images": 8, "fewest": 8, "few_labels": 1, "more_labels": []}
+    cover = "00 few labels and a teacher", (0.0, 0.0, 1.0, 1.0)
+    on_scoreboard = False
     ablations = ABLATIONS
 
     def __init__(self, run: Run, settings: PrimerSettings, data: Data, root: str | Path = "data"):

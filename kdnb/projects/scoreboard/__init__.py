@@ -1,6 +1,8 @@
 """07 scoreboard: the finished runs of all projects side by side, and their networks on one frame."""
 
+from kdnb.datasets.street_frames import StreetFrame, drive, photo_frame, some_frames
 from kdnb.projects.scoreboard.scoreboard import (
+    COVER,
     PROJECT,
     find_runs,
     missing,
@@ -10,9 +12,9 @@ from kdnb.projects.scoreboard.scoreboard import (
     run_in_smoke,
 )
 from kdnb.projects.scoreboard.stacks import SIDES, TASKS, Stack, build_stacks, candidates, right_on
-from kdnb.projects.scoreboard.street_frames import StreetFrame, drive, photo_frame, some_frames
 
 __all__ = [
+    "COVER",
     "PROJECT",
     "SIDES",
     "TASKS",

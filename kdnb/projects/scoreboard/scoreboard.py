@@ -17,6 +17,7 @@ from kdnb.report import Metrics, first_problem, group_runs
 from kdnb.run import Run
 
 PROJECT = "07_scoreboard"
+COVER = "07 all students", (0.503, 0.075, 0.995, 0.67)  # as ``Experiment.cover``
 
 
 def projects() -> dict[str, type[Experiment]]:

@@ -10,10 +10,10 @@ from functools import partial
 
 import numpy as np
 
+from kdnb.datasets.street_frames import StreetFrame
 from kdnb.experiment import Experiment
 from kdnb.metrics.cost import latency_ms
 from kdnb.metrics.grounding import iou
-from kdnb.projects.scoreboard.street_frames import StreetFrame
 
 MIN_SCORE = 0.1  # of a detection that is a candidate for a command
 TASKS = ("objects", "road", "boxes", "target", "model")  # in the order in which a stack asks

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -24,17 +25,20 @@ from kdnb.datasets.talk2car_views import (
 )
 from kdnb.distill.distiller import Distiller
 from kdnb.engine import Plan, TrainConfig, TrainHistory, move
+from kdnb.errors import InputError
 from kdnb.evidence import Comparison, mean_metric
 from kdnb.experiment import ArmResult, Experiment
 from kdnb.experiment.teachers import load_batches
 from kdnb.metrics.cost import count_parameters
 from kdnb.metrics.grounding import evaluate_talk2car, iou_per_command, write_predictions
 from kdnb.models.grounding import Grounder, grounding_step
-from kdnb.projects.coco_alignment.store import Aligned, aligned
+from kdnb.projects.coco_alignment.store import Aligned, aligned, exported_networks
 from kdnb.projects.talk2car_grounding.arms import ARMS, COMPARISONS, GroundingArm
 from kdnb.projects.talk2car_grounding.data import Talk2CarGroundingSettings, open_data
+from kdnb.projects.talk2car_grounding.frames import frame_predictor
 from kdnb.projects.talk2car_grounding.heads import build_grounder, encode_commands
 from kdnb.projects.talk2car_grounding.inputs import CommandInputs
+from kdnb.run import Run
 
 
 class Talk2CarGrounding(Experiment):
@@ -43,12 +47,24 @@ class Talk2CarGrounding(Experiment):
     project, primary = "02_talk2car_grounding", "AP50"
     settings_class = Talk2CarGroundingSettings
     open_data = staticmethod(open_data)
+    cover = "02 what a command means", (0.503, 0.808, 0.748, 0.993)
+    frame_task = "target"
+    frame_predictor = frame_predictor
     arms, comparisons = ARMS, COMPARISONS
 
     def __init__(self, run, settings: Talk2CarGroundingSettings, data, root="data"):
         super().__init__(run, settings, data, root)
         if data.note and self.acc.is_main_process:
             run.log(data.note)
+
+    @classmethod
+    def check_inputs(cls, run: Run, settings: Talk2CarGroundingSettings, root: str | Path) -> None:
+        """Without the networks of 01 they would be trained anew, for minutes."""
+        if exported_networks(settings.encoders, run.seed, root, settings.encoder_data) is None:
+            raise InputError(
+                f"{run.folder.name}: the networks of 01 that it stands on are not below {root}; expected them there, "
+                f"run 01 in profile {settings.encoders} with seed {run.seed} first"
+            )
 
     def is_small(self) -> bool:
         return not self.settings.whole_picture

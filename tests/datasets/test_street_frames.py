@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
+from kdnb.datasets import street_frames as frames
 from kdnb.datasets.kitti_boxes import boxes_in_lidar, points_in_boxes
 from kdnb.datasets.kitti_calib import guessed_calibration
 from kdnb.datasets.kitti_labels import read_labels
 from kdnb.datasets.kitti_views import objects_to_detect
 from kdnb.errors import InputError
 from kdnb.metrics.rotated_iou import rotated_ious
-from kdnb.projects import street_frames as frames
 from kdnb.viz.explore_kitti import upright
 from kdnb.world.annotate import annotate
 from kdnb.world.camera import render, scene_camera
@@ -24,24 +24,24 @@ def scene():
 
 @pytest.fixture(scope="module")
 def frame(scene):
-    return frames.draw_frame(scene, "two")
+    return frames.render_frame(scene, "two")
 
 
 def test_the_kitti_window_is_what_kittis_camera_takes(scene, frame):
-    window = frames.kitti_window(frame)
-    image, camera = frames.cut_out(frame, window)
+    window = frame.kitti_window()
+    image, camera = frame.cut_out(window)
     own = kitti_camera((828, 250))
     assert window == (0, 94, 828, 344) and np.allclose(camera.P2, calibration(own)["P2"])
-    drawn = render(scene, camera=own).image
-    assert np.abs(image.astype(int) - drawn).mean() < 6  # another noise on the same picture
-    shifted = frames.cut_out(frame, (0, 84, 828, 334))[0]
-    assert np.abs(shifted.astype(int) - drawn).mean() > 10
+    rendered = render(scene, camera=own).image
+    assert np.abs(image.astype(int) - rendered).mean() < 6  # another noise on the same image
+    shifted = frame.cut_out((0, 84, 828, 334))[0]
+    assert np.abs(shifted.astype(int) - rendered).mean() > 10
 
 
 @pytest.mark.parametrize("size", [(160, 96), (160, 120), (320, 180)])
 def test_a_street_window_has_the_focal_length_of_the_streets_camera(scene, frame, size):
-    window = frames.street_window(frame, size)
-    image, camera = frames.cut_out(frame, window)
+    window = frame.street_window(size)
+    image, camera = frame.cut_out(window)
     zoom = size[0] / image.shape[1]
     assert image.shape[0] * zoom == pytest.approx(size[1], abs=0.5)
     scene.lens = 1.0
@@ -52,8 +52,8 @@ def test_a_street_window_has_the_focal_length_of_the_streets_camera(scene, frame
 def test_the_truth_is_that_of_kittis_labels(scene, frame, tmp_path):
     """Boxes written as label lines by the exporter and read back, against boxes taken from the scene."""
     camera = frames.wide_camera()
-    seen = annotate(scene, render(scene, camera=camera))
-    (tmp_path / "000000.txt").write_text("".join(label_line(one, camera) + "\n" for one in seen))
+    annotations = annotate(scene, render(scene, camera=camera))
+    (tmp_path / "000000.txt").write_text("".join(label_line(one, camera) + "\n" for one in annotations))
     theirs = upright(boxes_in_lidar(objects_to_detect(read_labels(tmp_path / "000000.txt")), frame.calibration))
     ours = upright(frame.truth["boxes"])
     overlap = np.array([[rotated_ious(a[None], b[None])[1][0] for b in theirs] for a in ours])
@@ -71,7 +71,7 @@ def test_cars_are_of_known_models_and_the_command_means_one(frame):
 
 def test_a_narrow_photograph_keeps_the_shape_of_every_window():
     photo = frames.photo_frame("mine", np.zeros((200, 300, 3), np.uint8), 40)
-    for window, aspect in ((frames.kitti_window(photo), 1242 / 375), (frames.street_window(photo, (160, 120)), 4 / 3)):
+    for window, aspect in ((photo.kitti_window(), 1242 / 375), (photo.street_window((160, 120)), 4 / 3)):
         left, top, right, bottom = window
         assert min(left, top) >= 0 and right <= 300 and bottom <= 200
         assert (right - left) / (bottom - top) == pytest.approx(aspect, rel=0.02)
@@ -79,8 +79,8 @@ def test_a_narrow_photograph_keeps_the_shape_of_every_window():
     assert photo.points is None and photo.truth is None and photo.target is None and photo.cars == []
 
 
-def test_a_picture_too_small_to_see_anything_is_refused():
-    with pytest.raises(InputError, match="mine: a picture of 20x40 pixels, expected at least 32x32"):
+def test_an_image_too_small_is_refused():
+    with pytest.raises(InputError, match="mine: an image of 20x40 pixels, expected at least 32x32"):
         frames.photo_frame("mine", np.zeros((40, 20, 3), np.uint8), 80)
 
 
