@@ -29,7 +29,17 @@ from kdnb.datasets.talk2car_files import (
 from kdnb.datasets.voc import read_image
 from kdnb.errors import InputError
 
-__all__ = ["HEIGHT", "WIDTH", "Command", "Talk2Car", "Talk2CarReport", "check_talk2car", "read_commands", "to_pixels"]
+__all__ = [
+    "HEIGHT",
+    "WIDTH",
+    "Command",
+    "Talk2Car",
+    "Talk2CarReport",
+    "check_talk2car",
+    "hold_out",
+    "read_commands",
+    "to_pixels",
+]
 
 
 class Talk2Car(torch.utils.data.Dataset):
@@ -100,6 +110,29 @@ def _require_images(path, folder, commands):
             raise InputError(
                 f"{folder / command.image}: no such image, expected it for command {command.token} of {path}"
             )
+
+
+def hold_out(commands: list[Command], share: float = 1 / 8) -> tuple[list[Command], list[Command]]:
+    """(kept, held out): whole scenes, from the last one on, until they hold at least ``share`` of the commands.
+
+    Images of one scene show the same street seconds apart: cut within a scene, selection would use what was learned.
+    A command without a scene counts by its image.
+
+    Raises:
+        InputError: commands of a single scene.
+    """
+    scenes = [command.scene or command.image for command in commands]
+    held: set[str] = set()
+    count = 0
+    for scene in reversed(dict.fromkeys(scenes)):
+        if count >= share * len(commands):
+            break
+        held.add(scene)
+        count += scenes.count(scene)
+    if count == len(commands):
+        raise InputError(f"train has {len(set(scenes))} scene, expected at least two: the last one is held out")
+    pairs = list(zip(commands, scenes, strict=True))
+    return [c for c, scene in pairs if scene not in held], [c for c, scene in pairs if scene in held]
 
 
 def _missing_proposals(path, proposals, commands):

@@ -144,6 +144,18 @@ def normalised_for(visual: nn.Module, images: Tensor) -> Tensor:
     return normalised(images, mean, std)
 
 
+class TeacherTower(nn.Module):
+    """The teacher's image tower as an encoder: its embedding is a map of one cell."""
+
+    def __init__(self, teacher: nn.Module):
+        super().__init__()
+        self.visual = teacher.visual
+
+    def feature_map(self, images: Tensor) -> Tensor:
+        """uint8 (N, 3, H, W) → (N, D, 1, 1)."""
+        return self.visual(normalised_for(self.visual, images))[:, :, None, None]
+
+
 @torch.no_grad()
 def encode_texts(model: nn.Module, tokenizer: Callable, texts: Sequence[str]) -> Tensor:
     """Unit embeddings (M, D) of the texts, on the model's device; each distinct string is encoded once.

@@ -8,17 +8,15 @@ import shutil
 import pytest
 import torch
 
-from kdnb.datasets.talk2car import Command
+from kdnb.datasets.talk2car import Command, hold_out
 from kdnb.datasets.talk2car_views import collate, mirrored_boxes, mirrored_text
 from kdnb.errors import InputError
 from kdnb.metrics.grounding import evaluate_talk2car, iou_per_command, read_predictions
-from kdnb.models.clip import encode_images
+from kdnb.models.clip import TeacherTower, encode_images
 from kdnb.options import load_settings
 from kdnb.projects import talk2car_grounding as project
 from kdnb.projects.coco_alignment.exports import EXPORTED
 from kdnb.projects.coco_alignment.store import aligned
-from kdnb.projects.talk2car_grounding.data import hold_out
-from kdnb.projects.talk2car_grounding.heads import TeacherTower
 
 
 def settings_of(**changes):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from kdnb.datasets.talk2car import Command, Talk2Car
+from kdnb.datasets.talk2car import Talk2Car, hold_out
 from kdnb.errors import InputError
 from kdnb.experiment import TrainSettings
 from kdnb.world.export_talk2car import rendered_talk2car
@@ -92,23 +92,3 @@ def require_boxes(data: Talk2Car) -> None:
     without = [command.token for command in data.commands if command.box is None]
     if without:
         raise InputError(f"{data.path}: command {without[0]} has no box; expected boxes to train and score with")
-
-
-def hold_out(commands: list[Command], share: float = 1 / 8) -> tuple[list[Command], list[Command]]:
-    """(kept, held out): whole scenes, from the last one on, until they hold at least ``share`` of the commands.
-
-    Images of one scene show the same street seconds apart: cut within a scene, selection would use what was learned.
-    A command without a scene counts by its image.
-    """
-    scenes = [command.scene or command.image for command in commands]
-    held: set[str] = set()
-    count = 0
-    for scene in reversed(dict.fromkeys(scenes)):
-        if count >= share * len(commands):
-            break
-        held.add(scene)
-        count += scenes.count(scene)
-    if count == len(commands):
-        raise InputError(f"train has {len(set(scenes))} scene, expected at least two: the last one is held out")
-    pairs = list(zip(commands, scenes, strict=True))
-    return [c for c, scene in pairs if scene not in held], [c for c, scene in pairs if scene in held]

@@ -7,28 +7,14 @@ from copy import deepcopy
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from kdnb.models.clip import encode_text_tokens, encode_texts, normalised_for
+from kdnb.models.clip import TeacherTower, encode_text_tokens, encode_texts
 from kdnb.models.grounding import Grounder
 from kdnb.models.grounding_heads import ProjectionHead, TransformerHead
 from kdnb.projects.coco_alignment.store import Aligned
 from kdnb.projects.talk2car_grounding.arms import GroundingArm
 from kdnb.projects.talk2car_grounding.data import Talk2CarGroundingSettings
-
-# --- networks ---------------------------------------------------------------------------------------------------
-
-
-class TeacherTower(nn.Module):
-    """The teacher's image tower as an encoder: its embedding is a map of one cell."""
-
-    def __init__(self, teacher: nn.Module):
-        super().__init__()
-        self.visual = teacher.visual
-
-    def feature_map(self, images: Tensor) -> Tensor:
-        """uint8 (N, 3, H, W) → (N, D, 1, 1)."""
-        return self.visual(normalised_for(self.visual, images))[:, :, None, None]
 
 
 def build_grounder(arm: GroundingArm, settings: Talk2CarGroundingSettings, aligned: Aligned, seed: int) -> Grounder:
@@ -42,9 +28,6 @@ def build_grounder(arm: GroundingArm, settings: Talk2CarGroundingSettings, align
     else:
         head = TransformerHead(width, width, words, settings.width, settings.layers, arm.mode)
     return Grounder(deepcopy(encoder), head, frozen=not arm.start_from)
-
-
-# --- texts ------------------------------------------------------------------------------------------------------
 
 
 def encode_commands(commands: Sequence[str], aligned: Aligned) -> dict[str, Tensor]:

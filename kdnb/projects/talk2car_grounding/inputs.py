@@ -76,11 +76,10 @@ class CommandInputs:
 
     def texts(self, part: str, commands: list[str]) -> dict[str, Tensor]:
         """As ``encode_commands``; the states of the words, in ``full`` 3 GB of all commands, are kept."""
-        tower = LiveTeacher(
-            self.aligned.teacher, lambda _, batch, __: {"words": encode_words(batch["commands"], self.aligned)}
-        )
+        networks = self.aligned
+        tower = LiveTeacher(networks.teacher, lambda _, batch, __: {"words": encode_words(batch["commands"], networks)})
         words = self.keep(f"words_{part}", tower, Grounded({"plain": {"commands": commands}}), "\n".join(commands))
-        return {**encode_sentences(commands, self.aligned), "words": words}
+        return {**encode_sentences(commands, networks), "words": words}
 
     def tokens(self, encoder: str) -> dict[str, Tensor]:
         """Part → (N, P, T, D): the cells of all proposals by a frozen encoder, computed once for all heads.
@@ -90,16 +89,13 @@ class CommandInputs:
         if encoder not in self._tokens:
             model = build_grounder(GroundingArm(encoder=encoder), self.settings, self.aligned, 0).to(self.acc.device)
             frozen = LiveTeacher(model, lambda model, batch, _: {"tokens": model.tokens(batch)})
-            self._tokens[encoder] = {
-                part: self.keep(f"tokens_{encoder}_{part}", frozen, self.crops_of(part, encoder), self.data.key)
-                for part in self.tensors
-            }
+            tokens = {}
+            for part, tensors in self.tensors.items():
+                boxes = {"plain": {"boxes": tensors["boxes"]}}
+                images = Grounded(boxes, lambda index, _, part=part: self.image(part, index, encoder))
+                tokens[part] = self.keep(f"tokens_{encoder}_{part}", frozen, images, self.data.key)
+            self._tokens[encoder] = tokens
         return self._tokens[encoder]
-
-    def crops_of(self, part: str, encoder: str) -> Grounded:
-        """Boxes and images of a part, as an encoder reads them."""
-        boxes = {"plain": {"boxes": self.tensors[part]["boxes"]}}
-        return Grounded(boxes, lambda index, _: self.image(part, index, encoder))
 
     def keep(self, name: str, teacher: LiveTeacher, data: Grounded, key: str) -> Tensor:
         """What a frozen network says of all commands as they are, see ``TeacherOutputs``; the output is the first word
