@@ -13,7 +13,7 @@ from accelerate.utils import broadcast_object_list
 from kdnb.engine import accelerator
 from kdnb.errors import InputError
 from kdnb.experiment.experiment import Experiment
-from kdnb.experiment.workers import train_waves
+from kdnb.experiment.workers import WorkerFailed, train_waves
 from kdnb.options import PROFILES, check_parameters, did_you_mean, load_settings
 from kdnb.run import Run, set_threads
 
@@ -49,7 +49,7 @@ def command(kind: type[Experiment]) -> click.Command:
             else:
                 experiments = [resume(kind, folder, data, root)]
             run_stages(experiments, stages, ablations)
-        except InputError as error:
+        except (InputError, WorkerFailed) as error:
             sys.exit(f"kdnb: {error}")
 
     return main

@@ -30,6 +30,10 @@ from kdnb.experiment.arms import in_order
 BACKENDS = ("loky", "dask", "ray")
 
 
+class WorkerFailed(RuntimeError):
+    """An arm could not be trained; the message has the last lines of its log."""
+
+
 class Task(NamedTuple):
     """One arm of one run, in words that another process or machine understands.
 
@@ -65,10 +69,11 @@ def train_side_by_side(tasks: Sequence[Task], processes: int) -> Iterator[Task]:
 
     Raises:
         InputError: wrong input that a worker met.
-        RuntimeError: a worker failed or died; with the last lines of its log. Finished arms stay.
+        WorkerFailed: a worker failed or died. Finished arms stay.
     """
     with backend(processes) as jobs:
-        options: dict[str, Any] = {"return_as": "generator_unordered", "batch_size": 1, "pre_dispatch": "all"}
+        as_they_finish = "list" if backend_name() == "ray" else "generator_unordered"  # joblib's for ray lacks it
+        options: dict[str, Any] = {"return_as": as_they_finish, "batch_size": 1, "pre_dispatch": "all"}
         finished: Any = joblib.Parallel(n_jobs=jobs, **options)(joblib.delayed(train_task)(task) for task in tasks)
         try:
             with tqdm(total=len(tasks), desc="arms", unit="arm", leave=False) as bar:
@@ -78,15 +83,25 @@ def train_side_by_side(tasks: Sequence[Task], processes: int) -> Iterator[Task]:
         except TerminatedWorkerError:
             unfinished = [task for task in tasks if log_of(task).exists() and not record_of(task).exists()]
             lost = ", ".join(task.name for task in unfinished) or "an arm"
-            raise RuntimeError(f"a worker died while it trained {lost}:\n{last_lines(unfinished)}") from None
+            raise WorkerFailed(f"a worker died while it trained {lost}:\n{last_lines(unfinished)}") from None
+
+
+def backend_name() -> str:
+    """The environment variable KDNB_BACKEND: where arms are trained.
+
+    Raises:
+        InputError: none of BACKENDS.
+    """
+    name = os.environ.get("KDNB_BACKEND", "loky")
+    if name not in BACKENDS:
+        raise InputError(f"environment variable KDNB_BACKEND is {name!r}, expected one of {', '.join(BACKENDS)}")
+    return name
 
 
 @contextlib.contextmanager
 def backend(processes: int) -> Iterator[int]:
-    """joblib's backend as the environment variable KDNB_BACKEND says; gives the number of jobs."""
-    name = os.environ.get("KDNB_BACKEND", "loky")
-    if name not in BACKENDS:
-        raise InputError(f"environment variable KDNB_BACKEND is {name!r}, expected one of {', '.join(BACKENDS)}")
+    """joblib's backend; gives the number of jobs."""
+    name = backend_name()
     if name == "loky":
         with joblib.parallel_config("loky", inner_max_num_threads=1):
             yield processes
@@ -98,14 +113,10 @@ def backend(processes: int) -> Iterator[int]:
         else:
             client = importlib.import_module("dask.distributed").Client(os.environ.get("DASK_SCHEDULER_ADDRESS"))
     except ModuleNotFoundError as missing:
-        raise InputError(f"KDNB_BACKEND={name} needs the package {missing.name}: pip install 'kdnb[cluster]'") from None
+        package = "ray" if name == "ray" else "dask[distributed]"
+        raise InputError(f"KDNB_BACKEND={name} needs {missing.name}: pip install '{package}'") from None
     with client, joblib.parallel_config(name):
         yield -1
-
-
-def spreads() -> bool:
-    """Whether arms go to a cluster, however few cores this machine has."""
-    return os.environ.get("KDNB_BACKEND", "loky") != "loky"
 
 
 # --- in the worker --------------------------------------------------------------------------------------------------
@@ -115,7 +126,7 @@ def train_task(task: Task) -> Task:
     """Train one arm in this process. Whatever it prints goes to ``logs/<arm>.log`` of the run's folder.
 
     Raises:
-        InputError: as the training does. RuntimeError: on any other error, with the last lines of the log.
+        InputError: as the training does. WorkerFailed: on any other error.
     """
     os.environ["KDNB_THREADS"] = "1"
     take_gpu()
@@ -128,7 +139,7 @@ def train_task(task: Task) -> Task:
         except Exception as error:
             sys.excepthook(type(error), error, error.__traceback__)
             sys.stderr.flush()
-            raise RuntimeError(f"training {task.name} failed:\n{last_lines([task])}") from None
+            raise WorkerFailed(f"training {task.name} failed:\n{last_lines([task])}") from None
     return task
 
 
@@ -225,7 +236,7 @@ def train_waves(experiments: Sequence, names: Sequence[str]) -> None:
             experiment.before_training(name)
         combined = [(e, name) for e, name in ready if e.known[name].members]
         processes = 1 if combined else min(len(ready), processes_of(ready[0][0]))
-        if processes > 1 or (spreads() and not combined):
+        if processes > 1 or (backend_name() != "loky" and not combined):
             runs = {task_of(experiment, name): experiment for experiment, name in ready}
             for task in train_side_by_side(list(runs), processes):
                 print(runs[task].store.line(task.name), flush=True)
