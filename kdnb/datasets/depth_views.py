@@ -39,7 +39,7 @@ class DepthViews(Dataset):
     """
 
     def __init__(self, frames: Sequence[Frame], size: tuple[int, int], keep: bool = False):
-        self.frames, self.size, self.keep = frames, tuple(size), keep
+        self.frames, self.size, self.keep = frames, size, keep
         self._kept: dict[int, tuple[np.ndarray, Tensor]] = {}
 
     def __len__(self) -> int:
