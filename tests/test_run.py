@@ -110,6 +110,8 @@ GOOD = {"PROFILE": "lite", "SEED": 0, "DATA": None, "RESULTS": "results", "ABLAT
         ("SEED", -1, ">= 0"),
         ("DATA", 3, "path"),
         ("DATA", "/no/such/folder", "which does not exist"),
+        ("ENCODER_DATA", 3, "path"),
+        ("MY_OWN_DATA", "/no/such/folder", "which does not exist"),
         ("RESULTS", None, "folder"),
         ("RESULTS", "", "folder"),
         ("ABLATIONS", 1, "bool"),

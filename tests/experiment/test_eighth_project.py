@@ -71,9 +71,9 @@ def test_scoreboard(place):
         "assert '08_toy_crops' not in s.missing(runs) and len(s.missing(runs)) == 6\n"
         "header, rows = course_table(runs)\n"
         "gains(runs)\n"
-        "print(rows)\n"
+        "print(header, rows)\n"
     )
     env = {**os.environ, "KDNB_PROJECTS": str(place / "mine"), "MPLBACKEND": "agg"}
     done = subprocess.run([sys.executable, "-c", code], cwd=place, env=env, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert "toy" in done.stdout
+    assert "08 toy crops" in done.stdout
