@@ -1,4 +1,4 @@
-"""What the notebooks share: the set-up cell, executed where kdnb is missing, the links to the neighbours, the badges."""
+"""What the notebooks share: the set-up cell, run where kdnb is missing, the links to the neighbours, the badges."""
 
 import importlib.util
 import os

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from kdnb.datasets.camvid import CLASSES, VOID, CamVid
 from kdnb.datasets.color_jitter import ColorJitterViews, with_color_jitters
 from kdnb.datasets.segmentation import SegmentationViews, class_weights, collate
+from kdnb.datasets.street_frames import photo_frame
 from kdnb.errors import InputError
 from kdnb.metrics.camvid_read import evaluate_folders
 from kdnb.models.clip import build_tokenizer, encode_texts, lite_teacher
@@ -26,7 +27,6 @@ from kdnb.models.prompts import read_prompts
 from kdnb.options import load_settings
 from kdnb.projects import camvid_prompt_kd as project
 from kdnb.projects.camvid_prompt_kd.__main__ import main
-from kdnb.datasets.street_frames import photo_frame
 from kdnb.run import Run
 
 FINISHED = (
