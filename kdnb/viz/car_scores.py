@@ -105,7 +105,7 @@ def meta_gain(scores: Mapping[str, Mapping[int, float]], metric: str = "log loss
                 fontsize=9,
             )
     axes.set_xticks(range(len(scores)), [f"{name}\n{META.get(name, '')}" for name in scores])
-    axes.set(xlabel="what the network is told beside the picture", ylabel=f"validation {_measure(metric)}")
+    axes.set(xlabel="what the network is told beside the image", ylabel=f"validation {_measure(metric)}")
     axes.set_xlim(-0.5, len(scores) - 0.3)
     axes.grid(alpha=0.3, axis="y")
     folds = sorted(set().union(*scores.values()))

@@ -154,7 +154,7 @@ def feature_errors(image: Tensor, errors: dict[str, Tensor], level: str) -> Figu
     """
     figure, axes = new_figure(3.3 * (len(errors) + 1), 2.6, 1, len(errors) + 1)
     axes[0].imshow(image.permute(1, 2, 0))
-    axes[0].set_title("picture")
+    axes[0].set_title("image")
     top = max(float(np.quantile(error.numpy(), 0.99)) for error in errors.values())
     for ax, (name, error) in zip(axes[1:], errors.items(), strict=True):
         shown = ax.imshow(error, cmap="cividis", vmin=0, vmax=top)

@@ -45,12 +45,12 @@ class DetectionExplorer:
         self.items = {item["id"]: item for item in sorted(items, key=lambda i: -order[i["id"]])}
         options = [(f"{name}: {order[name]:.0f} differences", name) for name in self.items]
         wide = {"style": {"description_width": "90px"}, "layout": widgets.Layout(width="330px")}
-        self.image = widgets.Dropdown(options=options, description="picture", **wide)
+        self.image = widgets.Dropdown(options=options, description="image", **wide)
         self.threshold = widgets.FloatSlider(0.5, min=0.05, max=0.95, step=0.05, description="threshold", **wide)
         levels = [("no mask", -1), *((f"P{k + first_level}", k) for k in range(len(masks(items[0]))))]
         self.level = widgets.Dropdown(options=levels, value=-1, description="mask level", **wide)
         self.arms = arm_boxes(detections, 150)
-        self.upload = widgets.FileUpload(accept="image/*", multiple=False, description="your picture")
+        self.upload = widgets.FileUpload(accept="image/*", multiple=False, description="your image")
         self.screen = screen()
         self.message = widgets.HTML()
         self.view = widgets.VBox(

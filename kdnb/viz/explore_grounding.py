@@ -47,7 +47,7 @@ class GroundingExplorer:
         wide = {"style": {"description_width": "80px"}}
         half = widgets.Layout(width="380px")
         options = [(f"{k}: {item['command']}", name) for k, (name, item) in enumerate(self.items.items(), start=1)]
-        self.image = widgets.Dropdown(options=options, description="picture", layout=half, **wide)
+        self.image = widgets.Dropdown(options=options, description="image", layout=half, **wide)
         self.command = widgets.Text(
             items[0]["command"],
             description="command",
@@ -72,7 +72,7 @@ class GroundingExplorer:
             **wide,
         )
         self.arms = arm_boxes(predict)
-        self.upload = widgets.FileUpload(accept="image/*", multiple=False, description="your picture")
+        self.upload = widgets.FileUpload(accept="image/*", multiple=False, description="your image")
         self.screen = screen()
         self.message = widgets.HTML()
         row = widgets.Layout(flex_flow="row wrap")

@@ -26,7 +26,7 @@ LONGEST = 1242  # pixels to which an uploaded image is shrunk
 KITTI_FOV = 81  # degrees
 GUESSED = """<i>The calibration is guessed from the field of view: a level camera without distortion, mounted as
 KITTI's. The depth of <code>tiny</code> comes from a network that has seen one camera (81 degrees across, 3.3 times as
-wide as high) and drawn streets; it is scaled with the focal length. Elsewhere distances may be wrong, and boxes with
+wide as high) and rendered streets; it is scaled with the focal length. Elsewhere distances may be wrong, and boxes with
 them.</i>"""
 
 

@@ -63,7 +63,7 @@ class OneFrameExplorer:
         )
         box = {"indent": False, "layout": widgets.Layout(width="130px")}
         self.layers = {name: widgets.Checkbox(True, description=SHOWN[name], **box) for name in LAYERS}
-        self.upload = widgets.FileUpload(accept="image/*", multiple=False, description="your picture")
+        self.upload = widgets.FileUpload(accept="image/*", multiple=False, description="your image")
         self.fov = widgets.IntSlider(
             FOV,
             min=30,

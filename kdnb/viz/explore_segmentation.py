@@ -79,7 +79,7 @@ class SegmentationExplorer:
         wide = {"style": {"description_width": "80px"}, "layout": widgets.Layout(width="340px")}
         self.frame = widgets.Dropdown(options=list(self.items), description="frame", **wide)
         self.opacity = widgets.FloatSlider(0.6, min=0, max=1, step=0.05, description="classes", **wide)
-        self.upload = widgets.FileUpload(accept="image/*", multiple=False, description="your picture")
+        self.upload = widgets.FileUpload(accept="image/*", multiple=False, description="your image")
         self.arms = arm_boxes(self.predictions)
         self.prompts = {
             name: widgets.Text(

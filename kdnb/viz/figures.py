@@ -120,7 +120,7 @@ def cost_against_score(arms: dict[str, dict], metric: str) -> Figure:
             marker=arm_marker(name),
             label=f"{arm_label(name)}, {numbers['params'] / 1e6:.2f} M",
         )
-    axes.set_xlabel("latency of one picture on one CPU thread, ms")
+    axes.set_xlabel("latency of one image on one CPU thread, ms")
     axes.set_ylabel(f"test {metric}, %")
     axes.margins(y=0.2)
     axes.set_xlim(0, 1.15 * max(numbers["latency_ms"] for numbers in arms.values()))

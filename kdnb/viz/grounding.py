@@ -124,7 +124,7 @@ def attention_sheet(items: list[dict], weights: dict[str, list]) -> Figure:
     figure.colorbar(
         scale,
         ax=axes,
-        label="attention to a proposal, share of the picture's total",
+        label="attention to a proposal, share of the image's total",
         shrink=0.95 if len(items) < 3 else 2.4 / len(items),
         aspect=22,
         pad=0.015,

@@ -49,7 +49,7 @@ def pulls(table: pd.DataFrame) -> Figure:
     axes.loglog(table.index, first, color=GREY, ls=":", label="falls as 1/T²")
     axes.set_xticks(table.index, [f"{T:g}" for T in table.index])
     axes.minorticks_off()
-    axes.set(xlabel="temperature T", ylabel="length of the gradient\non a picture's logits")
+    axes.set(xlabel="temperature T", ylabel="length of the gradient\non an image's logits")
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     return figure

@@ -175,7 +175,7 @@ def side_by_side(
             cell.set_xlabel(words, fontsize=9)
         ax[0].set_ylabel(item["name"], fontsize=8)
     against = f"{arm_label(after)}\nagainst {arm_label(before)}"
-    titles = ["picture", "ground truth", *map(arm_label, predictions), against]
+    titles = ["image", "ground truth", *map(arm_label, predictions), against]
     for cell, title in zip(axes[0], titles, strict=True):
         cell.set_title(title, fontsize=11)
     _class_legend(figure, classes, palette)

@@ -5,9 +5,9 @@ def test_every_control_changes_the_picture(lesson, picture):
     assert lesson.changes(lambda: lesson.slide("threshold", "ArrowLeft", 10), least=0.001)
     assert lesson.changes(lesson.ticks()[0].click, least=0.01)
     assert lesson.changes(lambda: lesson.pick("mask level", index=1), least=0.01)
-    assert lesson.changes(lambda: lesson.pick("picture", index=3), least=0.01)
+    assert lesson.changes(lambda: lesson.pick("image", index=3), least=0.01)
     for index in (3, 2):  # the same file twice
-        lesson.pick("picture", index=index)
+        lesson.pick("image", index=index)
         assert lesson.changes(lambda: lesson.upload(picture), least=0.01)
 
 

@@ -58,7 +58,7 @@ def sentence(region, view: str, wording: int, named: Sequence[str]) -> tuple[str
 
 
 def noun_of(region) -> str:
-    """The everyday word, as a driver's command would say it: a drawn van is COCO's "car", but not a passenger's."""
+    """The everyday word, as a driver's command would say it: a rendered van is COCO's "car", but not a passenger's."""
     body = region.attributes.get("body")
     return body if body in EVERYDAY_BODIES else EVERYDAY.get(region.category, region.category)
 
