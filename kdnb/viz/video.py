@@ -5,7 +5,6 @@ One frame is in memory at a time, whatever the length. H.264 as ``av`` (FFmpeg) 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import numpy as np
 
 from kdnb.datasets.kitti import Frame
 from kdnb.errors import InputError
+from kdnb.files import atomic_path
 from kdnb.viz.boxes3d import fitted
 
 MOST_FPS = 1000  # more means a broken header
@@ -103,15 +103,12 @@ def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: float) -> P
         raise InputError(f"{path}: expected the name of a file that ends in .mp4")
     if not 0 < fps <= MOST_FPS:
         raise InputError(f"{path}: fps is {fps}, expected frames per second, at most {MOST_FPS}")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    options = {"movflags": "+faststart"}
     try:
-        with av.open(str(temporary), "w", format="mp4", options={"movflags": "+faststart"}) as container:
+        with atomic_path(path) as part, av.open(str(part), "w", format="mp4", options=options) as container:
             _encode(container, path, frames, Fraction(fps).limit_denominator(1001))
-        temporary.replace(path)
     except av.FFmpegError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror}), expected a folder with room") from None
-    finally:
-        temporary.unlink(missing_ok=True)
     return path
 
 

@@ -1,0 +1,73 @@
+"""What must hold of each project, found as the command line finds them."""
+
+import dataclasses
+import os
+from types import SimpleNamespace
+
+import pytest
+from pydantic import BaseModel
+
+from kdnb.experiment import Arm, Experiment, TrainSettings
+from kdnb.experiment.workers import take_gpu
+from kdnb.options import PROFILES, load_settings
+from kdnb.projects import find_projects
+
+PROJECTS = find_projects()
+each = pytest.mark.parametrize("kind", PROJECTS.values(), ids=list(PROJECTS))
+
+
+def test_all_seven_are_found_in_order():
+    assert [name[:2] for name in PROJECTS] == ["00", "01", "02", "03", "04", "05", "06"]
+    assert all(issubclass(kind, Experiment) for kind in PROJECTS.values())
+
+
+@each
+def test_its_profiles_are_valid_and_add_to_the_shared_settings(kind):
+    for profile in PROFILES:
+        assert isinstance(load_settings(kind.settings_class, profile), TrainSettings)
+    again = set(TrainSettings.model_fields) & set(vars(kind.settings_class).get("__annotations__", {}))
+    assert not again, f"{again} are fields of TrainSettings already"
+
+
+def pretrained_values(settings):
+    for name, value in settings:
+        if isinstance(value, BaseModel):
+            yield from pretrained_values(value)
+        elif name in ("pretrained", "clip_weights"):
+            yield value
+
+
+@each
+def test_a_finished_run_is_read_back_without_pretrained_weights(kind):
+    settings = load_settings(kind.settings_class, "full")
+    assert not any(pretrained_values(settings.offline()))
+
+
+class Labelled(Experiment):
+    """Ten items, few of them labelled."""
+
+    def __init__(self, batch):
+        self.settings, self.run = SimpleNamespace(batch=batch, few_labels=3), SimpleNamespace(seed=0)
+        self.data = SimpleNamespace(train=range(10))
+
+
+@pytest.mark.parametrize("batch", [8, 7])
+def test_with_few_labels_the_labelled_half_of_a_batch_is_the_smaller_one(batch):
+    taught = Arm(("kd",), teacher="teacher", labels=2)
+    (labelled, count), (others, rest) = Labelled(batch).pools(taught)
+    assert len(labelled) == 6 and sorted([*labelled, *others]) == list(range(10))
+    assert (count, rest) == (batch // 2, batch - batch // 2)
+    assert Labelled(batch).pools(dataclasses.replace(taught, terms=())) == [(labelled, batch)]
+    assert Labelled(batch).pools(Arm()) == [(list(range(10)), batch)]
+    assert set(Labelled(batch).labelled(1)) < set(labelled)
+
+
+def test_each_worker_takes_a_gpu_of_its_own(monkeypatch, tmp_path):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    visible = []
+    for _ in range(3):  # each call holds its lock, as a process of its own would
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+        take_gpu.__wrapped__()
+        visible.append(os.environ["CUDA_VISIBLE_DEVICES"])
+    assert visible == ["4", "7", "4,7"]
