@@ -45,7 +45,7 @@ class Experiment(Project):
         self._teacher_outputs: dict[str, TeacherOutputs] = {}
         self.known = {**self.arms, **self.ablations}
         self.check_labels()
-        declare_roles({name: arm.shown_as() for name, arm in self.known.items()})
+        declare_roles(self.roles())
 
     @classmethod
     def start(cls, profile: str, seed: int = 0, data=None, results="results", root="data", **changes):
@@ -105,6 +105,10 @@ class Experiment(Project):
         """The arms that 07 needs."""
         return [*self.also_needs("distilled"), self.teacher_name(), "distilled"]
 
+    def roles(self) -> dict[str, str]:
+        """Arm -> what figures show it as."""
+        return {name: arm.shown_as() for name, arm in self.known.items()}
+
     def network_key(self, name: str) -> str:
         """Arms of one key have networks of one shape, and cost the same."""
         return self.known[name].network
@@ -145,6 +149,7 @@ class Experiment(Project):
     def train_together(self, *names: str) -> list[ArmResult]:
         """Like ``train`` for several arms: those that do not wait for each other train side by side."""
         train_waves([self], names)
+        declare_roles(self.roles())  # again: 02 may have trained 01 meanwhile
         return [self.train(name) for name in names]
 
     def train_all(self, ablations: bool = False) -> None:

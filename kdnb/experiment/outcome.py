@@ -21,9 +21,9 @@ def save(experiment) -> dict[str, Comparison]:
     metrics.json also says what each arm is shown as in figures, and who teaches the arm "distilled".
     """
     experiment.add_costs()
-    comparisons, known, primary = experiment.compare(), experiment.known, experiment.primary
+    comparisons, roles, primary = experiment.compare(), experiment.roles(), experiment.primary
     arms = {name: result.numbers for name, result in experiment.results.items() if primary in result.numbers}
-    about = {"roles": {name: known[name].shown_as() for name in arms}, "teacher": experiment.teacher_name()}
+    about = {"roles": {name: roles[name] for name in arms}, "teacher": experiment.teacher_name()}
     device = experiment.acc.device
     experiment.run.save_metrics(primary, experiment.higher_is_better, arms, comparisons, device, about)
     return comparisons
