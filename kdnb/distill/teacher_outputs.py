@@ -113,7 +113,11 @@ class TeacherOutputs:
         return float(self.row_seconds.sum())
 
     def fill(
-        self, loader: Callable[[list[list[Key]]], Iterable[dict]], acc: Accelerator, batch: int = 64
+        self,
+        loader: Callable[[list[list[Key]]], Iterable[dict]],
+        acc: Accelerator,
+        batch: int = 64,
+        mix_views: bool = True,
     ) -> TeacherOutputs:
         """Run the teacher on whatever is missing. All processes of a training call it; each does its share.
 
@@ -124,13 +128,16 @@ class TeacherOutputs:
                 view), in this order and on the teacher's device.
             acc: the accelerator.
             batch: items a batch. Batches run through all items in the first view, then through the next.
+            mix_views: whether a batch may hold the last items in one view and the first in the next.
 
         Raises:
             InputError: naming the item: an output that is missing, is NaN or differs in size; a batch of other items.
             OSError: the disk is full; what was written stays valid.
         """
         total = len(self.row_seconds)
-        batches = [range(start, min(start + batch, total)) for start in range(0, total, batch)]
+        part = total if mix_views else len(self.items)
+        ends = [(start, first + part) for first in range(0, total, part) for start in range(first, first + part, batch)]
+        batches = [range(start, min(start + batch, end)) for start, end in ends]
         _barrier(acc)  # all processes look before one of them writes
         self._load()
         share = batches[acc.process_index :: acc.num_processes]

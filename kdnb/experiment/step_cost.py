@@ -83,10 +83,11 @@ def step_cost(experiment, name: str) -> dict[str, float]:
     the teacher's outputs took are spread over the arm's steps. All processes read the result from the run's folder.
     """
     file = experiment.run.folder / f"step_cost_{name}.json"
+    arm = experiment.known[name]
+    if arm.members:
+        arm = experiment.known[experiment.train(name).numbers["of"]]
+    experiment.teacher_of(arm)  # all processes keep its outputs together; the first one alone would wait for them
     if experiment.acc.is_main_process and not file.exists():
-        arm = experiment.known[name]
-        if arm.members:
-            arm = experiment.known[experiment.train(name).numbers["of"]]
         steps = {
             "plain": timed_step(experiment, without_terms(arm)),
             "distilling": timed_step(experiment, arm),

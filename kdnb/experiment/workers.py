@@ -21,11 +21,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import joblib
+import torch
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from tqdm.auto import tqdm
 
 from kdnb.errors import InputError
 from kdnb.experiment.arms import in_order
+from kdnb.run import set_threads
 
 BACKENDS = ("loky", "dask", "ray")
 
@@ -35,7 +37,7 @@ class WorkerFailed(RuntimeError):
 
 
 class Task(NamedTuple):
-    """One arm of one run, in words that another process or machine understands.
+    """One arm of one run, as plain values that can be sent to another process or machine.
 
     Attributes:
         module, kind: where the project's ``Experiment`` is defined, and its name there.
@@ -60,19 +62,22 @@ def task_of(experiment, name: str) -> Task:
 
 
 def processes_of(experiment) -> int:
-    """How many arms train at a time: under torchrun, one on all processes."""
-    return experiment.settings.processes if experiment.acc.num_processes == 1 else 1
+    """How many arms train at a time: under torchrun one, on several GPUs at most one on each."""
+    processes = experiment.settings.processes if experiment.acc.num_processes == 1 else 1
+    return min(processes, torch.cuda.device_count()) if torch.cuda.device_count() > 1 else processes
 
 
 def train_side_by_side(tasks: Sequence[Task], processes: int) -> Iterator[Task]:
     """Train all tasks, as many at a time as there are processes; yields each as it finishes.
 
     Raises:
-        InputError: wrong input that a worker met.
+        InputError: invalid input, found by a worker.
         WorkerFailed: a worker failed or died. Finished arms stay.
     """
     with backend(processes) as jobs:
-        as_they_finish = "list" if backend_name() == "ray" else "generator_unordered"  # joblib's for ray lacks it
+        as_they_finish = (
+            "list" if backend_name() == "ray" else "generator_unordered"
+        )  # joblib's ray backend has no generators
         options: dict[str, Any] = {"return_as": as_they_finish, "batch_size": 1, "pre_dispatch": "all"}
         finished: Any = joblib.Parallel(n_jobs=jobs, **options)(joblib.delayed(train_task)(task) for task in tasks)
         try:
@@ -129,6 +134,7 @@ def train_task(task: Task) -> Task:
         InputError: as the training does. WorkerFailed: on any other error.
     """
     os.environ["KDNB_THREADS"] = "1"
+    set_threads()
     take_gpu()
     end_with_parent()
     with output_to(log_of(task)):
@@ -172,8 +178,6 @@ def output_to(log: Path) -> Iterator[None]:
 @lru_cache(maxsize=1)
 def take_gpu() -> None:
     """Show this process one GPU that no other worker on this machine has, if there are several."""
-    import torch
-
     count = torch.cuda.device_count()
     if count < 2 or os.name != "posix":
         return
@@ -232,11 +236,11 @@ def train_waves(experiments: Sequence, names: Sequence[str]) -> None:
     """
     while waiting := [(e, name) for e in experiments for name in in_order(names, e.needs) if not e.is_finished(name)]:
         ready = [(e, name) for e, name in waiting if all(e.is_finished(needed) for needed in e.needs(name))]
-        for experiment, name in ready:
-            experiment.before_training(name)
         combined = [(e, name) for e, name in ready if e.known[name].members]
         processes = 1 if combined else min(len(ready), processes_of(ready[0][0]))
         if processes > 1 or (backend_name() != "loky" and not combined):
+            for experiment, name in ready:
+                experiment.before_training(name)
             runs = {task_of(experiment, name): experiment for experiment, name in ready}
             for task in train_side_by_side(list(runs), processes):
                 print(runs[task].store.line(task.name), flush=True)

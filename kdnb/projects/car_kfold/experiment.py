@@ -107,7 +107,7 @@ class CarKfold(Experiment):
         if arm.is_fold and not self.data.on_test:
             result.predictions["submission"] = self.predict(model, "submission", arm)
         if arm.is_fold and arm.experiment == self.settings.experiment:
-            teachers.store_outputs(self, name, model)
+            teachers.fold_outputs(self, name, model)
         return result
 
     def combine(self, name: str, members: list[ArmResult]) -> ArmResult:

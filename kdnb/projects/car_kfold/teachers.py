@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor, nn
 
-from kdnb.distill.teacher_outputs import TeacherOutputs, compute_seconds
+from kdnb.distill.classification import teacher_step
+from kdnb.distill.distiller import LiveTeacher
+from kdnb.distill.teacher_outputs import TeacherOutputs
 from kdnb.experiment import ArmResult, Experiment
+from kdnb.experiment.teachers import load_batches
 from kdnb.files import atomic_write
-from kdnb.models.classifier import Ensemble, mean_probabilities, predict_logits
+from kdnb.models.classifier import Ensemble, mean_probabilities
 from kdnb.projects.car_kfold.arms import CarArm
+from kdnb.projects.car_kfold.data import collate
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor]) -> Path:
@@ -61,29 +66,21 @@ def stored_views(experiment: Experiment) -> list[str]:
     return ["plain", *(f"aug{i}" for i in range(experiment.settings.stored_views))]
 
 
-def store_outputs(experiment: Experiment, fold: str, model: nn.Module) -> Path:
-    """Run a fold on every training image and the pool, in every stored view; keep that and the time it took."""
-    device, views = experiment.acc.device, experiment.data.views(experiment.known[fold].experiment)
-    clock = compute_seconds(device)
-    indices = range(len(experiment.data.train) + len(experiment.data.pool))
-    each = [predict_logits(model, views, [(i, view) for i in indices], device) for view in stored_views(experiment)]
-    seconds = torch.tensor(compute_seconds(device) - clock)
-    file = outputs_file(experiment, fold)
-    if experiment.acc.is_main_process:
-        save_tensors(file, {"logits": torch.stack(each).half(), "seconds": seconds})
-    return file
+def fold_outputs(experiment: Experiment, fold: str, model: nn.Module | None = None) -> TeacherOutputs:
+    """Logits of a fold (``model``, or the finished arm's) for training images and then the pool; computed once."""
+    data, device = experiment.data, experiment.acc.device
+    live = LiveTeacher((model or experiment.train(fold).model).to(device), teacher_step)
+    items, views = range(len(data.train) + len(data.pool)), stored_views(experiment)
+    key, folder = f"{data.cars.root.name}-{experiment.settings.size}", experiment.run.folder / "cache"
+    store = TeacherOutputs(live, folder, key, items, views, ["logits"], torch.float16)
+    images = data.views(experiment.known[fold].experiment)
+    loader = partial(load_batches, images, collate, items, experiment.settings.workers, device)
+    return store.fill(loader, experiment.acc, 128, mix_views=False)
 
 
-def outputs_file(experiment: Experiment, fold: str) -> Path:
-    return experiment.run.folder / "cache" / f"{fold}.safetensors"
-
-
-def fold_outputs(experiment: Experiment, fold: str) -> dict[str, Tensor]:
-    """ "logits" (V, N, C), float16, of training images and then the pool; "seconds" that it took."""
-    file = outputs_file(experiment, fold)
-    if not file.exists():  # a fold that was not trained here
-        store_outputs(experiment, fold, experiment.train(fold).model)
-    return load_file(file)
+def fold_logits(experiment: Experiment, fold: str) -> Tensor:
+    """(V, N, C)."""
+    return fold_outputs(experiment, fold).values["logits"].unflatten(0, (len(stored_views(experiment)), -1)).float()
 
 
 def stored_logits(experiment: Experiment, teacher: str, outputs: str = "stored") -> Tensor:
@@ -91,8 +88,8 @@ def stored_logits(experiment: Experiment, teacher: str, outputs: str = "stored")
     arm = experiment.known[teacher]
     if arm.network != "ensemble":
         fold = experiment.train(teacher).numbers["of"] if arm.members else teacher
-        return fold_outputs(experiment, fold)["logits"].float()
-    logits = torch.stack([fold_outputs(experiment, fold)["logits"] for fold in arm.members]).float()
+        return fold_logits(experiment, fold)
+    logits = torch.stack([fold_logits(experiment, fold) for fold in arm.members])
     together = mean_probabilities(logits)
     if outputs == "out_of_fold":  # the pool is new to every fold
         train = len(experiment.data.train)
@@ -109,6 +106,6 @@ def stored_teacher(experiment: Experiment, teacher: str, outputs: str = "stored"
 def stored_seconds(experiment: Experiment, arm: CarArm) -> float:
     """What the stored outputs of an arm's teacher took; they count in full towards every arm that reads them."""
     teacher = experiment.known[arm.teacher]
-    seconds = [fold_outputs(experiment, fold)["seconds"].item() for fold in teacher.members or (arm.teacher,)]
+    seconds = [fold_outputs(experiment, fold).seconds for fold in teacher.members or (arm.teacher,)]
     whole = teacher.network == "ensemble" and arm.outputs == "stored"
     return sum(seconds) if whole else sum(seconds) / len(seconds)  # the others read one fold an image
