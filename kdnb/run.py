@@ -151,6 +151,11 @@ class Run:
         self._logger.info(message)
         print(message, flush=True)
 
+    def log_once(self, message: str) -> None:
+        """Like ``log``, unless the run's log has this line already."""
+        if message not in (self.folder / "run.log").read_text(encoding="utf-8"):
+            self.log(message)
+
     def save_weights(self, name: str, state_dict: Mapping[str, torch.Tensor]) -> Path:
         """Write ``weights/<name>.safetensors``; tensors that share memory are written as separate copies."""
         from safetensors.torch import save
@@ -168,7 +173,15 @@ class Run:
         """Write a value to ``<name>.json``; NaN becomes null."""
         return atomic_write(self.folder / f"{name}.json", json.dumps(to_json(value), indent=1, allow_nan=False) + "\n")
 
-    def save_metrics(self, primary, higher_is_better, arms, comparisons, device="cpu", about=None):
+    def save_metrics(
+        self,
+        primary: str,
+        higher_is_better: bool,
+        arms: Mapping[str, Mapping[str, Any]],
+        comparisons: Mapping[str, Any],
+        device: str | torch.device = "cpu",
+        about: Mapping[str, Any] | None = None,
+    ) -> Path:
         """Write metrics.json, and the bootstrap replicates of the comparisons to replicates.npz.
 
         ``arms`` maps an arm's name to its numbers (rates in percent), each with at least ``primary``;

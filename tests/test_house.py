@@ -1,4 +1,5 @@
-"""The plan of the house: no import circles, projects that do not know each other, files and functions of bounded size.
+"""The plan of the house: no import circles, projects that do not know each other, annotations, files and
+functions of bounded size.
 
 The layers of packages are checked by import-linter, see ``[tool.importlinter]`` in pyproject.toml.
 """
@@ -120,6 +121,44 @@ def test_no_project_imports_another():
     assert across <= PROJECT_IMPORTS, listing(" -> ".join(pair) for pair in sorted(across - PROJECT_IMPORTS))
 
 
+# --- annotations ------------------------------------------------------------------------------------------------
+
+
+def public_functions(body, owner=""):
+    """(name, function, whether its first argument is self or cls) of functions, and of methods of all classes."""
+    for node in body:
+        if isinstance(node, ast.ClassDef):
+            yield from public_functions(node.body, f"{node.name}.")
+        elif isinstance(node, ast.FunctionDef) and (node.name == "__init__" or not node.name.startswith("_")):
+            static = any(getattr(decorator, "id", "") == "staticmethod" for decorator in node.decorator_list)
+            yield f"{owner}{node.name}", node, bool(owner) and not static
+
+
+def unannotated(function, bound):
+    """Names of the arguments without a type, and "return"."""
+    args = function.args
+    given = [*args.posonlyargs, *args.args][bound:] + args.kwonlyargs
+    missing = [arg.arg for arg in [*given, args.vararg, args.kwarg] if arg is not None and arg.annotation is None]
+    return missing + ["return"] * (function.returns is None and function.name != "__init__")
+
+
+def test_public_functions_are_annotated():
+    faults = [
+        f"{module}.{name}: {', '.join(missing)}"
+        for module, tree in TREES.items()
+        for name, function, bound in public_functions(tree.body)
+        if (missing := unannotated(function, bound))
+    ]
+    assert not faults, listing(faults)
+
+
+def test_missing_annotations_are_detected():
+    source = "class A:\n    def f(self, a: int, *b, c=1, **d): ...\n    @staticmethod\n    def g(e) -> None: ..."
+    functions = public_functions(ast.parse(source).body)
+    found = {name: unannotated(function, bound) for name, function, bound in functions}
+    assert found == {"A.f": ["c", "b", "d", "return"], "A.g": ["e"]}
+
+
 # --- sizes ------------------------------------------------------------------------------------------------------
 
 
@@ -148,8 +187,8 @@ def test_functions_fit_a_screen():
 
 
 def test_projects_are_small():
-    rooms = ("kdnb/projects", "kdnb/experiment")
-    assert sum(lines(path) for room in rooms for path in (ROOT / room).rglob("*.py")) <= 6200
+    packages = ("kdnb/projects", "kdnb/experiment")
+    assert sum(lines(path) for package in packages for path in (ROOT / package).rglob("*.py")) <= 6200
 
 
 def test_the_formatter_is_rarely_overruled():

@@ -146,7 +146,7 @@ def _tables(path, names, faults) -> dict[str, list]:
         return empty
     except (ValueError, RecursionError) as error:
         reason = str(error).split("\n", 1)[0]
-        faults.append(f"{path}: is no JSON ({reason}), expected COCO's JSON")
+        faults.append(f"{path}: is not JSON ({reason}), expected COCO's JSON")
         return empty
     if not isinstance(content, dict):
         faults.append(f"{path}: holds a {type(content).__name__}, expected an object with the keys {', '.join(names)}")

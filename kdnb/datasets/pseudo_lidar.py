@@ -11,6 +11,7 @@ import shutil
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -98,7 +99,9 @@ def beam_indices(xyz: np.ndarray, beams: int = 64, columns: int = COLUMNS) -> np
 # --- folders ----------------------------------------------------------------------------------------------------
 
 
-def write_pseudo_lidar(frames: KittiObject, out: str | Path, depth: Callable, points: str = "pseudo", **how) -> Path:
+def write_pseudo_lidar(
+    frames: KittiObject, out: str | Path, depth: Callable, points: str = "pseudo", **how: Any
+) -> Path:
     """Write the pseudo-LiDAR of all frames. The result is read as a KITTI root, ``KittiObject(out, split,
     points=points)``, or as other clouds of the frames' own root, ``KittiObject(root, split, points=Path(out))``.
 

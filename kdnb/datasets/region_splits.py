@@ -20,7 +20,7 @@ SMALL = 64  # pixels across; larger crops of photographs are cut when they are n
 
 @dataclass
 class RegionSplits:
-    """Crops of three splits. ``key`` names them and all that was done to them.
+    """Crops of three splits. ``key`` identifies the splits and how they were made.
 
     Attributes:
         train, validation: crops of two parts of train2017, split by image.
@@ -33,7 +33,9 @@ class RegionSplits:
     test: RegionViews
 
 
-def rendered_regions(root: str | Path, train_images: int, test_images: int, size: tuple[int, int], crop: int):
+def rendered_regions(
+    root: str | Path, train_images: int, test_images: int, size: tuple[int, int], crop: int
+) -> RegionSplits:
     """``RegionSplits`` of a street rendered below ``root`` with images of ``size`` (width, height)."""
     folder = rendered_coco(root, train=train_images, val=test_images, size=size)
     return split_regions(folder, crop, keep_crops=True)

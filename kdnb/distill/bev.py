@@ -14,8 +14,7 @@ from torch import Tensor, nn
 
 from kdnb.distill.losses import feature_mse
 from kdnb.distill.schedules import two_phase
-from kdnb.distill.terms import Term
-from kdnb.errors import InputError
+from kdnb.distill.terms import Term, choose_terms
 
 NAMES = ("kd_bev", "kd_logit", "kd_box")
 # weights of detection, features and logits in the original: until epoch 20 of 40, and after it
@@ -108,12 +107,9 @@ def bev_terms(
         switch: progress at which the second phase begins.
 
     Raises:
-        InputError: a name, or a key of ``scale``, that is no term's.
+        InputError: a name, or a key of ``scale``, that no term has.
     """
     scale = scale or {}
-    unknown = [name for name in (*names, *scale) if name not in NAMES]
-    if unknown:
-        raise InputError(f"no term is named {unknown[0]!r}, expected {', '.join(NAMES)}")
     adapter = nn.Conv2d(*channels, 1)
     nn.init.dirac_(adapter.weight)  # identity init, for a student that starts at the teacher's weights
     nn.init.zeros_(adapter.get_parameter("bias"))
@@ -129,4 +125,5 @@ def bev_terms(
         Term("kd_logit", heat_kd, "heatmap", "heatmap", weight=weight("kd_logit")),
         Term("kd_box", box_kd, "boxes", with_heatmap("boxes"), weight=weight("kd_box")),
     ]
-    return [term for term in terms if term.name in names]
+    choose_terms(terms, scale)  # refuses an unknown key
+    return choose_terms(terms, names)

@@ -16,9 +16,9 @@ from kdnb.errors import InputError
 
 
 class Teacher(Protocol):
-    """What a ``Distiller`` asks: a ``LiveTeacher``, or ``TeacherOutputs`` in its place."""
+    """What a ``Distiller`` needs of its teacher: a ``LiveTeacher``, or ``TeacherOutputs`` in its place."""
 
-    def observe(self, batch: dict, student_outputs: dict, taps: list[str]) -> dict: ...
+    def observe(self, batch: dict, student_outputs: dict | None, taps: list[str]) -> dict: ...
 
 
 def call(model: nn.Module, batch: Any) -> dict:
@@ -93,7 +93,7 @@ class Distiller(nn.Module):
         super().__init__()
         names = [term.name for term in terms]
         if len(set(names)) < len(names) or {"loss", "task"} & set(names):
-            raise InputError(f"terms need names of their own, none of them 'loss' or 'task'; got {names}")
+            raise InputError(f"names of terms must be unique, none of them 'loss' or 'task'; got {names}")
         if terms and teacher is None:
             raise InputError(f"the terms {names} need a teacher")
         terms = [term for term in terms if callable(term.weight) or term.weight != 0]
@@ -128,7 +128,7 @@ class Distiller(nn.Module):
         for side, tap, outputs in sides:
             if isinstance(tap, str) and tap not in outputs:
                 known = list(outputs)
-                raise InputError(f"term {term.name!r}: {side} tap {tap!r} is no module path and not among {known}")
+                raise InputError(f"term {term.name!r}: {side} tap {tap!r} is not a module path and not among {known}")
         key = (term.student, id(term.adapter))
         if key not in adapted:
             adapted[key] = term.read_student(student_outputs)
@@ -144,7 +144,7 @@ class Distiller(nn.Module):
             self.warned.add(name)
             warnings.warn(
                 f"term {name!r} is {part.item():.3g}, more than {self.too_large:g} times the task loss "
-                f"{task.item():.3g}: it will drown the labels",
+                f"{task.item():.3g}: it will dominate the task loss",
                 stacklevel=3,
             )
 

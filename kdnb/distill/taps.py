@@ -25,7 +25,7 @@ class Taps:
         for path in paths:
             if path not in modules:
                 known = ", ".join(name for name, _ in model.named_children())
-                raise InputError(f"tap {path!r} is no module of {type(model).__name__}; its children are {known}")
+                raise InputError(f"tap {path!r} is not a module of {type(model).__name__}; its children are {known}")
         self.modules = {path: modules[path] for path in paths}
         self.outputs: dict = {}
 

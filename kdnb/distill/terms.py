@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
+
+from kdnb.errors import InputError
 
 Tap = str | Callable[..., Any]
 
@@ -51,3 +53,17 @@ class Term:
         if self.mask is None:
             return self.loss(student_value, teacher_value)
         return self.loss(student_value, teacher_value, self.mask(student_outputs))
+
+
+def choose_terms(terms: Sequence[Term], names: Iterable[str]) -> list[Term]:
+    """The terms with these names, in the order of ``terms``.
+
+    Raises:
+        InputError: a name that no term has.
+    """
+    chosen = list(names)
+    known = [term.name for term in terms]
+    for name in chosen:
+        if name not in known:
+            raise InputError(f"unknown term {name!r}, expected some of {', '.join(known)}")
+    return [term for term in terms if term.name in chosen]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file
@@ -26,9 +27,9 @@ class Arm:
         start_from: the arm whose weights it starts with.
         labels: 0 means all labels, n means n times ``settings.few_labels``.
         longer: factor on the number of steps.
-        matches: an arm whose compute it spends; ``longer`` is then measured.
+        matches: the arm whose compute budget it is given; ``longer`` is then measured.
         members: arms it is made of; it is not trained, see ``Experiment.combine``.
-        role: what figures show it as, where the above does not say it: "control", "ensemble", "member".
+        role: role in figures, when it cannot be derived from the fields above: "control", "ensemble", "member".
     """
 
     terms: tuple[str, ...] = ()
@@ -57,11 +58,11 @@ class ArmResult:
     """A finished arm.
 
     Attributes:
-        model: the trained network, plain.
+        model: the trained network, without adapters.
         predictions: for the test set, as far as comparisons need them; numbers, strings, lists and dicts.
         numbers: its entry in metrics.json.
         validation: its best score on validation; higher is better.
-        training: how it got there.
+        training: the training history.
     """
 
     model: nn.Module
@@ -72,11 +73,7 @@ class ArmResult:
 
 
 def in_order(names: Iterable[str], needs: Callable[[str], Sequence[str]]) -> list[str]:
-    """The names and all that they need, each after what it needs.
-
-    Raises:
-        InputError: arms that need each other.
-    """
+    """The names and all that they need, each after what it needs; InputError for arms that need each other."""
     order: list[str] = []
 
     def add(name: str, path: tuple[str, ...]) -> None:
@@ -129,14 +126,14 @@ class ArmStore:
         return ArmResult(model, saved["predictions"], saved["numbers"], validation, TrainHistory(**saved["training"]))
 
     def line(self, name: str) -> str:
-        """What the log says of a finished arm."""
+        """The log line for a finished arm."""
         numbers = json.loads(self._record(name).read_text())["numbers"]
         key = self.primary if self.primary in numbers else next(iter(numbers))
         score = float("nan") if numbers[key] is None else numbers[key]
         return f"{name:28s} {key} {score:6.2f}   {numbers['steps']} steps   {numbers['train_s']:.0f} s"
 
-    def checkpoint(self, name: str):
+    def checkpoint(self, name: str) -> Path:
         return self.run.folder / "checkpoints" / f"{name}.pt"
 
-    def _record(self, name: str):
+    def _record(self, name: str) -> Path:
         return self.run.folder / "arms" / f"{name}.json"

@@ -13,6 +13,7 @@ from accelerate.utils import broadcast_object_list
 from kdnb.engine import accelerator
 from kdnb.errors import InputError
 from kdnb.experiment.experiment import Experiment
+from kdnb.experiment.settings import TrainSettings
 from kdnb.experiment.workers import WorkerFailed, train_waves
 from kdnb.options import PROFILES, check_parameters, did_you_mean, load_settings
 from kdnb.run import Run, set_threads
@@ -29,13 +30,14 @@ def command(kind: type[Experiment]) -> click.Command:
         default=["all"],
         multiple=True,
         metavar="ARM",
-        help="'all' arms (default); 'test', the scores of finished arms; or one arm with what it needs. Repeatable.",
+        help="'all' (default) trains all arms, 'test' only scores finished arms, an arm's name trains it and what it "
+        "needs. Repeatable.",
     )
     @click.option("--seed", "seeds", default=[0], type=int, multiple=True, help="Repeatable: a run for each seed.")
     @click.option("--data", metavar="DIR", help="The root of a data set; without it, one is rendered.")
     @click.option("--root", default="data", show_default=True, metavar="DIR", help="Where rendered data is kept.")
     @click.option("--out", default="results", show_default=True, metavar="DIR", help="Where a new run folder goes.")
-    @click.option("--run", "folder", metavar="DIR", help="Go on in this run's folder, with its settings.")
+    @click.option("--run", "folder", metavar="DIR", help="Resume the run in this folder, with its settings.")
     @click.option("--ablations", is_flag=True, help="Train the ablation arms too.")
     @click.option("--set", "changes", multiple=True, metavar="NAME=VALUE", help="Change a setting of the profile.")
     def main(profile, stages, seeds, data, root, out, folder, ablations, changes):
@@ -45,7 +47,7 @@ def command(kind: type[Experiment]) -> click.Command:
                 settings = dict(map(parse_change, changes))
                 experiments = [start(kind, profile, seed, data, root, out, settings) for seed in seeds]
             elif changes:
-                raise InputError(f"--run {folder}: goes on with its own settings, expected no --set")
+                raise InputError(f"--run {folder}: resumes with its own settings, expected no --set")
             else:
                 experiments = [resume(kind, folder, data, root)]
             run_stages(experiments, stages, ablations)
@@ -55,19 +57,19 @@ def command(kind: type[Experiment]) -> click.Command:
     return main
 
 
-def start(kind: type[Experiment], profile: str, seed: int, data, root, out, changes: dict) -> Experiment:
-    """A new run, whose folder is made by the first of the processes under torchrun."""
+def start(
+    kind: type[Experiment], profile: str, seed: int, data: str | None, root: str, out: str, changes: dict
+) -> Experiment:
+    """Start a run. Under torchrun, the main process creates the folder."""
     check_parameters(PROFILE=profile, SEED=seed, DATA=data, RESULTS=out)
     settings = load_settings(kind.settings_class, profile, **changes)
     acc = accelerator(settings.precision, cpu=not torch.cuda.is_available())
     check_batch(settings, acc.num_processes)
-    folder = str(Run.start(kind.project, profile, seed, out, settings, data).folder) if acc.is_main_process else None
-    if acc.num_processes > 1:
-        folder = broadcast_object_list([folder])[0]
-    return resume(kind, folder, data, root)
+    folders = [str(Run.start(kind.project, profile, seed, out, settings, data).folder) if acc.is_main_process else ""]
+    return resume(kind, broadcast_object_list(folders)[0] if acc.num_processes > 1 else folders[0], data, root)
 
 
-def resume(kind: type[Experiment], folder, data, root) -> Experiment:
+def resume(kind: type[Experiment], folder: str, data: str | None, root: str) -> Experiment:
     """The run in a folder."""
     check_parameters(DATA=data)
     experiment = kind.resume(folder, data, root)
@@ -83,7 +85,8 @@ def run_stages(experiments: Sequence[Experiment], stages: Sequence[str], ablatio
     acc = first.acc
     acc.wait_for_everyone()
     if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()  # the others need not wait for the first one's scores
+        # the other processes need not wait while the first one computes scores
+        torch.distributed.destroy_process_group()
     if not acc.is_main_process:
         return
     for experiment in experiments:
@@ -101,11 +104,7 @@ def report(experiment: Experiment) -> None:
 
 
 def arms_of_stages(experiment: Experiment, stages: Sequence[str], ablations: bool) -> list[str]:
-    """The arms to train.
-
-    Raises:
-        InputError: a stage that is neither "all", "test" nor an arm.
-    """
+    """The arms to train; InputError for a stage that is neither "all", "test" nor an arm."""
     names = []
     for stage in stages:
         if stage == "all":
@@ -114,17 +113,13 @@ def arms_of_stages(experiment: Experiment, stages: Sequence[str], ablations: boo
             names.append(stage)
         elif stage != "test":
             known = ["all", "test", *experiment.known]
-            raise InputError(f"--stage {stage!r} is no arm of {experiment.project}{did_you_mean(stage, known)}")
+            raise InputError(f"--stage {stage!r} is not an arm of {experiment.project}{did_you_mean(stage, known)}")
     return names
 
 
-def check_batch(settings, processes: int) -> None:
+def check_batch(settings: TrainSettings, processes: int) -> None:
     """Refuse at once what the engine would refuse hours later: with few labels, half of a batch has none, and each
-    process takes its share of both halves.
-
-    Raises:
-        InputError: the batch size is not divisible by twice the number of processes.
-    """
+    process takes its share of both halves. Raises InputError."""
     if processes > 1 and settings.batch % (2 * processes):
         raise InputError(
             f"setting 'batch' is {settings.batch}, not divisible by twice the world size {processes}; "
@@ -133,11 +128,7 @@ def check_batch(settings, processes: int) -> None:
 
 
 def parse_change(change: str) -> tuple[str, object]:
-    """ "batch=16" -> ("batch", 16).
-
-    Raises:
-        InputError: no "=", or a value that is not YAML.
-    """
+    """ "batch=16" -> ("batch", 16); InputError without a "=", or for a value that is not YAML."""
     name, equals, value = change.partition("=")
     if not equals:
         raise InputError(f"--set {change!r}, expected NAME=VALUE")

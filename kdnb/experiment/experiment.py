@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from typing_extensions import Self
 
 from kdnb.distill.distiller import LiveTeacher, require_stronger_teacher
 from kdnb.distill.teacher_outputs import TeacherOutputs
@@ -31,7 +32,7 @@ from kdnb.viz.style import declare_roles
 
 
 class Experiment(Project):
-    """One run of a project. ``train("distilled")`` trains what is missing and gives the ``ArmResult``.
+    """One run of a project. ``train("distilled")`` trains whatever is missing and returns the ``ArmResult``.
 
     A project's class sets the attributes and writes the methods of ``Project``; it may override others.
     """
@@ -48,19 +49,23 @@ class Experiment(Project):
         declare_roles(self.roles())
 
     @classmethod
-    def start(cls, profile: str, seed: int = 0, data=None, results="results", root="data", **changes):
+    def start(
+        cls,
+        profile: str,
+        seed: int = 0,
+        data: str | Path | None = None,
+        results: str | Path = "results",
+        root: str | Path = "data",
+        **changes: Any,
+    ) -> Self:
         """A new run in its own folder below ``results``; ``changes`` are settings that differ from the profile."""
         settings = load_settings(cls.settings_class, profile, **changes)
         run = Run.start(cls.project, profile, seed, results, settings, data)
         return cls(run, settings, cls.open_data(settings, data, root), root)
 
     @classmethod
-    def resume(cls, folder: str | Path, data=None, root="data"):
-        """The run in ``folder``, with its own profile, seed and settings.
-
-        Raises:
-            InputError: no run of this project there, or one on other data.
-        """
+    def resume(cls, folder: str | Path, data: str | Path | None = None, root: str | Path = "data") -> Self:
+        """The run in ``folder``, with its own settings; InputError for one of another project or on other data."""
         run = Run.resume(folder, cls.project, data)
         settings = validate_settings(cls.settings_class, run.settings, run.folder / "config.yaml")
         with accelerator(settings.precision, cpu=not torch.cuda.is_available()).main_process_first():
@@ -70,17 +75,13 @@ class Experiment(Project):
     # --- what follows from the arms ---------------------------------------------------------------------------------
 
     def declared(self, name: str) -> Arm:
-        """The arm of this name, as the project declares it.
-
-        Raises:
-            InputError: no such arm.
-        """
+        """The arm of this name, as the project declares it; InputError if there is none."""
         if name not in self.known:
             raise InputError(f"unknown arm {name!r}, expected one of {', '.join(self.known)}")
         return self.known[name]
 
     def arm(self, name: str) -> Arm:
-        """The arm of this name, its number of steps settled."""
+        """The arm of this name, with ``longer`` measured if it matches another arm."""
         arm = self.declared(name)
         return dataclasses.replace(arm, longer=max(1.0, self.cost_factor(arm.matches))) if arm.matches else arm
 
@@ -110,20 +111,23 @@ class Experiment(Project):
         return {name: arm.shown_as() for name, arm in self.known.items()}
 
     def network_key(self, name: str) -> str:
-        """Arms of one key have networks of one shape, and cost the same."""
+        """Arms with the same key have networks of the same shape, and cost the same."""
         return self.known[name].network
 
     def seed_of(self, arm: Arm) -> int:
-        """Of the starting weights: all students start from the same, so that arms differ in what they say alone."""
+        """Seed of the initial weights. All students share it, so that arms differ only in what they declare."""
         return self.run.seed + (1000 if arm.network != "student" else 0)
 
     def batch_seed(self, arm: Arm) -> int:
-        """Of the batches, and of the random numbers that training takes."""
+        """Seed of the order of batches, and of the random numbers drawn during training."""
         return self.run.seed
 
     def steps(self, arm: Arm) -> int:
-        settings = self.settings
-        return round(arm.longer * (settings.student_steps if arm.network == "student" else settings.teacher_steps))
+        """Number of training steps. Raises InputError if there are none."""
+        name = "student_steps" if arm.network == "student" else "teacher_steps"
+        if not (steps := round(arm.longer * getattr(self.settings, name))):
+            raise InputError(f"setting {name!r} is {getattr(self.settings, name)}, expected 1 or more steps")
+        return steps
 
     def train_config(self, arm: Arm) -> TrainConfig:
         return self.settings.train_config(self.steps(arm), self.settings.lr)
@@ -131,7 +135,7 @@ class Experiment(Project):
     # --- training ---------------------------------------------------------------------------------------------------
 
     def train(self, name: str) -> ArmResult:
-        """The result of an arm: read back if the run's folder holds it, else trained, after all that it needs."""
+        """The finished arm, read back from the run's folder or trained after all that it needs."""
         if name not in self.results:
             if name in self.store:
                 self.results[name] = self.store.read(name, self.build_again(name).to(self.acc.device))
@@ -152,15 +156,11 @@ class Experiment(Project):
         declare_roles(self.roles())  # again: 02 may have trained 01 meanwhile
         return [self.train(name) for name in names]
 
-    def train_all(self, ablations: bool = False) -> None:
-        """All arms."""
-        train_waves([self], [*self.arms, *(self.ablations if ablations else ())])
-
     def is_finished(self, name: str) -> bool:
         return name in self.results or name in self.store
 
     def before_training(self, name: str) -> None:
-        """What several arms would otherwise each do: check the teacher, keep its outputs, time the steps."""
+        """Work shared by several arms, done once: check the teacher, keep its outputs, time the steps."""
         arm = self.known[name]
         if arm.matches:
             self.cost_factor(arm.matches)
@@ -169,11 +169,8 @@ class Experiment(Project):
             self.teacher_of(arm)
 
     def check_teacher(self, name: str = "") -> None:
-        """Refuse a teacher, by default the project's, that is no better on validation than the student without it.
-
-        Raises:
-            InputError: with both scores, unless ``settings.allow_weaker_teacher``.
-        """
+        """Raise InputError if a teacher, by default the project's, is no better on validation than the student without
+        it, unless ``settings.allow_weaker_teacher``."""
         checked = (name or self.checked[0], self.checked[1])
         teacher, student = (self.train(one).validation for one in checked)
         metric = f"validation {'' if self.higher_is_better else '-'}{self.primary}"
@@ -216,7 +213,7 @@ class Experiment(Project):
         return ArmResult(model, self.as_record(predictions), numbers, validation, training)
 
     def deployed(self, model: nn.Module) -> nn.Module:
-        """What of a network its parameters are counted of."""
+        """The part of the network that is deployed; its parameters are counted."""
         return model
 
     def seconds(self, training: TrainHistory) -> float:
@@ -234,6 +231,7 @@ class Experiment(Project):
         return dataclasses.replace(members[best], numbers=numbers)
 
     def keep(self, name: str, result: ArmResult) -> ArmResult:
+        self.acc.wait_for_everyone()  # all processes have looked for the record before one of them writes it
         if self.acc.is_main_process:
             self.store.write(name, result)
         self.acc.wait_for_everyone()
@@ -284,7 +282,7 @@ class Experiment(Project):
         return sorted(self.label_order[: labels * self.settings.few_labels] if labels else self.label_order)
 
     def unlabelled(self, labels: int) -> list[int]:
-        """All training items but those."""
+        """All other training items."""
         return sorted(set(range(len(self.data.train))) - set(self.labelled(labels)))
 
     def pools(self, arm: Arm) -> list[tuple[Sequence[int], int]]:
@@ -293,17 +291,15 @@ class Experiment(Project):
         others = self.unlabelled(arm.labels) if arm.labels and arm.terms else []
         return [(labelled, size // 2), (others, size - size // 2)] if others else [(labelled, size)]
 
-    # --- cost -------------------------------------------------------------------------------------------------------
+    # --- cost and evidence ------------------------------------------------------------------------------------------
 
     def cost_factor(self, name: str) -> float:
-        """How many times longer than without its terms an arm trains for, its teacher's passes included."""
+        """Ratio of the arm's step time to that of a step without terms, the teacher's passes included."""
         return step_cost(self, name)["factor"]
 
     def add_costs(self) -> None:
         """Put FLOPs and latency of one prediction into the numbers of all arms."""
         add_costs(self)
-
-    # --- evidence ---------------------------------------------------------------------------------------------------
 
     def read_finished(self) -> None:
         """Read back all arms that the run's folder holds."""

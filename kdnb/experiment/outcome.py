@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from kdnb.evidence import Comparison, paired_bootstrap
 
 
-def compare(experiment) -> dict[str, Comparison]:
+def compare(experiment: Any) -> dict[str, Comparison]:
     """ "b_vs_a" -> paired bootstrap over test items, of the pairs in ``comparisons`` whose arms are finished."""
     metrics, items, higher = {}, 0, experiment.higher_is_better
     for name in dict.fromkeys(name for pair in experiment.comparisons for name in pair):
@@ -15,7 +17,7 @@ def compare(experiment) -> dict[str, Comparison]:
     return {f"{b}_vs_{a}": paired_bootstrap(metrics[a], metrics[b], items, higher_is_better=higher) for b, a in pairs}
 
 
-def save(experiment) -> dict[str, Comparison]:
+def save(experiment: Any) -> dict[str, Comparison]:
     """Costs, comparisons and metrics.json; returns the comparisons.
 
     metrics.json also says what each arm is shown as in figures, and who teaches the arm "distilled".

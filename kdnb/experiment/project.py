@@ -1,4 +1,4 @@
-"""What a project writes: the form that ``Experiment`` fills with life. Follow ``kdnb/projects/voc_defeat``."""
+"""What a project writes: the interface that a project implements. Follow ``kdnb/projects/voc_defeat``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from kdnb.distill.distiller import Distiller
+from kdnb.distill.distiller import Distiller, Teacher
 from kdnb.engine import Plan
 from kdnb.experiment.arms import Arm
 from kdnb.experiment.settings import TrainSettings
@@ -26,8 +26,8 @@ class Project:
         teacher_step: ``f(teacher, batch, student_outputs)``, what terms may read of the teacher.
         kept_outputs: keys of ``teacher_step`` that ``settings.cache_teacher`` keeps, in ``kept_dtype``, computed in
             batches of ``kept_batch``.
-        bench_arm, bench_settings: the arm that ``kdnb bench`` times, and settings that make a little data; without
-            any it is not offered there.
+        bench_arm, bench_settings: the arm that ``kdnb bench`` times, and settings that make a little data;
+            ``kdnb bench`` skips projects with none.
         cover: label in the README's strip, and the piece of the notebook's cover shown there: left, top, right, bottom
             as shares of the cover.
         on_scoreboard: whether 07 shows it; frame_task: what its networks predict for a frame there, "" for nothing.
@@ -63,7 +63,7 @@ class Project:
         """A fresh network of an arm."""
         raise NotImplementedError
 
-    def build_distiller(self, model: nn.Module, arm: Arm, teacher=None) -> Distiller:
+    def build_distiller(self, model: nn.Module, arm: Arm, teacher: Teacher | None = None) -> Distiller:
         """The network with the arm's terms; they compare with ``teacher``, or else with ``teacher_of(arm)``."""
         raise NotImplementedError
 
@@ -80,7 +80,7 @@ class Project:
         raise NotImplementedError
 
     def as_record(self, predictions: Any) -> Any:
-        """What of the test predictions is kept, in numbers, strings, lists and dicts."""
+        """The part of the test predictions to save, as JSON types."""
         raise NotImplementedError
 
     def bootstrap_metric(self, name: str) -> tuple[Callable, int]:
@@ -109,4 +109,4 @@ class Project:
 
     @classmethod
     def check_inputs(cls, run: Any, settings: Any, root: str | Path) -> None:
-        """Raise InputError if what a finished run stands on is gone; before anything is rendered or trained."""
+        """Raise InputError if something that a finished run depends on is missing, before anything is rendered."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from pydantic import Field
+from typing_extensions import Self
 
 from kdnb.engine import TrainConfig
 from kdnb.options import Settings
@@ -28,8 +29,8 @@ class TrainSettings(Settings):
     # the machine
     workers: int = 0  # processes that read data
     processes: int = 1  # arms that train side by side, one core or one GPU each
-    checkpoint_every: int = 0
-    # the check of an arm while it trains, and of its teacher before
+    checkpoint_every: int = 0  # steps; 0: never
+    # validation, and the teacher
     curve_points: int = 3  # how often an arm is scored on validation
     allow_weaker_teacher: bool = False
     cache_teacher: bool = False  # compute the teacher's outputs once for all arms and keep them
@@ -50,7 +51,7 @@ class TrainSettings(Settings):
             validate_every=-(-steps // self.curve_points),
         )
 
-    def offline(self):
+    def offline(self) -> Self:
         """The same networks with random weights, to read trained ones into."""
         networks = {name: getattr(self, name) for name in type(self).model_fields}
         networks = {name: one for name, one in networks.items() if hasattr(one, "pretrained")}

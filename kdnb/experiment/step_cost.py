@@ -1,4 +1,4 @@
-"""What a training step with terms costs beside one without: steps that take turns in one process."""
+"""Cost of a distillation step relative to a plain one, timed in turns in one process."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
+from pathlib import Path
+from typing import Any
 
 import torch
 
-from kdnb.distill.distiller import Distiller, LiveTeacher
+from kdnb.distill.distiller import Distiller, LiveTeacher, Teacher
 from kdnb.engine import TrainConfig, accelerator, barrier, make_optimizer, move
 from kdnb.experiment.arms import Arm, ArmResult, in_order
 from kdnb.metrics.cost import count_flops, latency_ms
@@ -59,14 +61,14 @@ def ratio_table(title: str, milliseconds: Mapping[str, float]) -> str:
     return "\n".join(lines)
 
 
-def timed_step(experiment, arm: Arm, teacher=None) -> Callable:
+def step_function(experiment: Any, arm: Arm, teacher: Teacher | None = None) -> Callable:
     """A function that trains a fresh network of an arm on one batch."""
     model = experiment.build(arm, experiment.seed_of(arm), experiment.settings)
     distiller = experiment.build_distiller(model, arm, teacher)
     return training_step(distiller.to(experiment.acc.device).train(), experiment.train_config(arm))
 
 
-def some_batches(experiment, arm: Arm, count: int = 14) -> list:
+def some_batches(experiment: Any, arm: Arm, count: int = 14) -> list:
     """The first batches of an arm, on the device."""
     data, plan, collate = experiment.batches(arm)
     return [move(collate([data[key] for key in plan.batch(step)]), experiment.acc.device) for step in range(count)]
@@ -76,7 +78,7 @@ def without_terms(arm: Arm) -> Arm:
     return dataclasses.replace(arm, terms=(), teacher="")
 
 
-def step_cost(experiment, name: str) -> dict[str, float]:
+def step_cost(experiment: Any, name: str) -> dict[str, float]:
     """Milliseconds of a "plain" and a "distilling" step of an arm, timed in turns once per run, and "factor".
 
     Totals of two trainings also hold what else the machine did, so single steps are timed. The seconds that keeping
@@ -89,8 +91,8 @@ def step_cost(experiment, name: str) -> dict[str, float]:
     experiment.teacher_of(arm)  # all processes keep its outputs together; the first one alone would wait for them
     if experiment.acc.is_main_process and not file.exists():
         steps = {
-            "plain": timed_step(experiment, without_terms(arm)),
-            "distilling": timed_step(experiment, arm),
+            "plain": step_function(experiment, without_terms(arm)),
+            "distilling": step_function(experiment, arm),
         }
         times = step_times(steps, some_batches(experiment, arm))
         kept_ms = 1000 * experiment.extra_seconds(arm) / experiment.steps(arm)
@@ -100,7 +102,7 @@ def step_cost(experiment, name: str) -> dict[str, float]:
     return json.loads(file.read_text())
 
 
-def add_costs(experiment) -> None:
+def add_costs(experiment: Any) -> None:
     """Put FLOPs and latency of one prediction into the numbers of all arms; networks take turns in one run."""
     calls: dict[str, Callable] = {}
     for name, result in experiment.results.items():
@@ -115,22 +117,22 @@ def add_costs(experiment) -> None:
         result.numbers.update(flops=flops[key], latency_ms=milliseconds[key])
 
 
-def kinds_of_steps(experiment, name: str) -> dict[str, float]:
+def kinds_of_steps(experiment: Any, name: str) -> dict[str, float]:
     """Median milliseconds of an arm's steps: without its terms, with a live teacher, and with kept outputs if it has
     any; and of the teacher's forward pass alone."""
     arm = experiment.known[name]
     live = LiveTeacher(experiment.train(arm.teacher).model, type(experiment).teacher_step)
     steps = {
-        "plain step": timed_step(experiment, without_terms(arm)),
+        "plain step": step_function(experiment, without_terms(arm)),
         "teacher forward": lambda batch: live.observe(batch, None, []),
-        "KD step, live": timed_step(experiment, arm, live),
+        "KD step, live": step_function(experiment, arm, live),
     }
     if experiment.kept_outputs:
-        steps["KD step, kept outputs"] = timed_step(experiment, arm, experiment.teacher_outputs(arm.teacher))
+        steps["KD step, kept outputs"] = step_function(experiment, arm, experiment.teacher_outputs(arm.teacher))
     return step_times(steps, some_batches(experiment, arm))
 
 
-def bench_table(kind: type, profile: str = "lite", root="data", name: str = "", **changes) -> str:
+def bench_table(kind: type, profile: str = "lite", root: str | Path = "data", name: str = "", **changes: Any) -> str:
     """What the steps of a project cost, as a table, with untrained networks on a little rendered data.
 
     Args:
@@ -142,7 +144,7 @@ def bench_table(kind: type, profile: str = "lite", root="data", name: str = "", 
         experiment = kind.start(profile, 0, None, folder, root, **{**kind.bench_settings, **changes})
         for needed in in_order(experiment.needs(name), experiment.needs):
             arm = experiment.known[needed]
-            model = experiment.build(arm, 0, experiment.settings.offline())
+            model = experiment.build(arm, 0, experiment.settings.offline()).to(experiment.acc.device)
             experiment.results[needed] = ArmResult(model, None, {"of": arm.members[0] if arm.members else ""}, 0.0)
         milliseconds = kinds_of_steps(experiment, name)
     title = f"{kind.project}, {profile}: batch {experiment.settings.batch}, {threads} threads, median of steps in turn"

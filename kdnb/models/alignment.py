@@ -44,7 +44,9 @@ class Student(nn.Module):
     ):
         super().__init__()
         if not timm.is_model(backbone) or "convnext" not in backbone:
-            raise InputError(f"student backbone {backbone!r} is no timm ConvNeXt; expected one such as convnext_tiny")
+            raise InputError(
+                f"student backbone {backbone!r} is not a timm ConvNeXt; expected one such as convnext_tiny"
+            )
         # without pooling, timm's head is the last normalisation, per cell
         self.trunk: ConvNeXt = timm.create_model(
             backbone, pretrained, num_classes=0, global_pool="", output_stride=output_stride

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -53,7 +54,7 @@ class CarClassifier(nn.Module):
         hidden: int = 512,
         dropout: float = 0.3,
         pretrained: bool = False,
-        **options,
+        **options: Any,
     ):
         super().__init__()
         self.backbone = make_backbone(backbone, pretrained, options)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 PARTS = ((ORANGE, "-"), (GREEN, "--"), (BLUE, ":"), (PINK, "-."))  # of a loss: its colour and its line
 
 
-def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **subplots) -> tuple[Figure, Any]:
+def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **subplots: Any) -> tuple[Figure, Any]:
     """(figure, axes) outside pyplot's global state, so that nothing is shown twice or kept open."""
     figure = Figure((width, height), layout="constrained")
     return figure, figure.subplots(rows, columns, **subplots)

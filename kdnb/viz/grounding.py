@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -233,7 +234,7 @@ def show_image(ax: Axes, image: Tensor, grey: bool = False) -> None:
     ax.set(xticks=[], yticks=[], xlim=(0, width), ylim=(height, 0))
 
 
-def draw_box(ax: Axes, box: Sequence[float], colour: str, width: float = 1.6, **line) -> None:
+def draw_box(ax: Axes, box: Sequence[float], colour: str, width: float = 1.6, **line: Any) -> None:
     """A rectangle with a rim, which keeps it visible on any ground; cut at the image's edge but not hidden by it."""
     (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
     x1, x2 = np.clip([float(box[0]), float(box[2])], left + 1, right - 1)

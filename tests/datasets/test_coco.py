@@ -362,7 +362,7 @@ def test_json_that_is_none(root, what, text):
     (root / f"annotations/{what}_train2017.json").write_bytes(text.encode("utf-8", "surrogateescape"))
     call = (lambda: COCORegionText(root)) if what == "instances" else (lambda: COCORegionText(root).captions(7))
     message = error_of(call)
-    assert f"{what}_train2017.json: is no JSON (" in message
+    assert f"{what}_train2017.json: is not JSON (" in message
     assert message in check_coco(root).faults
 
 

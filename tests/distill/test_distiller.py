@@ -118,9 +118,9 @@ def test_a_shared_adapter_runs_once(parts):
 
 def test_unknown_taps_and_names_are_refused(parts):
     student, teacher, batch = parts
-    with pytest.raises(InputError, match="'bdoy' is no module path"):
+    with pytest.raises(InputError, match="'bdoy' is not a module path"):
         Distiller(student, teacher, [Term("t", cosine_loss, "bdoy", "body")])(batch)
-    with pytest.raises(InputError, match="names of their own"):
+    with pytest.raises(InputError, match="must be unique"):
         Distiller(student, teacher, [body_term(), body_term()])
     with pytest.raises(InputError, match="need a teacher"):
         Distiller(student, None, [body_term()])

@@ -1,4 +1,4 @@
-"""An eighth project is one folder, here in a temporary place, and one notebook: nothing of ours names it."""
+"""An eighth project is one folder, here in a temporary place, and one notebook: no module of kdnb mentions it."""
 
 import os
 import re

@@ -1,14 +1,13 @@
 """What must hold of each project, found as the command line finds them."""
 
 import dataclasses
-import os
 from types import SimpleNamespace
 
 import pytest
 from pydantic import BaseModel
 
+from kdnb.errors import InputError
 from kdnb.experiment import Arm, Experiment, TrainSettings
-from kdnb.experiment.workers import take_gpu
 from kdnb.options import PROFILES, load_settings
 from kdnb.projects import find_projects
 
@@ -25,8 +24,8 @@ def test_all_seven_are_found_in_order():
 def test_its_profiles_are_valid_and_add_to_the_shared_settings(kind):
     for profile in PROFILES:
         assert isinstance(load_settings(kind.settings_class, profile), TrainSettings)
-    again = set(TrainSettings.model_fields) & set(vars(kind.settings_class).get("__annotations__", {}))
-    assert not again, f"{again} are fields of TrainSettings already"
+    redeclared = set(TrainSettings.model_fields) & set(vars(kind.settings_class).get("__annotations__", {}))
+    assert not redeclared, f"{redeclared} are fields of TrainSettings already"
 
 
 def pretrained_values(settings):
@@ -62,12 +61,9 @@ def test_with_few_labels_the_labelled_half_of_a_batch_is_the_smaller_one(batch):
     assert set(Labelled(batch).labelled(1)) < set(labelled)
 
 
-def test_each_worker_takes_a_gpu_of_its_own(monkeypatch, tmp_path):
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
-    visible = []
-    for _ in range(3):  # each call holds its lock, as a process of its own would
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
-        take_gpu.__wrapped__()
-        visible.append(os.environ["CUDA_VISIBLE_DEVICES"])
-    assert visible == ["4", "7", "4,7"]
+def test_a_network_that_is_trained_needs_steps():
+    toy = Labelled(8)
+    toy.settings.student_steps, toy.settings.teacher_steps = 10, 0
+    assert toy.steps(Arm(longer=1.5)) == 15
+    with pytest.raises(InputError, match="setting 'teacher_steps' is 0, expected 1 or more"):
+        toy.steps(Arm(network="teacher"))

@@ -14,6 +14,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from kdnb.experiment.workers import take_gpu
+
 TOY = Path(__file__).parents[1] / "toy_crops"
 LONG = ("--set", "student_steps=700", "--set", "checkpoint_every=20")  # seconds
 
@@ -50,7 +52,7 @@ def assert_equal(one, two, names):
 def wait_for(what, seconds=120):
     deadline = time.monotonic() + seconds
     while not what():
-        assert time.monotonic() < deadline, "waited in vain"
+        assert time.monotonic() < deadline, "timed out"
         time.sleep(0.05)
 
 
@@ -135,3 +137,14 @@ def test_no_worker_outlives_the_run(place, number):
     process.send_signal(number)
     process.wait(timeout=60)
     wait_for(lambda: not any(w.is_running() and w.status() != psutil.STATUS_ZOMBIE for w in workers), 30)
+
+
+def test_each_worker_takes_a_gpu_of_its_own(monkeypatch, tmp_path):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    visible = []
+    for _ in range(3):  # each call holds its lock, as a process of its own would
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+        take_gpu.__wrapped__()
+        visible.append(os.environ["CUDA_VISIBLE_DEVICES"])
+    assert visible[:2] == ["4", "7"] and visible[2] in ("4", "7")

@@ -163,7 +163,7 @@ def test_blocks_count_from_the_first_step():
 
 def test_other_backbones_are_refused():
     for name in ("resnet18", "convnext_tinny"):
-        with pytest.raises(InputError, match=f"'{name}' is no timm ConvNeXt"):
+        with pytest.raises(InputError, match=f"'{name}' is not a timm ConvNeXt"):
             Student(name, 128)
 
 

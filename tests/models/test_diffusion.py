@@ -118,7 +118,7 @@ def test_fewer_taps(model):
     features = DiffusionFeatures(model, taps=["up_blocks.1.resnets.2.conv2", "up_blocks.3.resnets.0.conv2"])
     assert features.channels == {"1": 16, "3": 8}
     assert DiffusionSegmenter(features, width=4)(random_images(1))["features"].shape == (1, 4, 8, 12)
-    with pytest.raises(InputError, match="'up_blocks.9' is no module"):
+    with pytest.raises(InputError, match="'up_blocks.9' is not a module"):
         DiffusionFeatures(model, taps=["up_blocks.9"])
 
 

@@ -25,7 +25,7 @@ from kdnb.models.classifier import build_classifier, mean_probabilities, predict
 from kdnb.options import load_settings
 from kdnb.projects import car_kfold as project
 from kdnb.projects.car_kfold.__main__ import main
-from kdnb.projects.car_kfold.cost import cost_table, step_times
+from kdnb.projects.car_kfold.cost import cost_table, saved_step_times
 from kdnb.run import Run
 
 FOLDS = [f"fold_{number}" for number in range(1, 6)]
@@ -303,7 +303,7 @@ def test_patience_ends_a_fold(tmp_path, data, rendered):
 
 
 def test_the_matched_student_gets_the_steps_that_distilling_costs(experiment):
-    times = step_times(experiment)
+    times = saved_step_times(experiment)
     steps = experiment.train("baseline").numbers["steps"]
     longer = max(1.0, times["KD step, live"] / times["plain step"])
     expected = max(1, round(experiment.settings.student_epochs * longer * (experiment.fold_of != 1).sum() / 32))

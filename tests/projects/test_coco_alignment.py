@@ -253,7 +253,7 @@ def test_two_processes_share_the_arms_of_a_run(tmp_path, drawn):
     [
         (["--set", "few_labels=100000"], "few_labels is 100000, expected fewer than the"),
         (["--data", "/"], "/: "),
-        (["--set", "student={backbone: resnet18}"], "'resnet18' is no timm ConvNeXt"),
+        (["--set", "student={backbone: resnet18}"], "'resnet18' is not a timm ConvNeXt"),
         (["--set", "teacher={name: ViT-Z}"], "open_clip has no model 'ViT-Z'"),
     ],
 )

@@ -55,12 +55,12 @@ def test_students_of_two_trainings_never_mix(tmp_path, settings):
     folder, (old, new) = folder_of(settings, 0, None, tmp_path), (network(1), network(2))
     assert find_networks(folder, EXPORTED) is None
     for name in EXPORTED:
-        export_network(name, old, old, settings, 0, None, tmp_path)
+        export_network(name, old, old, folder)
     first = find_networks(folder, EXPORTED)
     for name in EXPORTED[:-1]:
-        export_network(name, new, new, settings, 0, None, tmp_path)
+        export_network(name, new, new, folder)
         assert find_networks(folder, EXPORTED) == find_networks(folder, EXPORTED[:1]) == first
-    export_network(EXPORTED[-1], new, new, settings, 0, None, tmp_path)
+    export_network(EXPORTED[-1], new, new, folder)
     second = find_networks(folder, EXPORTED)
     assert second != first and len(list(second.iterdir())) == len(EXPORTED)
 

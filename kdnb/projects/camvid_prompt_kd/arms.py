@@ -21,6 +21,7 @@ class CamVidArm(Arm):
 
 WITH_HEAD = ("image_only", "teacher")  # networks that are a body with a head, which compares pixels with class vectors
 MORE_LABELS = (2, 5, 16)  # times few_labels
+OTHER_KINDS = ("mse", "channel", "features")  # of distillation terms, beside "kl"
 PROMPT_TEACHERS = {f"teacher_{k}": CamVidArm(network="teacher", start_from="body", prompts=k) for k in KINDS}
 TEACHERS = {"image_only": CamVidArm(network="image_only", start_from="body"), **PROMPT_TEACHERS}
 TAUGHT = CamVidArm(("kd_kl",), teacher="teacher")
@@ -46,7 +47,7 @@ ABLATIONS = {
     "few_labels_from_image_only": replace(FEW_TAUGHT, teacher="image_only"),
     **{f"few_labels_x{n}_baseline": CamVidArm(labels=n) for n in MORE_LABELS},
     **{f"few_labels_x{n}_distilled": replace(TAUGHT, labels=n) for n in MORE_LABELS},
-    **{f"few_labels_{k}": replace(FEW_TAUGHT, terms=(f"kd_{k}",)) for k in ("mse", "channel", "features")},
+    **{f"few_labels_{k}": replace(FEW_TAUGHT, terms=(f"kd_{k}",)) for k in OTHER_KINDS},
     "few_labels_unweighted_baseline": replace(FEW, weighted=False),
     "few_labels_unweighted_distilled": replace(FEW_TAUGHT, weighted=False),
 }
@@ -58,7 +59,7 @@ COMPARISONS = (
     ("long_few_labels_distilled", "long_few_labels_baseline"),
     *((f"few_labels_from_{kind}", "few_labels_from_image_only") for kind in KINDS),
     *((f"few_labels_x{n}_distilled", f"few_labels_x{n}_baseline") for n in MORE_LABELS),
-    *((f"few_labels_{kind}", "few_labels_distilled") for kind in ("mse", "channel", "features")),
+    *((f"few_labels_{kind}", "few_labels_distilled") for kind in OTHER_KINDS),
     ("few_labels_unweighted_distilled", "few_labels_unweighted_baseline"),
     ("few_labels_unweighted_baseline", "few_labels_baseline"),
 )

@@ -60,7 +60,7 @@ class CamVidPromptKdSettings(TrainSettings):
 
 @dataclass
 class Data:
-    """The three splits of a CamVid root. ``key`` names them and all that was done to them."""
+    """The three splits of a CamVid root. ``key`` identifies the splits and how they were made."""
 
     key: str
     train: CamVid
@@ -69,11 +69,11 @@ class Data:
 
 
 def open_data(settings: CamVidPromptKdSettings, data: str | Path | None = None, root: str | Path = "data") -> Data:
-    """The CamVid root at ``data``, or one rendered for these settings below ``root`` (and found there next time).
+    """The CamVid root at ``data``, or one rendered for these settings below ``root`` (reused by later runs).
 
     The official splits are what their names say: everything is selected on val and reported on test. In the real set,
-    val is a part of the drive 0016E5, of which train has another, while most of test is a drive that nobody trained
-    on: scores on val are higher, and what is best there need not be best on test.
+    val is a part of the drive 0016E5, of which train has another, while most of test is a drive absent from
+    training: scores on val are higher, and the best arm on val may not be the best on test.
     """
     if data is None:
         frames = {split: getattr(settings, f"{split}_frames") for split in ("train", "val", "test")}

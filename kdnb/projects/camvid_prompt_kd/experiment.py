@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from kdnb.datasets.camvid import CLASSES, write_predictions
 from kdnb.datasets.color_jitter import ColorJitterViews, with_color_jitters
 from kdnb.datasets.segmentation import SegmentationViews, class_weights, collate, count_pixels
-from kdnb.distill.distiller import Distiller
+from kdnb.distill.distiller import Distiller, Teacher
 from kdnb.distill.segmentation import teacher_step
 from kdnb.engine import Plan, TrainConfig, TrainHistory
 from kdnb.experiment import Arm, ArmResult, Experiment
@@ -23,9 +23,10 @@ from kdnb.models.diffusion import DiffusionSegmenter, diffusion_step
 from kdnb.models.prompts import read_prompts
 from kdnb.models.segmenter import class_probabilities, segmentation_step
 from kdnb.projects.camvid_prompt_kd.arms import ABLATIONS, ARMS, COMPARISONS, PROMPT_TEACHERS, WITH_HEAD, CamVidArm
-from kdnb.projects.camvid_prompt_kd.data import CamVidPromptKdSettings, open_data
+from kdnb.projects.camvid_prompt_kd.data import CamVidPromptKdSettings, Data, open_data
 from kdnb.projects.camvid_prompt_kd.teachers import Encoder, build_teacher, text_encoder
 from kdnb.projects.camvid_prompt_kd.terms import build, build_distiller
+from kdnb.run import Run
 
 
 class CamVidPromptKd(Experiment):
@@ -45,7 +46,7 @@ class CamVidPromptKd(Experiment):
     frame_task = "road"
     arms, ablations, comparisons = ARMS, ABLATIONS, COMPARISONS
 
-    def __init__(self, run, settings: CamVidPromptKdSettings, data, root="data"):
+    def __init__(self, run: Run, settings: CamVidPromptKdSettings, data: Data, root: str | Path = "data"):
         if settings.teacher != "body":  # the teachers' features come ready-made
             trained = {name: arm for name, arm in self.arms.items() if arm.network != "body"}
             self.arms = {name: replace(arm, start_from="") for name, arm in trained.items()}
@@ -77,7 +78,7 @@ class CamVidPromptKd(Experiment):
         weights = other.state_dict()
         model.body.load_state_dict({key: weights[key] for key in model.body.state_dict()})
 
-    def build_distiller(self, model: nn.Module, arm: CamVidArm, teacher=None) -> Distiller:
+    def build_distiller(self, model: nn.Module, arm: CamVidArm, teacher: Teacher | None = None) -> Distiller:
         settings, weights = self.settings, self.weights(arm)
         if not arm.terms:
             reads_diffusion = arm.network in WITH_HEAD and settings.teacher == "diffusion"
@@ -101,8 +102,8 @@ class CamVidPromptKd(Experiment):
         return self.settings.train_config(self.steps(arm), lr)
 
     def alias_of(self, name: str) -> str:
-        """The arm that this one is under another name: the best of its members, or the one whose teacher is "teacher"
-        where that is this one's teacher; "" for an arm of its own."""
+        """The trained arm that this one is another name of, or "": the best of its members, or the arm whose teacher is
+        "teacher" where that is this one's teacher."""
         arm, (teacher, _) = self.known[name], self.checked
         if arm.members:
             return max(arm.members, key=lambda member: self.train(member).validation)

@@ -27,7 +27,7 @@ def text_encoder(text: str, clip_model: str, clip_weights: str | None) -> Encode
     """What the settings of these names say: texts -> unit vectors (N, D). "hashed" is the same on every machine.
 
     Raises:
-        InputError: a file that holds no text tower; open_clip's model or weights cannot be had.
+        InputError: a file that holds no text tower; open_clip's model or weights is unavailable.
     """
     if text == "hashed":
         return hashed_words()

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from kdnb.datasets.camvid import CLASSES, VOID
-from kdnb.distill.distiller import Distiller, LiveTeacher
+from kdnb.distill.distiller import Distiller, LiveTeacher, Teacher
 from kdnb.distill.segmentation import feature_terms, response_terms, taught_pixels, teacher_step
-from kdnb.distill.terms import Term
+from kdnb.distill.terms import Term, choose_terms
 from kdnb.models.segmenter import TimmSegmenter, UNet, segmentation_step
 from kdnb.projects.camvid_prompt_kd.data import CamVidPromptKdSettings, Network
 
@@ -33,7 +33,7 @@ def build_terms(
     weights: Tensor | None = None,
     teacher_weights: Tensor | None = None,
 ) -> list[Term]:
-    """The terms with these names.
+    """The terms with these names; InputError for another name.
 
     A network trained with class weights w predicts r ∝ w·q where q is the truth. If student and teacher have different
     weights, the teacher's prediction is first turned into one with the student's: see ``pixel_weights`` of
@@ -44,9 +44,6 @@ def build_terms(
         channels: of the student's and of the teacher's "features".
         weights: (11,) of the classes in the student's task loss; None weights them alike.
         teacher_weights: likewise, when the teacher was trained.
-
-    Raises:
-        InputError: another name.
     """
     equal = torch.ones(len(CLASSES))
     ratio = (equal if weights is None else weights) / (equal if teacher_weights is None else teacher_weights)
@@ -61,14 +58,11 @@ def build_terms(
     def mask(outputs: dict) -> Tensor:
         return taught_pixels(outputs, VOID)[..., ::KD_STRIDE, ::KD_STRIDE]
 
-    terms: list[Term] = []
-    for kind in (name.removeprefix("kd_") for name in names):
-        if kind == "features":
-            terms += feature_terms(channels, weight=settings.kd_weight)
-        else:
-            made = response_terms(kind, settings.temperature, settings.kd_weight, weights, ignore_index=VOID)
-            terms += [dataclasses.replace(t, student=student_logits, teacher=teacher_logits, mask=mask) for t in made]
-    return terms
+    terms = feature_terms(channels, weight=settings.kd_weight)
+    for kind in ("kl", "mse", "channel"):
+        made = response_terms(kind, settings.temperature, settings.kd_weight, weights, ignore_index=VOID)
+        terms += [dataclasses.replace(t, student=student_logits, teacher=teacher_logits, mask=mask) for t in made]
+    return choose_terms(terms, names)
 
 
 def build_distiller(
@@ -78,14 +72,14 @@ def build_distiller(
     settings: CamVidPromptKdSettings,
     weights: Tensor | None = None,
     teacher_weights: Tensor | None = None,
-    outputs=None,
+    outputs: Teacher | None = None,
     task: Callable = segmentation_step,
 ) -> Distiller:
     """The student with its terms; without names it learns from labels alone, as the teachers do.
 
     Args:
         weights, teacher_weights: see ``build_terms``.
-        outputs: what stands for the live teacher, such as its kept outputs.
+        outputs: replaces the live teacher, such as its kept outputs.
         task: the step whose loss is that of the labels.
     """
 

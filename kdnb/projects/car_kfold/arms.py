@@ -1,4 +1,4 @@
-"""06's arms: the folds, what they are together, and the students."""
+"""06's arms: the folds, the ensembles made of them, and the students."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class CarArm(Arm):
 
     Attributes:
         fold: learns from the training images outside this fold, and is selected on those inside.
-        experiment: what its network is told beside the image.
+        experiment: what its network is given beside the image.
         outputs: "live": the teacher runs on the images of each step; "stored": its outputs for
             ``settings.stored_views`` augmentations are read; "out_of_fold": likewise, of each image those of the fold
             that has not trained on it.

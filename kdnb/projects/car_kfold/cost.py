@@ -9,7 +9,7 @@ from kdnb.experiment import Experiment
 from kdnb.experiment.step_cost import kinds_of_steps, ratio_table
 
 
-def step_times(experiment: Experiment) -> dict[str, float]:
+def saved_step_times(experiment: Experiment) -> dict[str, float]:
     """Median milliseconds of each of ``kinds_of_steps``, timed once per run; all processes read the result."""
     file = experiment.run.folder / "step_times.json"
     if experiment.acc.is_main_process and not file.exists():
@@ -20,6 +20,6 @@ def step_times(experiment: Experiment) -> dict[str, float]:
 
 def cost_table(experiment: Experiment) -> str:
     """Lines of text: a distilling step with a live and with a stored teacher beside a plain one, and live to stored."""
-    times = step_times(experiment)
+    times = saved_step_times(experiment)
     table = ratio_table(f"06: batch {experiment.settings.batch}, median of steps in turn", times)
     return f"{table}\n\nlive / stored: {times['KD step, live'] / times['KD step, kept outputs']:.1f}"

@@ -38,7 +38,9 @@ class CarKfoldSettings(TrainSettings):
     unlabelled: str | None = None  # a folder of more images that a distilled student also learns from
     transductive: bool = False  # test images as such a folder: scores on them then say less about other images
     # folds and experiments; few_labels is of each class
-    experiment: Literal["A", "B", "C", "D"] = "D"  # told beside the image: nothing, aspect, colour, both
+    experiment: Literal["A", "B", "C", "D"] = (
+        "D"  # given to the network beside the image: nothing, aspect, colour, both
+    )
     compare_folds: int = Field(1, ge=1, le=FOLDS)  # so many folds of each other experiment are trained, to compare
     # networks
     teacher: ClassifierConfig
@@ -48,7 +50,7 @@ class CarKfoldSettings(TrainSettings):
     student_epochs: float
     long: float = 3.0  # times as many steps, in the long pair
     teacher_lr: float
-    patience: int = 0  # scores without a new best that end the training of a fold; 0: none does
+    patience: int = 0  # early stopping of a fold: validations without a new best; 0: off
     # distillation
     temperature_start: float = 2.0  # falls with each epoch, see ``temperature_at``
     kd_weight: float = 1.0
@@ -83,7 +85,7 @@ class Data:
         return meta_constants(self.train)
 
     def views(self, experiment: str, split: str = "train", labelled: Sequence[int] | None = None) -> CarViews:
-        """Some of the ``images``, with what networks of an experiment are told beside them."""
+        """Some of the ``images``, with what networks of an experiment are given beside them."""
         return self.images[split].like(experiment, labelled, self.constants)
 
 
@@ -112,11 +114,8 @@ def open_data(settings: CarKfoldSettings, data: str | Path | None = None, root: 
 
 
 def hold_out(items: list[tuple[Path, int]], share: float) -> tuple[list, list]:
-    """(what is left, what is held out): the same share of every class, as nearly as whole images allow.
-
-    Raises:
-        InputError: the share is fewer images than there are classes.
-    """
+    """(what is left, what is held out): the same share of every class, as nearly as whole images allow. Raises
+    InputError if the share is fewer images than there are classes."""
     labels = [label for _, label in items]
     classes = len(set(labels))
     if math.ceil(share * len(items)) < classes:
@@ -147,11 +146,8 @@ def pool_of(settings: CarKfoldSettings, cars: Cars) -> list[Path]:
 
 
 def split_folds(labels: list[int], folds: int, seed: int) -> np.ndarray:
-    """(N,) number of the fold, 1 to ``folds``, that validates on each training image; the others train on it.
-
-    Raises:
-        InputError: no class has an image for every fold.
-    """
+    """(N,) number of the fold, 1 to ``folds``, that validates on each training image; the others train on it. Raises
+    InputError if no class has an image for every fold."""
     fold_of = np.zeros(len(labels), dtype=int)
     try:
         with warnings.catch_warnings():

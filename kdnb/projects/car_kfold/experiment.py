@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from kdnb.datasets.car_views import META, CarViews, views_of_image
 from kdnb.distill.classification import teacher_step
-from kdnb.distill.distiller import Distiller, LiveTeacher
+from kdnb.distill.distiller import Distiller, LiveTeacher, Teacher
 from kdnb.distill.teacher_outputs import TeacherOutputs
 from kdnb.engine import Plan, TrainConfig, TrainHistory
 from kdnb.errors import InputError
@@ -23,7 +23,7 @@ from kdnb.metrics.classification import log_losses, scores
 from kdnb.models.classifier import Ensemble, build_classifier, predict_logits
 from kdnb.projects.car_kfold import teachers
 from kdnb.projects.car_kfold.arms import COMPARED, CarArm, ablations_of, arms_of, letters_of
-from kdnb.projects.car_kfold.cost import cost_table, step_times
+from kdnb.projects.car_kfold.cost import cost_table, saved_step_times
 from kdnb.projects.car_kfold.data import FOLDS, FRESH, CarKfoldSettings, Data, collate, open_data, split_folds
 from kdnb.projects.car_kfold.frames import frame_predictor
 from kdnb.projects.car_kfold.submissions import save_student, write_submissions
@@ -32,7 +32,7 @@ from kdnb.run import Run
 
 
 class CarKfold(Experiment):
-    """One run of 06: the folds and what they are together, then the students.
+    """One run of 06: the folds and the ensembles made of them, then the students.
 
     Students learn from fold 1's training part and are selected on its validation part. Folds 2 to 5 have trained on
     those images, so their outputs make a student's validation scores a little too good, and hand on labels that the
@@ -84,7 +84,7 @@ class CarKfold(Experiment):
         arm = self.known[name]
         return f"{len(arm.members)} folds" if arm.network == "ensemble" else arm.network
 
-    def build_distiller(self, model: nn.Module, arm: CarArm, teacher=None) -> Distiller:
+    def build_distiller(self, model: nn.Module, arm: CarArm, teacher: Teacher | None = None) -> Distiller:
         return build_distiller(model, teacher or self.teacher_of(arm), self.settings, self.epochs(arm))
 
     # --- training ---------------------------------------------------------------------------------------------------
@@ -234,7 +234,7 @@ class CarKfold(Experiment):
         return lambda: model(image, meta)
 
     def cost_factor(self, name: str) -> float:
-        times = step_times(self)
+        times = saved_step_times(self)
         return times["KD step, live"] / times["plain step"]
 
     def save(self) -> dict[str, Comparison]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from kdnb.datasets.street_frames import StreetFrame
 MARGIN = 0.06  # share of a car's box that is left free on each side, as around the cars of 06
 
 
-def frame_predictor(experiment, name: str) -> Callable:
+def frame_predictor(experiment: Any, name: str) -> Callable:
     """Frame and a car's box (4,) -> [(class, probability), ...], the likeliest first."""
     model = experiment.train(name).model.eval()
 

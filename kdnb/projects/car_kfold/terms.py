@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from kdnb.distill.classification import soft_label_term, temperature_at
-from kdnb.distill.distiller import Distiller
+from kdnb.distill.distiller import Distiller, Teacher
 from kdnb.models.classifier import CarClassifier, classifier_step
 from kdnb.projects.car_kfold.data import CarKfoldSettings
 
@@ -17,7 +17,9 @@ def cooling(settings: CarKfoldSettings, epochs: float) -> Callable[[float], floa
     return lambda progress: temperature_at(int(progress * epochs), settings.temperature_start)
 
 
-def build_distiller(student: CarClassifier, teacher, settings: CarKfoldSettings, epochs: float) -> Distiller:
+def build_distiller(
+    student: CarClassifier, teacher: Teacher | None, settings: CarKfoldSettings, epochs: float
+) -> Distiller:
     """The student with its soft labels; without a teacher it learns from labels alone, as the folds do.
 
     Args:

@@ -60,7 +60,9 @@ class CocoAlignmentSettings(TrainSettings):
     bank_colours: list[str] = []  # the similarity term ranks "a photo of a <colour> <category>" for all of these
 
 
-def open_data(settings: CocoAlignmentSettings, data: str | Path | None = None, root: str | Path = "data"):
+def open_data(
+    settings: CocoAlignmentSettings, data: str | Path | None = None, root: str | Path = "data"
+) -> RegionSplits:
     """The ``RegionSplits`` of the COCO root at ``data``, or of one rendered for these settings below ``root``."""
     if data is None:
         return rendered_regions(root, settings.train_images, settings.test_images, settings.size, settings.crop)

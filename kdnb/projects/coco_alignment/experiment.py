@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kdnb.datasets.region_splits import regions_of
+from kdnb.datasets.region_splits import RegionSplits, regions_of
 from kdnb.datasets.region_views import VIEWS, RegionViews
-from kdnb.distill.distiller import Distiller, require_stronger_teacher
+from kdnb.distill.distiller import Distiller, Teacher, require_stronger_teacher
 from kdnb.engine import Plan, TrainConfig, TrainHistory
 from kdnb.errors import InputError
 from kdnb.evidence import mean_metric
@@ -30,7 +31,7 @@ from kdnb.projects.coco_alignment.data import (
     prompt_bank,
     text_of,
 )
-from kdnb.projects.coco_alignment.exports import EXPORTED, export_network
+from kdnb.projects.coco_alignment.exports import EXPORTED, export_network, folder_of
 from kdnb.projects.coco_alignment.sentences import CaptionedRegions, collate_captioned
 from kdnb.projects.coco_alignment.terms import (
     build_student,
@@ -42,6 +43,7 @@ from kdnb.projects.coco_alignment.terms import (
     tokenizer_of,
     width_of,
 )
+from kdnb.run import Run
 
 # Plain crops, which the retrieval is about, as often as the windows that teach left and right.
 TEACHER_VIEWS = ("plain", "plain_flip", *VIEWS)
@@ -66,12 +68,14 @@ class CocoAlignment(Experiment):
     cover = "01 a text finds its pictures", (0.0, 0.38, 0.545, 1.0)
     arms, ablations, comparisons = ARMS, ABLATIONS, COMPARISONS
 
-    def __init__(self, run, settings: CocoAlignmentSettings, data, root="data"):
+    def __init__(self, run: Run, settings: CocoAlignmentSettings, data: RegionSplits, root: str | Path = "data"):
         self.left_out = [] if names_colours(data) else [name for name, arm in self.arms.items() if arm.texts == "full"]
         self.arms = {name: arm for name, arm in self.arms.items() if name not in self.left_out}
         super().__init__(run, settings, data, root)
         if self.left_out and self.acc.is_main_process:
-            run.log(f"left out: {', '.join(self.left_out)}: the data names no colours, their texts are the baseline's")
+            run.log_once(
+                f"left out: {', '.join(self.left_out)}: the data names no colours, their texts are the baseline's"
+            )
 
     def is_small(self) -> bool:
         return self.settings.crop <= 64
@@ -104,7 +108,7 @@ class CocoAlignment(Experiment):
             metric, allow = f"validation {self.primary}", self.settings.allow_weaker_teacher
             require_stronger_teacher(teacher, baseline, metric, allow)
         elif not teacher > baseline and self.acc.is_main_process:
-            self.run.log(
+            self.run.log_once(
                 f"the teacher, taken as it is, has validation {self.primary} {teacher:.2f}, the student that learned "
                 f"from these texts {baseline:.2f}: teacher_steps above 0 adapts it first"
             )
@@ -134,7 +138,7 @@ class CocoAlignment(Experiment):
         """Of the teacher, its image tower: the text tower is the same for all arms."""
         return model.visual if hasattr(model, "visual") else model
 
-    def build_distiller(self, model: nn.Module, arm: CocoArm, teacher=None) -> Distiller:
+    def build_distiller(self, model: nn.Module, arm: CocoArm, teacher: Teacher | None = None) -> Distiller:
         if arm.network == "teacher":
             return Distiller(model, student_step=contrastive_step)
         if not arm.terms:
@@ -158,13 +162,14 @@ class CocoAlignment(Experiment):
         kept = super().keep(name, result)
         if self.acc.is_main_process and name in EXPORTED:
             teacher = result.model if name == "teacher" else self.teacher
-            export_network(name, result.model, teacher, self.settings, self.run.seed, self.run.data, self.root)
+            folder = folder_of(self.settings, self.run.seed, self.run.data, self.root)
+            export_network(name, result.model, teacher, folder)
         self.acc.wait_for_everyone()
         return kept
 
     # --- batches ----------------------------------------------------------------------------------------------------
 
-    def batches(self, arm: CocoArm):
+    def batches(self, arm: CocoArm) -> tuple[CaptionedRegions | LabelledRegions, Plan, Callable]:
         train = self.data.train
         if arm.network == "teacher":
             captioned = CaptionedRegions(train)

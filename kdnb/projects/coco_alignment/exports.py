@@ -35,11 +35,8 @@ def folder_of(settings: CocoAlignmentSettings, seed: int, data: str | Path | Non
 
 
 def content_of(data: str | Path) -> str:
-    """A hash of a COCO root's annotations: of their sizes and first 64 kB, as the files have half a gigabyte.
-
-    Raises:
-        InputError: ``data`` is no COCO root.
-    """
+    """A hash of a COCO root's annotations: of their sizes and first 64 kB, as the files have half a gigabyte. Raises
+    InputError if there is no COCO root at ``data``."""
     digest = hashlib.sha256()
     for path in (instances_path(find_coco(data), split) for split in SPLITS):
         if path.is_file():
@@ -48,15 +45,12 @@ def content_of(data: str | Path) -> str:
     return digest.hexdigest()
 
 
-def export_network(
-    name: str, model: nn.Module, teacher: nn.Module, settings: CocoAlignmentSettings, seed: int, data, root
-) -> None:
-    """Keep a trained network for others, as a plain safetensors file.
+def export_network(name: str, model: nn.Module, teacher: nn.Module, folder: Path) -> None:
+    """Keep a trained network for others, as a plain safetensors file below ``folder``, see ``folder_of``.
 
     It lies in the folder of its teacher, so that students of two trainings never mix; once a folder has all of
     EXPORTED, the file "current" names it.
     """
-    folder = folder_of(settings, seed, data, root)
     mine = folder / f"teacher_{weights_hash(teacher)[:12]}"
     mine.mkdir(parents=True, exist_ok=True)
     tensors = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in model.state_dict().items()}

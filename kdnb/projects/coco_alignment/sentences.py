@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from kdnb.datasets.coco import Region
 from kdnb.datasets.region_views import RegionViews, side_in
 from kdnb.datasets.region_views import collate as collate_crops
 from kdnb.world.phrases import coloured, with_article, with_side
@@ -37,7 +38,7 @@ WORDINGS = (
 )
 
 
-def sentence(region, view: str, wording: int, named: Sequence[str]) -> tuple[str, dict]:
+def sentence(region: Region, view: str, wording: int, named: Sequence[str]) -> tuple[str, dict]:
     """One sentence about a region as a view shows it, and the facts it states: {"category" or "noun", "colour", ...}.
 
     A photo of something is named by its COCO category, everything else by the everyday word where the data has one.
@@ -57,7 +58,7 @@ def sentence(region, view: str, wording: int, named: Sequence[str]) -> tuple[str
     return WORDINGS[wording].format(phrase, a=with_article(phrase)), facts
 
 
-def noun_of(region) -> str:
+def noun_of(region: Region) -> str:
     """The everyday word, as a driver's command would say it: a rendered van is COCO's "car", but not a passenger's."""
     body = region.attributes.get("body")
     return body if body in EVERYDAY_BODIES else EVERYDAY.get(region.category, region.category)
@@ -99,7 +100,7 @@ class CaptionedRegions(Dataset):
         return torch.tensor([codes.get(facts.get(name), -1) for name, codes in zip(FACTS, self.codes, strict=True)])
 
 
-def facts_of(region, side: str | None) -> dict:
+def facts_of(region: Region, side: str | None) -> dict:
     """All that holds for a region; ``side`` is where the view shows it."""
     facts = {
         "category": region.category,

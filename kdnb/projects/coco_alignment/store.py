@@ -68,7 +68,7 @@ def exported_networks(profile: str, seed: int, root: str | Path, data: str | Pat
     return find_networks(folder_of(load_settings(CocoAlignmentSettings, profile), seed, data, root), EXPORTED)
 
 
-def how_to_get(profile: str, seed: int, data, root, names: Sequence[str]) -> str:
+def how_to_get(profile: str, seed: int, data: str | Path | None, root: str | Path, names: Sequence[str]) -> str:
     """One line: what is missing and the command that makes it."""
     where = Path(root).resolve()
     if profile == "full" and data is None:
@@ -96,7 +96,7 @@ def _train(folder: Path, profile: str, seed: int, data, root, names: Sequence[st
     results = experiment.train_together(*names)
     if find_networks(folder, names) is None:  # finished by a process that was killed before it could export them
         for name, result in zip(names, results, strict=True):
-            export_network(name, result.model, experiment.teacher, experiment.settings, seed, data, root)
+            export_network(name, result.model, experiment.teacher, folder)
     return find_networks(folder, names)
 
 

@@ -14,7 +14,7 @@ from kdnb.datasets.region_views import RegionViews
 from kdnb.datasets.region_views import collate as collate_crops
 from kdnb.distill.alignment import embedding_l2, similarity_kd
 from kdnb.distill.losses import cosine_loss
-from kdnb.distill.terms import Term
+from kdnb.distill.terms import Term, choose_terms
 from kdnb.engine import dataloader_kwargs
 from kdnb.models.alignment import Student
 from kdnb.models.clip import build_tokenizer, encode_images, encode_texts, full_teacher, lite_teacher
@@ -93,7 +93,7 @@ def text_encoder(teacher: nn.Module, tokenizer: Callable) -> Callable[[list[str]
 
 
 def build_terms(names: Sequence[str], settings: CocoAlignmentSettings, bank: Tensor, scale: float) -> list[Term]:
-    """The terms with these names.
+    """The terms with these names; InputError for another name.
 
     Args:
         bank: (M, D) unit embeddings of the prompts that the similarity term ranks.
@@ -110,4 +110,4 @@ def build_terms(names: Sequence[str], settings: CocoAlignmentSettings, bank: Ten
         term("cosine", cosine_loss, weight=settings.cosine_weight),
         term("l2", embedding_l2, weight=settings.l2_weight),
     ]
-    return [term for term in terms if term.name in names]
+    return choose_terms(terms, names)

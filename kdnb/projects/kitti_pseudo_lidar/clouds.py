@@ -6,6 +6,7 @@ import copy
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from accelerate import Accelerator
 from torch import nn
@@ -75,7 +76,7 @@ def has_clouds(sources: Sequence[KittiObject], folder: Path) -> bool:
 
 
 def write_clouds(
-    sources: Sequence[KittiObject], folder: Path, depth: Callable[[], DepthModel], acc: Accelerator, **how
+    sources: Sequence[KittiObject], folder: Path, depth: Callable[[], DepthModel], acc: Accelerator, **how: Any
 ) -> None:
     """The pseudo-LiDAR of all frames below ``folder``, a KITTI root; finished clouds stay.
 

@@ -60,7 +60,7 @@ class Data:
     """Frames of a KITTI root; none is in two of the lists.
 
     Attributes:
-        key: names them and all that was done to them; root: of the set.
+        key: identifies the splits and how they were made; root: of the set.
         sources: the official splits that the frames come from.
         in_memory: small enough to be kept there.
     """
@@ -75,7 +75,7 @@ class Data:
 
 
 def open_data(settings: KittiPseudoLidarSettings, data: str | Path | None = None, root: str | Path = "data") -> Data:
-    """The KITTI root at ``data``, or one rendered for these settings below ``root`` (and found there next time).
+    """The KITTI root at ``data``, or one rendered for these settings below ``root`` (reused by later runs).
 
     Nothing is ever selected on what is reported. If the test frames' labels are known, as in a rendered set, the
     official splits are what their names say. The real set keeps them secret: val is tested on, as in the literature,

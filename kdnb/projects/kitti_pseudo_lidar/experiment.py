@@ -15,7 +15,7 @@ from kdnb.datasets.kitti_calib import Calibration
 from kdnb.datasets.kitti_labels import KittiLabel, write_detections
 from kdnb.datasets.kitti_views import PLAIN, KittiViews, PreparedFrames, as_sample, collate, crop, shrink
 from kdnb.datasets.pseudo_lidar import pseudo_points
-from kdnb.distill.distiller import Distiller
+from kdnb.distill.distiller import Distiller, Teacher
 from kdnb.engine import Plan, TrainHistory, move
 from kdnb.evidence import Comparison
 from kdnb.experiment import Arm, ArmResult, Experiment
@@ -66,7 +66,7 @@ class KittiPseudoLidar(Experiment):
     def build(self, arm: Arm, seed: int, settings: KittiPseudoLidarSettings) -> nn.Module:
         return (build_depth if arm.network == "depth" else build)(settings, seed)
 
-    def build_distiller(self, model: Fusion3D, arm: Arm, teacher=None) -> Distiller:
+    def build_distiller(self, model: Fusion3D, arm: Arm, teacher: Teacher | None = None) -> Distiller:
         trained = self.train(arm.teacher).model if arm.terms else None
         return build_distiller(model, trained, arm.terms, self.settings, teacher or self.teacher_of(arm))
 

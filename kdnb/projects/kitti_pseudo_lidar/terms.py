@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from kdnb.distill.bev import bev_terms, teacher_step
-from kdnb.distill.distiller import Distiller, LiveTeacher
+from kdnb.distill.distiller import Distiller, LiveTeacher, Teacher
 from kdnb.models.depth_net import TinyDepth
 from kdnb.models.fusion3d import Fusion3D, full_fusion3d, fusion_step, lite_fusion3d
 from kdnb.projects.kitti_pseudo_lidar.data import KittiPseudoLidarSettings
@@ -29,7 +29,11 @@ def build_depth(settings: KittiPseudoLidarSettings, seed: int) -> nn.Module:
 
 
 def build_distiller(
-    student: Fusion3D, teacher: Fusion3D | None, names: Sequence[str], settings: KittiPseudoLidarSettings, outputs=None
+    student: Fusion3D,
+    teacher: Fusion3D | None,
+    names: Sequence[str],
+    settings: KittiPseudoLidarSettings,
+    outputs: Teacher | None = None,
 ) -> Distiller:
     """The student with its terms; without names, or with all their scales 0, it is the baseline.
 
@@ -37,10 +41,10 @@ def build_distiller(
     the clipping sums up, and with it the last bit of every weight.
 
     Args:
-        outputs: what stands for the live teacher, such as its kept outputs.
+        outputs: replaces the live teacher, such as its kept outputs.
     """
     scale = {"kd_bev": settings.bev_scale, "kd_logit": settings.logit_scale, "kd_box": settings.box_scale}
-    names = [name for name in names if scale[name]]
+    names = [name for name in names if scale.get(name, 1.0)]
     if not names or teacher is None:
         return Distiller(student, student_step=fusion_step)
     terms = bev_terms((student.bev_channels, teacher.bev_channels), names, scale, settings.switch)

@@ -40,7 +40,7 @@ class PrimerSettings(TrainSettings):
 
 @dataclass
 class Data:
-    """Crops to learn from, to choose settings on, and to report. ``key`` names them and all that was done to them."""
+    """Crops to train on, to choose settings on, and to report. ``key`` identifies the splits and how they were made."""
 
     key: str
     classes: list[str]

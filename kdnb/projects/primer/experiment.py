@@ -14,7 +14,7 @@ from torch import Tensor
 
 from kdnb.datasets.car_views import collate
 from kdnb.datasets.street_crops import StreetCrops
-from kdnb.distill.distiller import Distiller
+from kdnb.distill.distiller import Distiller, Teacher
 from kdnb.engine import Plan, TrainConfig
 from kdnb.evidence import mean_metric
 from kdnb.experiment import Experiment
@@ -52,7 +52,7 @@ class Primer(Experiment):
     def build(self, arm: PrimerArm, seed: int, settings: PrimerSettings) -> CarClassifier:
         return build_classifier(getattr(settings, arm.network), len(self.data.classes), 0, seed)
 
-    def build_distiller(self, model: CarClassifier, arm: PrimerArm, teacher=None) -> Distiller:
+    def build_distiller(self, model: CarClassifier, arm: PrimerArm, teacher: Teacher | None = None) -> Distiller:
         trained = self.train(arm.teacher).model if arm.terms else None
         return build_distiller(model, trained, arm.terms, self.settings, teacher or self.teacher_of(arm))
 

@@ -8,10 +8,9 @@ from dataclasses import replace
 from torch import nn
 
 from kdnb.distill.classification import soft_label_term
-from kdnb.distill.distiller import Distiller, LiveTeacher
+from kdnb.distill.distiller import Distiller, LiveTeacher, Teacher
 from kdnb.distill.losses import cosine_loss, rkd_distance
-from kdnb.distill.terms import Term
-from kdnb.errors import InputError
+from kdnb.distill.terms import Term, choose_terms
 from kdnb.models.classifier import CarClassifier, classifier_step
 from kdnb.projects.primer.data import PrimerSettings
 
@@ -19,20 +18,13 @@ LOGITS, FEATURES, RELATIONS = ("kd_logits",), ("kd_features",), ("kd_relations",
 
 
 def build_terms(names: Sequence[str], settings: PrimerSettings, widths: tuple[int, int]) -> list[Term]:
-    """The terms with these names; ``widths`` are those of the student's and the teacher's "features".
-
-    Raises:
-        InputError: an unknown name.
-    """
+    """The terms with these names; InputError for another. ``widths``: of the student's and the teacher's "features"."""
     terms = [
         replace(soft_label_term(settings.temperature, weight=3.0), name=LOGITS[0]),
         Term(FEATURES[0], cosine_loss, "features", "features", nn.Linear(*widths), weight=settings.features_weight),
         Term(RELATIONS[0], rkd_distance, "features", "features", weight=settings.relations_weight),
     ]
-    unknown = sorted(set(names) - {term.name for term in terms})
-    if unknown:
-        raise InputError(f"unknown term {unknown[0]!r}, expected some of {', '.join(term.name for term in terms)}")
-    return [term for term in terms if term.name in names]
+    return choose_terms(terms, names)
 
 
 def teacher_step(teacher: nn.Module, batch: dict, student_outputs: dict | None) -> dict:
@@ -41,7 +33,11 @@ def teacher_step(teacher: nn.Module, batch: dict, student_outputs: dict | None) 
 
 
 def build_distiller(
-    student: CarClassifier, teacher: CarClassifier | None, names: Sequence[str], settings: PrimerSettings, outputs=None
+    student: CarClassifier,
+    teacher: CarClassifier | None,
+    names: Sequence[str],
+    settings: PrimerSettings,
+    outputs: Teacher | None = None,
 ) -> Distiller:
     """The student with its terms, which compare with ``outputs`` or else the live teacher; without names it learns from
     labels alone, as the teacher did."""

@@ -62,10 +62,7 @@ def missing(runs: dict[tuple, list[Metrics]]) -> list[str]:
 
 def run_in_smoke(project: str, results: str | Path, root: str | Path, seed: int = 0) -> None:
     """One run of a project in ``smoke``, in a process of its own: it shows that everything works, and learns nothing.
-
-    Raises:
-        InputError: it failed; with the last line that it printed.
-    """
+    Raises InputError with the last line that it printed, if it failed."""
     package = projects()[project].__module__.rpartition(".")[0]
     command = [sys.executable, "-m", package, "--profile", "smoke", "--seed", str(seed), "--root", str(root)]
     done = subprocess.run([*command, "--out", str(results)], capture_output=True, text=True)

@@ -38,7 +38,7 @@ class Talk2CarGroundingSettings(TrainSettings):
 
 @dataclass
 class Data:
-    """The three splits. ``key`` names them and all that was done to them, ``note`` what stands in for test, if so."""
+    """The three splits. ``key`` identifies them and how they were made, ``note`` what stands in for test, if so."""
 
     key: str
     train: Talk2Car
@@ -48,7 +48,7 @@ class Data:
 
 
 def open_data(settings: Talk2CarGroundingSettings, data: str | Path | None = None, root: str | Path = "data") -> Data:
-    """The Talk2Car root at ``data``, or one rendered for these settings below ``root`` (and found there next time).
+    """The Talk2Car root at ``data``, or one rendered for these settings below ``root`` (reused by later runs).
 
     The official test set has no boxes. Then, or with ``test_split`` "val", arms are reported on val, and they are
     selected on the last scenes of train, at least an eighth of its commands.
@@ -82,11 +82,7 @@ def rendered(settings: Talk2CarGroundingSettings, root: str | Path) -> Path:
 
 
 def require_boxes(data: Talk2Car) -> None:
-    """Refuse a split without proposals, or with a command without a box.
-
-    Raises:
-        InputError: naming the first such command.
-    """
+    """Raise InputError for a split without proposals, or with a command without a box."""
     if data.proposals is None:
         raise InputError(f"{data.root}: no proposals file, expected one: the heads choose among proposals")
     without = [command.token for command in data.commands if command.box is None]

@@ -23,7 +23,7 @@ from kdnb.datasets.talk2car_views import (
     proposal_crops,
     resize_image,
 )
-from kdnb.distill.distiller import Distiller
+from kdnb.distill.distiller import Distiller, Teacher
 from kdnb.engine import Plan, TrainConfig, TrainHistory, move
 from kdnb.errors import InputError
 from kdnb.evidence import Comparison, mean_metric
@@ -34,7 +34,7 @@ from kdnb.metrics.grounding import evaluate_talk2car, iou_per_command, write_pre
 from kdnb.models.grounding import Grounder, grounding_step
 from kdnb.projects.coco_alignment.store import Aligned, aligned, exported_networks
 from kdnb.projects.talk2car_grounding.arms import ARMS, COMPARISONS, GroundingArm
-from kdnb.projects.talk2car_grounding.data import Talk2CarGroundingSettings, open_data
+from kdnb.projects.talk2car_grounding.data import Data, Talk2CarGroundingSettings, open_data
 from kdnb.projects.talk2car_grounding.frames import frame_predictor
 from kdnb.projects.talk2car_grounding.heads import build_grounder, encode_commands
 from kdnb.projects.talk2car_grounding.inputs import CommandInputs
@@ -52,10 +52,10 @@ class Talk2CarGrounding(Experiment):
     frame_predictor = frame_predictor
     arms, comparisons = ARMS, COMPARISONS
 
-    def __init__(self, run, settings: Talk2CarGroundingSettings, data, root="data"):
+    def __init__(self, run: Run, settings: Talk2CarGroundingSettings, data: Data, root: str | Path = "data"):
         super().__init__(run, settings, data, root)
         if data.note and self.acc.is_main_process:
-            run.log(data.note)
+            run.log_once(data.note)
 
     @classmethod
     def check_inputs(cls, run: Run, settings: Talk2CarGroundingSettings, root: str | Path) -> None:
@@ -95,7 +95,7 @@ class Talk2CarGrounding(Experiment):
     def build(self, arm: GroundingArm, seed: int, settings: Talk2CarGroundingSettings) -> Grounder:
         return build_grounder(arm, settings, self.aligned, seed)
 
-    def build_distiller(self, model: Grounder, arm: GroundingArm, teacher=None) -> Distiller:
+    def build_distiller(self, model: Grounder, arm: GroundingArm, teacher: Teacher | None = None) -> Distiller:
         return Distiller(model, student_step=grounding_step)
 
     def steps(self, arm: GroundingArm) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from kdnb.datasets.street_frames import StreetFrame
 from kdnb.datasets.talk2car_views import grid_proposals
 
 
-def frame_predictor(experiment, name: str) -> Callable:
+def frame_predictor(experiment: Any, name: str) -> Callable:
     """Frame, candidates (P, 4) and a command -> the box (4,) that it means, in the frame's pixels.
 
     Where no candidate lies in the network's window of the frame, a grid of boxes stands in for them.

@@ -45,7 +45,7 @@ class VocDefeatSettings(TrainSettings):
     level_base: float = 56.0  # in pixels; the released 56 is for 600 x 1000
     pkd_weight: float
     head_weight: float = 1.0
-    pseudo_box_score: float = 0.5  # the teacher's detections from here on are foreground in unlabelled images
+    pseudo_box_score: float = 0.5  # teacher detections above this score count as foreground in unlabelled images
 
     @property
     def first_level(self) -> int:
@@ -55,7 +55,7 @@ class VocDefeatSettings(TrainSettings):
 
 @dataclass
 class Data:
-    """The three splits of a VOC devkit. ``key`` names them and all that was done to them."""
+    """The three splits of a VOC devkit. ``key`` identifies the splits and how they were made."""
 
     key: str
     train: Subset
@@ -65,7 +65,7 @@ class Data:
 
 
 def open_data(settings: VocDefeatSettings, data: str | Path | None = None, root: str | Path = "data") -> Data:
-    """The devkit at ``data``, or one rendered for these settings below ``root`` (and found there next time).
+    """The devkit at ``data``, or one rendered for these settings below ``root`` (reused by later runs).
 
     Validation is the last part of the training list; nothing is ever selected on test.
 
@@ -87,7 +87,7 @@ def open_data(settings: VocDefeatSettings, data: str | Path | None = None, root:
     return Data(key, train, validation, test, data is None)
 
 
-def ground_truth(data) -> dict[str, dict[str, Tensor]]:
+def ground_truth(data: VOC | Subset) -> dict[str, dict[str, Tensor]]:
     """image id -> "boxes" (N, 4) in pixels, "labels" (N,), "difficult" (N,), as the metrics want it."""
     items = (data[i] for i in range(len(data)))
     return {item["id"]: {key: item[key] for key in ("boxes", "labels", "difficult")} for item in items}

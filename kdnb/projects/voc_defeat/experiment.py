@@ -15,7 +15,7 @@ from torchvision.models.detection import FasterRCNN
 
 from kdnb.datasets.detection import VIEWS, DetectionViews, collate
 from kdnb.datasets.voc import VOC_CLASSES, write_detections
-from kdnb.distill.distiller import Distiller
+from kdnb.distill.distiller import Distiller, Teacher
 from kdnb.engine import Plan
 from kdnb.experiment import Arm, Experiment
 from kdnb.metrics.detection import detection_scores
@@ -82,7 +82,7 @@ class VocDefeat(Experiment):
     def start_weights(self, model: FasterRCNN, other: FasterRCNN) -> None:
         inherit_heads(model, other)
 
-    def build_distiller(self, model: FasterRCNN, arm: Arm, teacher=None) -> Distiller:
+    def build_distiller(self, model: FasterRCNN, arm: Arm, teacher: Teacher | None = None) -> Distiller:
         trained = self.train(arm.teacher).model if arm.terms else None
         return build_distiller(model, trained, arm.terms, self.settings, teacher or self.teacher_of(arm))
 

@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Subset
 from torchvision.models.detection import FasterRCNN
 
-from kdnb.datasets.voc import VOC_CLASSES
-from kdnb.distill.distiller import Distiller, LiveTeacher
+from kdnb.datasets.voc import VOC, VOC_CLASSES
+from kdnb.distill.distiller import Distiller, LiveTeacher, Teacher
 from kdnb.distill.losses import kd_kl, pkd, region_mse
-from kdnb.distill.terms import Term
+from kdnb.distill.terms import Term, choose_terms
 from kdnb.errors import InputError
 from kdnb.models.detector import (
     detection_step,
@@ -36,11 +37,7 @@ def build(network: Network, settings: VocDefeatSettings, seed: int) -> FasterRCN
 
 
 def inherit_heads(student: FasterRCNN, teacher: FasterRCNN) -> None:
-    """Start the student's RPN and box head from the teacher's: possible because both necks are equally wide.
-
-    Raises:
-        InputError: the two differ in shape.
-    """
+    """Start the student's RPN and box head from the teacher's; InputError if the two differ in shape."""
     try:
         student.rpn.load_state_dict(teacher.rpn.state_dict())
         student.roi_heads.load_state_dict(teacher.roi_heads.state_dict())
@@ -49,7 +46,7 @@ def inherit_heads(student: FasterRCNN, teacher: FasterRCNN) -> None:
 
 
 def teacher_step(teacher: FasterRCNN, batch: dict, student_outputs: dict | None) -> dict:
-    """The teacher's neck on exactly the pixels that the student took, after its resize, padding and normalisation."""
+    """The teacher's neck on exactly the student's input pixels, after its resize, padding and normalisation."""
     if student_outputs:
         pixels = student_outputs["pixels"]
     else:
@@ -70,13 +67,16 @@ class PerLevel(nn.ModuleList):
         return [convolution(m) for convolution, m in zip(self, feature_maps, strict=True)]
 
 
-def neck(outputs: dict, *_) -> list[Tensor]:
+def neck(outputs: dict, *_: dict) -> list[Tensor]:
     """The pyramid's feature maps, finest first."""
     return list(outputs["features"].values())
 
 
 def build_terms(names: Sequence[str], settings: VocDefeatSettings, teacher: FasterRCNN) -> list[Term]:
-    """The terms with these names. Their adapters' random weights leave the global random numbers alone."""
+    """The terms with these names; InputError for another name.
+
+    Their adapters' random weights do not advance the global random number generator.
+    """
     with torch.random.fork_rng():
         torch.manual_seed(0)
         adapter = PerLevel(teacher.backbone.out_channels, len(teacher.rpn.anchor_generator.sizes))
@@ -94,7 +94,7 @@ def build_terms(names: Sequence[str], settings: VocDefeatSettings, teacher: Fast
         head_term("head_fg", teacher, settings.head_weight, lambda labels: labels > 0),
         head_term("head_bg", teacher, settings.head_weight, lambda labels: labels == 0),
     ]
-    return [term for term in terms if term.name in names]
+    return choose_terms(terms, names)
 
 
 def head_term(name: str, teacher: FasterRCNN, weight: float, chosen: Callable[[Tensor], Tensor]) -> Term:
@@ -116,12 +116,16 @@ def head_term(name: str, teacher: FasterRCNN, weight: float, chosen: Callable[[T
 
 
 def build_distiller(
-    student: FasterRCNN, teacher: FasterRCNN | None, names: Sequence[str], settings: VocDefeatSettings, outputs=None
+    student: FasterRCNN,
+    teacher: FasterRCNN | None,
+    names: Sequence[str],
+    settings: VocDefeatSettings,
+    outputs: Teacher | None = None,
 ) -> Distiller:
     """The student with its terms; without names it is the baseline.
 
     Args:
-        outputs: what stands for the live teacher, such as its kept outputs.
+        outputs: replaces the live teacher, such as its kept outputs.
 
     Raises:
         InputError: the necks of teacher and student differ in shape.
@@ -139,7 +143,7 @@ def build_distiller(
     return Distiller(student, outputs or LiveTeacher(teacher, teacher_step), terms, detection_step)
 
 
-def background_share(model: FasterRCNN, data, settings: VocDefeatSettings) -> float:
+def background_share(model: FasterRCNN, data: VOC | Subset, settings: VocDefeatSettings) -> float:
     """Percent of the cells inside objects, over all levels, that DeFeat's level rule leaves to the background term.
 
     Args:
