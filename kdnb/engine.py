@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -142,6 +143,11 @@ def share_buffers(acc: Accelerator, module: nn.Module) -> None:
             torch.distributed.broadcast(buffer, 0)
 
 
+def from_first(acc: Accelerator, value: Any) -> Any:
+    """The value of the first process, for all: their own may differ in the last digits, and with them what they do."""
+    return broadcast_object_list([value])[0] if acc.num_processes > 1 else value
+
+
 def mean_over_processes(acc: Accelerator, values: torch.Tensor) -> list[float]:
     mean = acc.reduce(values, "mean")
     assert isinstance(mean, torch.Tensor)
@@ -192,7 +198,7 @@ def fit(
         bar.set_postfix_str(f"loss {state.history[-1]['loss']:.3f}", refresh=False)
         if validate is not None and is_due(state.steps, config.validate_every, config.steps):
             share_buffers(acc, module)
-            best = keep_best(state, best, record_validation(state, validate(module)), module)
+            best = keep_best(state, best, record_validation(state, from_first(acc, validate(module))), module)
             module.train()
             if is_out_of_patience(state, config.patience):
                 break

@@ -28,6 +28,7 @@ DTYPES = {torch.float16: np.float16, torch.float32: np.float32}
 
 Ids = Iterable[int | str] | Tensor
 Key = tuple[int, str]  # position of an item, name of its view
+Loader = Callable[[list[list[Key]]], Iterable[dict]]
 
 
 def weights_hash(model: nn.Module) -> str:
@@ -112,13 +113,7 @@ class TeacherOutputs:
         """What filling took, of all processes and after all interruptions; see ``compute_seconds``. NaN until done."""
         return float(self.row_seconds.sum())
 
-    def fill(
-        self,
-        loader: Callable[[list[list[Key]]], Iterable[dict]],
-        acc: Accelerator,
-        batch: int = 64,
-        mix_views: bool = True,
-    ) -> TeacherOutputs:
+    def fill(self, loader: Loader, acc: Accelerator, batch: int = 64, mix_views: bool = True) -> TeacherOutputs:
         """Run the teacher on whatever is missing. All processes of a training call it; each does its share.
 
         A batch is written when it is done, so a killed fill goes on from there; a finished one costs nothing.

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from typing_extensions import Self
 
 from kdnb.distill.distiller import LiveTeacher, require_stronger_teacher
 from kdnb.distill.teacher_outputs import TeacherOutputs
@@ -57,14 +56,14 @@ class Experiment(Project):
         results: str | Path = "results",
         root: str | Path = "data",
         **changes: Any,
-    ) -> Self:
+    ) -> Experiment:
         """A new run in its own folder below ``results``; ``changes`` are settings that differ from the profile."""
         settings = load_settings(cls.settings_class, profile, **changes)
         run = Run.start(cls.project, profile, seed, results, settings, data)
         return cls(run, settings, cls.open_data(settings, data, root), root)
 
     @classmethod
-    def resume(cls, folder: str | Path, data: str | Path | None = None, root: str | Path = "data") -> Self:
+    def resume(cls, folder: str | Path, data: str | Path | None = None, root: str | Path = "data") -> Experiment:
         """The run in ``folder``, with its own settings; InputError for one of another project or on other data."""
         run = Run.resume(folder, cls.project, data)
         settings = validate_settings(cls.settings_class, run.settings, run.folder / "config.yaml")

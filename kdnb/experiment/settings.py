@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
-from typing_extensions import Self
 
 from kdnb.engine import TrainConfig
 from kdnb.options import Settings
@@ -51,7 +50,7 @@ class TrainSettings(Settings):
             validate_every=-(-steps // self.curve_points),
         )
 
-    def offline(self) -> Self:
+    def offline(self) -> Any:
         """The same networks with random weights, to read trained ones into."""
         networks = {name: getattr(self, name) for name in type(self).model_fields}
         networks = {name: one for name, one in networks.items() if hasattr(one, "pretrained")}

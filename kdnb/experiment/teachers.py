@@ -14,7 +14,7 @@ from kdnb.distill.teacher_outputs import TeacherOutputs
 from kdnb.engine import dataloader_kwargs, move
 
 
-def keep_teacher_outputs(experiment, teacher: str) -> TeacherOutputs:
+def keep_teacher_outputs(experiment: Any, teacher: str) -> TeacherOutputs:
     """The outputs of an arm's network for all training items in all views, below the run's folder.
 
     All processes of a training call it; what is there already is only read.

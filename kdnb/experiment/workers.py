@@ -22,7 +22,6 @@ from typing import Any, NamedTuple
 
 import joblib
 import torch
-from joblib.externals.loky.process_executor import TerminatedWorkerError
 from tqdm.auto import tqdm
 
 from kdnb.errors import InputError
@@ -30,6 +29,7 @@ from kdnb.experiment.arms import in_order
 from kdnb.run import set_threads
 
 BACKENDS = ("loky", "dask", "ray")
+WORKER_DIED = ("TerminatedWorkerError", "KilledWorker", "WorkerCrashedError")  # of loky, dask and ray
 
 
 class WorkerFailed(RuntimeError):
@@ -41,7 +41,8 @@ class Task(NamedTuple):
 
     Attributes:
         module, kind: where the project's ``Experiment`` is defined, and its name there.
-        folder: the run's; data: the root the user gave, or None; root: of rendered data.
+        folder: the run's; data: the root the user gave, or None; root: of rendered data; place: the working folder,
+            where relative paths in settings begin.
         name: the arm.
     """
 
@@ -50,18 +51,19 @@ class Task(NamedTuple):
     folder: str
     data: str | None
     root: str
+    place: str
     name: str
 
 
-def task_of(experiment, name: str) -> Task:
+def task_of(experiment: Any, name: str) -> Task:
     """An arm of an ``Experiment``."""
     run, kind = experiment.run, type(experiment)
     data = None if run.data is None else str(Path(run.data).resolve())
     folder, root = (str(Path(place).resolve()) for place in (run.folder, experiment.root))
-    return Task(kind.__module__, kind.__name__, folder, data, root, name)
+    return Task(kind.__module__, kind.__name__, folder, data, root, os.getcwd(), name)
 
 
-def processes_of(experiment) -> int:
+def processes_of(experiment: Any) -> int:
     """How many arms train at a time: under torchrun one, on several GPUs at most one on each."""
     processes = experiment.settings.processes if experiment.acc.num_processes == 1 else 1
     return min(processes, torch.cuda.device_count()) if torch.cuda.device_count() > 1 else processes
@@ -75,17 +77,19 @@ def train_side_by_side(tasks: Sequence[Task], processes: int) -> Iterator[Task]:
         WorkerFailed: a worker failed or died. Finished arms stay.
     """
     with backend(processes) as jobs:
-        as_they_finish = (
-            "list" if backend_name() == "ray" else "generator_unordered"
-        )  # joblib's ray backend has no generators
-        options: dict[str, Any] = {"return_as": as_they_finish, "batch_size": 1, "pre_dispatch": "all"}
-        finished: Any = joblib.Parallel(n_jobs=jobs, **options)(joblib.delayed(train_task)(task) for task in tasks)
+        options: dict[str, Any] = {"return_as": "generator_unordered", "batch_size": 1, "pre_dispatch": "all"}
+        if backend_name() == "ray":
+            options["return_as"] = "list"  # joblib's ray backend has no generators
+        train, local = joblib.delayed(train_task), backend_name() == "loky"
+        finished: Any = joblib.Parallel(n_jobs=jobs, **options)(train(task, local) for task in tasks)
         try:
             with tqdm(total=len(tasks), desc="arms", unit="arm", leave=False) as bar:
                 for task in finished:
                     bar.update()
                     yield task
-        except TerminatedWorkerError:
+        except Exception as error:
+            if type(error).__name__ not in WORKER_DIED:
+                raise
             unfinished = [task for task in tasks if log_of(task).exists() and not record_of(task).exists()]
             lost = ", ".join(task.name for task in unfinished) or "an arm"
             raise WorkerFailed(f"a worker died while it trained {lost}:\n{last_lines(unfinished)}") from None
@@ -116,7 +120,7 @@ def backend(processes: int) -> Iterator[int]:
             importlib.import_module("ray.util.joblib").register_ray()
             client = contextlib.nullcontext()
         else:
-            client = importlib.import_module("dask.distributed").Client(os.environ.get("DASK_SCHEDULER_ADDRESS"))
+            client = dask_client(os.environ.get("DASK_SCHEDULER_ADDRESS"))
     except ModuleNotFoundError as missing:
         package = "ray" if name == "ray" else "dask[distributed]"
         raise InputError(f"KDNB_BACKEND={name} needs {missing.name}: pip install '{package}'") from None
@@ -124,11 +128,29 @@ def backend(processes: int) -> Iterator[int]:
         yield -1
 
 
+def dask_client(address: str | None) -> Any:
+    """A connection to the scheduler at an address, or to workers started on this machine.
+
+    Raises:
+        InputError: workers with several threads. Arms trained in one process would share its random numbers.
+    """
+    distributed = importlib.import_module("dask.distributed")
+    client = distributed.Client(address) if address else distributed.Client(threads_per_worker=1)
+    threads = set(client.nthreads().values())
+    if threads - {1}:
+        client.close()
+        raise InputError(f"dask workers have {max(threads)} threads, expected one: dask worker --nthreads 1")
+    return client
+
+
 # --- in the worker --------------------------------------------------------------------------------------------------
 
 
-def train_task(task: Task) -> Task:
+def train_task(task: Task, local: bool = True) -> Task:
     """Train one arm in this process. Whatever it prints goes to ``logs/<arm>.log`` of the run's folder.
+
+    Args:
+        local: this process was started for the run, and ends with it.
 
     Raises:
         InputError: as the training does. WorkerFailed: on any other error.
@@ -136,10 +158,16 @@ def train_task(task: Task) -> Task:
     os.environ["KDNB_THREADS"] = "1"
     set_threads()
     take_gpu()
-    end_with_parent()
+    if local:
+        end_with_parent()
     with output_to(log_of(task)):
         try:
-            opened_run(*task[:-1]).train(task.name)
+            os.chdir(task.place)
+            experiment = opened_run(*task[:-2])
+            stale = [name for name in experiment.results if name not in experiment.store]  # somebody removed them
+            for name in stale:
+                del experiment.results[name]
+            experiment.train(task.name)
         except InputError:
             raise
         except Exception as error:
@@ -150,7 +178,7 @@ def train_task(task: Task) -> Task:
 
 
 @lru_cache(maxsize=1)
-def opened_run(module: str, kind: str, folder: str, data: str | None, root: str):
+def opened_run(module: str, kind: str, folder: str, data: str | None, root: str) -> Any:
     """The ``Experiment`` of a run's folder; a worker opens it once for all arms that it trains."""
     return getattr(importlib.import_module(module), kind).resume(folder, data, root)
 
@@ -193,6 +221,7 @@ def take_gpu() -> None:
             continue
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
         return
+    os.environ["CUDA_VISIBLE_DEVICES"] = visible[os.getpid() % len(visible)]
 
 
 @lru_cache(maxsize=1)
@@ -214,6 +243,13 @@ def log_of(task: Task) -> Path:
 
 def record_of(task: Task) -> Path:
     return Path(task.folder) / "arms" / f"{task.name}.json"
+
+
+def wait_for_record(task: Task, seconds: float = 60) -> None:
+    """Wait until a finished arm's record shows: a shared disk may tell this machine of new files with a delay."""
+    deadline = time.monotonic() + seconds
+    while record_of(task).name not in os.listdir(record_of(task).parent) and time.monotonic() < deadline:
+        time.sleep(0.5)
 
 
 def last_lines(tasks: Sequence[Task], count: int = 8) -> str:
@@ -238,11 +274,13 @@ def train_waves(experiments: Sequence, names: Sequence[str]) -> None:
         ready = [(e, name) for e, name in waiting if all(e.is_finished(needed) for needed in e.needs(name))]
         combined = [(e, name) for e, name in ready if e.known[name].members]
         processes = 1 if combined else min(len(ready), processes_of(ready[0][0]))
-        if processes > 1 or (backend_name() != "loky" and not combined):
+        spread = backend_name() != "loky" and ready[0][0].acc.num_processes == 1 and not combined
+        if processes > 1 or spread:
             for experiment, name in ready:
                 experiment.before_training(name)
             runs = {task_of(experiment, name): experiment for experiment, name in ready}
             for task in train_side_by_side(list(runs), processes):
+                wait_for_record(task)
                 print(runs[task].store.line(task.name), flush=True)
         else:
             for experiment, name in combined or ready:

@@ -2,4 +2,5 @@ from kdnb.projects.toy_crops.experiment import ToyCrops
 
 from kdnb.experiment.command import command
 
-command(ToyCrops)()
+if __name__ == "__main__":
+    command(ToyCrops)()

@@ -58,7 +58,7 @@ class ToyCrops(Experiment):
 
     def predict(self, model, split, arm):
         crops = getattr(self.data, split)
-        return predict_logits(model, crops, [(row, "plain") for row in range(len(crops))])
+        return predict_logits(model, crops, [(row, "plain") for row in range(len(crops))], self.acc.device)
 
     def score(self, logits, split):
         return {"accuracy": 100 * float((logits.argmax(1).numpy() == getattr(self.data, split).labels).mean())}
