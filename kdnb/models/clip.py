@@ -95,6 +95,17 @@ def full_teacher(name: str = "ViT-B-32", pretrained: str | None = None) -> nn.Mo
         raise InputError(f"open_clip {name!r} with weights {pretrained!r}: {reason} (known weights: {tags})") from error
 
 
+def use_normalisation(model: nn.Module, name: str, pretrained: str | None) -> nn.Module:
+    """Let a model normalise images as the weights of a tag expect it, before it gets weights that came from them.
+
+    open_clip itself knows only the tag that it loads; without one, it takes OpenAI's mean and spread.
+    """
+    config = open_clip.get_pretrained_cfg(name, pretrained) if pretrained else {}
+    if "mean" in config and "std" in config:
+        model.visual.image_mean, model.visual.image_std = config["mean"], config["std"]
+    return model
+
+
 def read_text_tower(path: str | Path) -> open_clip.CLIP:
     """A ``lite_teacher`` whose text tower has the weights of a file, such as ``weights/teacher.safetensors`` of a run
     of 01. Its image tower is random.

@@ -2,6 +2,7 @@ import copy
 import math
 import socket
 import warnings
+from types import SimpleNamespace
 
 import open_clip
 import pytest
@@ -20,6 +21,7 @@ from kdnb.models.clip import (
     full_teacher,
     lite_teacher,
     normalised,
+    use_normalisation,
 )
 
 TEXTS = ["a red car", "a photo of a small blue truck on the left", "a red car", "a person"]
@@ -188,3 +190,12 @@ def test_texts_longer_than_the_context_are_told_once(lite):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         encode_texts(model, tokenizer, [words])
+
+
+def test_a_model_without_weights_can_normalise_as_its_tag_expects():
+    """What a run read back needs: the weights come from its folder, the mean and spread from the tag."""
+    model = SimpleNamespace(visual=SimpleNamespace(image_mean=None, image_std=None))
+    use_normalisation(model, "ViT-B-16-SigLIP", "webli")
+    assert tuple(model.visual.image_mean) == tuple(model.visual.image_std) == (0.5, 0.5, 0.5)
+    before = use_normalisation(SimpleNamespace(visual=SimpleNamespace(image_mean=(1, 2, 3))), "small", None)
+    assert before.visual.image_mean == (1, 2, 3)

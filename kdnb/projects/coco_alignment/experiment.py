@@ -20,7 +20,7 @@ from kdnb.evidence import mean_metric
 from kdnb.experiment import ArmResult, Experiment
 from kdnb.metrics.alignment import alignment_scores, text_to_image_hits
 from kdnb.models.alignment import alignment_step
-from kdnb.models.clip import contrastive_step, teacher_step
+from kdnb.models.clip import contrastive_step, teacher_step, use_normalisation
 from kdnb.projects.coco_alignment.arms import ABLATIONS, ARMS, COMPARISONS, CocoArm
 from kdnb.projects.coco_alignment.data import (
     CocoAlignmentSettings,
@@ -131,7 +131,8 @@ class CocoAlignment(Experiment):
 
     def build(self, arm: CocoArm, seed: int, settings: CocoAlignmentSettings) -> nn.Module:
         if arm.network == "teacher":
-            return build_teacher(settings, seed)
+            network = self.settings.teacher
+            return use_normalisation(build_teacher(settings, seed), network.name, network.pretrained)
         return build_student(settings, width_of(self.teacher), seed)
 
     def deployed(self, model: nn.Module) -> nn.Module:

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from kdnb.errors import InputError
+from kdnb.models.clip import use_normalisation
 from kdnb.options import load_settings
 from kdnb.projects.coco_alignment.data import CocoAlignmentSettings
 from kdnb.projects.coco_alignment.experiment import CocoAlignment
@@ -56,7 +57,8 @@ def aligned(
         if profile == "full" or torch.distributed.is_initialized():
             raise InputError(how_to_get(profile, seed, data, root, names))
         networks = _train(folder, profile, seed, data, root, names)
-    teacher = _load(build_teacher(settings, 0), networks / "teacher.safetensors")
+    teacher = _load(build_teacher(settings.offline(), 0), networks / "teacher.safetensors")
+    use_normalisation(teacher, settings.teacher.name, settings.teacher.pretrained)
     width = width_of(teacher)
     models = {name: _load(build_student(settings, width, 0), networks / f"{name}.safetensors") for name in students}
     models["random"] = build_student(settings, width, 5000 + seed).eval().requires_grad_(False)
