@@ -160,6 +160,7 @@ def train_task(task: Task, local: bool = True) -> Task:
     take_gpu()
     if local:
         end_with_parent()
+        keep_memory()
     with output_to(log_of(task)):
         try:
             os.chdir(task.place)
@@ -222,6 +223,12 @@ def take_gpu() -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
         return
     os.environ["CUDA_VISIBLE_DEVICES"] = visible[os.getpid() % len(visible)]
+
+
+def keep_memory() -> None:
+    """Let loky not take data that a worker keeps for its next arm for a memory leak, and start the worker anew."""
+    executor: Any = importlib.import_module("joblib.externals.loky.process_executor")
+    executor._MAX_MEMORY_LEAK_SIZE = float("inf")
 
 
 @lru_cache(maxsize=1)
