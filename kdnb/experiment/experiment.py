@@ -42,7 +42,7 @@ class Experiment(Project):
         if self.is_small() and "KDNB_THREADS" not in os.environ:
             torch.set_num_threads(1)  # such small feature maps gain nothing from a second thread, and often lose
         self.store, self.results = ArmStore(run, self.primary), {}
-        self._teacher_outputs: dict[str, TeacherOutputs] = {}
+        self.kept: dict[str, TeacherOutputs] = {}
         self.known = {**self.arms, **self.ablations}
         self.check_labels()
         declare_roles(self.roles())
@@ -252,9 +252,9 @@ class Experiment(Project):
 
     def teacher_outputs(self, teacher: str) -> TeacherOutputs:
         """The outputs of a teacher for all training items in all views, computed once for all arms."""
-        if teacher not in self._teacher_outputs:
-            self._teacher_outputs[teacher] = keep_teacher_outputs(self, teacher)
-        return self._teacher_outputs[teacher]
+        if teacher not in self.kept:
+            self.kept[teacher] = keep_teacher_outputs(self, teacher)
+        return self.kept[teacher]
 
     def data_key(self) -> str:
         """A string that names the training data and all that was done to it."""

@@ -12,6 +12,7 @@ from kdnb.experiment.step_cost import kinds_of_steps, ratio_table
 def saved_step_times(experiment: Experiment) -> dict[str, float]:
     """Median milliseconds of each of ``kinds_of_steps``, timed once per run; all processes read the result."""
     file = experiment.run.folder / "step_times.json"
+    experiment.teacher_outputs(experiment.known[experiment.bench_arm].teacher)  # all processes compute them together
     if experiment.acc.is_main_process and not file.exists():
         experiment.run.save_json(file.stem, kinds_of_steps(experiment, experiment.bench_arm))
     barrier(experiment.acc)

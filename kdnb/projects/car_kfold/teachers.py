@@ -68,6 +68,8 @@ def stored_views(experiment: Experiment) -> list[str]:
 
 def fold_outputs(experiment: Experiment, fold: str, model: nn.Module | None = None) -> TeacherOutputs:
     """Logits of a fold (``model``, or the finished arm's) for training images and then the pool; computed once."""
+    if fold in experiment.kept:
+        return experiment.kept[fold]
     data, device = experiment.data, experiment.acc.device
     live = LiveTeacher((model or experiment.train(fold).model).to(device), teacher_step)
     items, views = range(len(data.train) + len(data.pool)), stored_views(experiment)
@@ -75,7 +77,8 @@ def fold_outputs(experiment: Experiment, fold: str, model: nn.Module | None = No
     store = TeacherOutputs(live, folder, key, items, views, ["logits"], torch.float16)
     images = data.views(experiment.known[fold].experiment)
     loader = partial(load_batches, images, collate, items, experiment.settings.workers, device)
-    return store.fill(loader, experiment.acc, 128, mix_views=False)
+    experiment.kept[fold] = store.fill(loader, experiment.acc, 128, mix_views=False)
+    return experiment.kept[fold]
 
 
 def fold_logits(experiment: Experiment, fold: str) -> Tensor:
