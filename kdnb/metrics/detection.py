@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torchmetrics.detection import MeanAveragePrecision
 
 from kdnb.datasets.voc_files import VOC_CLASSES
 from kdnb.metrics.voc import Samples, evaluate_voc
@@ -45,6 +44,8 @@ def coco_map(ground_truth: Samples, detections: Samples) -> float:
 
     ``difficult`` objects are ``iscrowd``: a detection on one counts neither way, with COCO's own overlap for crowds.
     """
+    from torchmetrics.detection import MeanAveragePrecision  # more than a second, which most processes never need
+
     # thresholds in float64 as in pycocotools: torchmetrics' own, in float32, move a recall of 3/10 past 0.3
     metric = MeanAveragePrecision(
         iou_thresholds=np.linspace(0.5, 0.95, 10).tolist(),
