@@ -71,6 +71,10 @@ class Experiment(Project):
             opened = cls.open_data(settings, data, root)  # one process renders the data, the others read it
         return cls(run, settings, opened, root)
 
+    @classmethod
+    def check_inputs(cls, run: Any, settings: Any, root: str | Path) -> None:
+        """Raise InputError if something that a finished run depends on is missing, before anything is rendered."""
+
     # --- what follows from the arms ---------------------------------------------------------------------------------
 
     def declared(self, name: str) -> Arm:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,11 +12,12 @@ from torch import nn
 
 from kdnb.distill.distiller import Distiller, Teacher
 from kdnb.engine import Plan
+from kdnb.errors import InputError
 from kdnb.experiment.arms import Arm
 from kdnb.experiment.settings import TrainSettings
 
 
-class Project:
+class Project(ABC):
     """Declarations and methods that differ between projects.
 
     Attributes:
@@ -55,41 +57,41 @@ class Project:
     data: Any  # what open_data gives
 
     @staticmethod
+    @abstractmethod
     def open_data(settings: Any, data: str | Path | None, root: str | Path) -> Any:
         """The splits of the data set at ``data``, or of one rendered below ``root``."""
-        raise NotImplementedError
 
+    @abstractmethod
     def build(self, arm: Arm, seed: int, settings: Any) -> nn.Module:
         """A fresh network of an arm."""
-        raise NotImplementedError
 
+    @abstractmethod
     def build_distiller(self, model: nn.Module, arm: Arm, teacher: Teacher | None = None) -> Distiller:
         """The network with the arm's terms; they compare with ``teacher``, or else with ``teacher_of(arm)``."""
-        raise NotImplementedError
 
+    @abstractmethod
     def batches(self, arm: Arm) -> tuple[Any, Plan, Callable]:
         """The arm's training data, which of it makes up each batch, and the function that collates a batch."""
-        raise NotImplementedError
 
+    @abstractmethod
     def predict(self, model: nn.Module, split: str, arm: Arm) -> Any:
         """Predictions for all items of "validation" or "test"."""
-        raise NotImplementedError
 
+    @abstractmethod
     def score(self, predictions: Any, split: str) -> dict[str, Any]:
         """All metrics of predictions by name; rates in percent."""
-        raise NotImplementedError
 
+    @abstractmethod
     def as_record(self, predictions: Any) -> Any:
         """The part of the test predictions to save, as JSON types."""
-        raise NotImplementedError
 
+    @abstractmethod
     def bootstrap_metric(self, name: str) -> tuple[Callable, int]:
         """An arm's score as a function of how often each test item was sampled, and the number of items."""
-        raise NotImplementedError
 
+    @abstractmethod
     def one_call(self, model: nn.Module, name: str) -> Callable[[], Any]:
         """A function that predicts for one test item on the CPU; its FLOPs and latency are the arm's."""
-        raise NotImplementedError
 
     def teacher_batches(self) -> tuple[Any, Plan, Callable]:
         """Like ``batches``: all training data in all views, as ``teacher_step`` takes it to keep the outputs."""
@@ -101,12 +103,8 @@ class Project:
 
     def train_items(self) -> dict[int, int | str]:
         """Index in the training data -> id, as batches carry it, of the items that arms may train on."""
-        raise NotImplementedError
+        raise InputError(f"{self.project} has no train_items, expected them where its teacher's outputs are kept")
 
     def frame_predictor(self, name: str) -> Callable:
         """A finished arm's predictions for any image of a street, as a function of 07's ``StreetFrame``."""
-        raise NotImplementedError
-
-    @classmethod
-    def check_inputs(cls, run: Any, settings: Any, root: str | Path) -> None:
-        """Raise InputError if something that a finished run depends on is missing, before anything is rendered."""
+        raise InputError(f"{self.project} cannot look at a frame, expected a project with a frame_task")

@@ -65,6 +65,7 @@ def step_function(experiment: Any, arm: Arm, teacher: Teacher | None = None) -> 
     """A function that trains a fresh network of an arm on one batch."""
     model = experiment.build(arm, experiment.seed_of(arm), experiment.settings)
     distiller = experiment.build_distiller(model, arm, teacher)
+    distiller.warned.update(arm.terms)  # the step is timed: that a term is large matters to a training
     return training_step(distiller.to(experiment.acc.device).train(), experiment.train_config(arm))
 
 
@@ -90,11 +91,8 @@ def step_cost(experiment: Any, name: str) -> dict[str, float]:
         arm = experiment.known[experiment.train(name).numbers["of"]]
     experiment.teacher_of(arm)  # all processes keep its outputs together; the first one alone would wait for them
     if experiment.acc.is_main_process and not file.exists():
-        steps = {
-            "plain": step_function(experiment, without_terms(arm)),
-            "distilling": step_function(experiment, arm),
-        }
-        times = step_times(steps, some_batches(experiment, arm))
+        plain, distilling = (step_function(experiment, one) for one in (without_terms(arm), arm))
+        times = step_times({"plain": plain, "distilling": distilling}, some_batches(experiment, arm))
         kept_ms = 1000 * experiment.extra_seconds(arm) / experiment.steps(arm)
         factor = (times["distilling"] + kept_ms) / times["plain"]
         experiment.run.save_json(file.stem, {**times, "factor": factor})

@@ -50,6 +50,9 @@ class Labelled(Experiment):
         self.data = SimpleNamespace(train=range(10))
 
 
+Labelled.__abstractmethods__ = frozenset()
+
+
 @pytest.mark.parametrize("batch", [8, 7])
 def test_with_few_labels_the_labelled_half_of_a_batch_is_the_smaller_one(batch):
     taught = Arm(("kd",), teacher="teacher", labels=2)
@@ -67,3 +70,11 @@ def test_a_network_that_is_trained_needs_steps():
     assert toy.steps(Arm(longer=1.5)) == 15
     with pytest.raises(InputError, match="setting 'teacher_steps' is 0, expected 1 or more"):
         toy.steps(Arm(network="teacher"))
+
+
+def test_a_project_that_lacks_a_method_cannot_be_made():
+    class Unfinished(Experiment):
+        arms = {}
+
+    with pytest.raises(TypeError, match="abstract method.*predict"):
+        Unfinished(None, None, None)
