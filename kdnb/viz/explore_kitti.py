@@ -18,7 +18,7 @@ from kdnb.datasets.kitti_views import objects_to_detect
 from kdnb.metrics.kitti_match import OVERLAPS
 from kdnb.metrics.rotated_iou import rotated_ious
 from kdnb.viz.boxes3d import TRUTH, below, beside, draw_above, draw_depth, draw_over, fitted, legend, sure
-from kdnb.viz.guard import guarded, screen, take_upload
+from kdnb.viz.guard import fov_slider, guarded, screen, take_upload
 from kdnb.viz.style import arm_label
 
 WIDE, HIGH, ABOVE, GAP = 828, 420, 520, 6  # pixels: of an image at most, of the view from above, between panels
@@ -80,15 +80,7 @@ class KittiExplorer:
         box = {"indent": False, "layout": widgets.Layout(width="140px")}
         self.arms = {name: widgets.Checkbox(True, description=arm_label(name), **box) for name in (TRUTH, *detections)}
         self.upload = widgets.FileUpload(accept="image/*", multiple=False, description="your image")
-        self.fov = widgets.IntSlider(
-            KITTI_FOV,
-            min=30,
-            max=130,
-            description="field of view, °",
-            continuous_update=False,
-            style={"description_width": "110px"},
-            layout=widgets.Layout(width="360px"),
-        )
+        self.fov = fov_slider(KITTI_FOV)
         self.screen = screen("jpeg")
         self.message, self.notice = widgets.HTML(), widgets.HTML(GUESSED)
         row = widgets.Layout(flex_flow="row wrap")

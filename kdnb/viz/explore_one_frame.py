@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from kdnb.errors import InputError
-from kdnb.viz.guard import guarded, screen, take_upload
+from kdnb.viz.guard import fov_slider, guarded, screen, take_upload
 from kdnb.viz.one_frame import LAYERS, sheet
 
 LONGEST = 828  # pixels to which an uploaded image is shrunk
@@ -64,15 +64,7 @@ class OneFrameExplorer:
         box = {"indent": False, "layout": widgets.Layout(width="130px")}
         self.layers = {name: widgets.Checkbox(True, description=SHOWN[name], **box) for name in LAYERS}
         self.upload = widgets.FileUpload(accept="image/*", multiple=False, description="your image")
-        self.fov = widgets.IntSlider(
-            FOV,
-            min=30,
-            max=130,
-            description="field of view, °",
-            continuous_update=False,
-            style={"description_width": "110px"},
-            layout=widgets.Layout(width="360px"),
-        )
+        self.fov = fov_slider(FOV)
         self.screen = screen("jpeg")
         self.message, self.notice = widgets.HTML(), widgets.HTML(GUESSED)
         row = widgets.Layout(flex_flow="row wrap")

@@ -87,3 +87,10 @@ def side_by_side_titled(panels: list[tuple[str, np.ndarray]], columns: int = 3, 
         draw.text((x + 2, y + 2), title, fill="black", font=font)
         sheet.paste(Image.fromarray(image), (x, y + 24))
     return np.asarray(sheet)
+
+
+def fov_slider(value: int) -> widgets.IntSlider:
+    """The horizontal field of view of an uploaded image's camera, in degrees."""
+    style, layout = {"description_width": "110px"}, widgets.Layout(width="360px")
+    options = {"continuous_update": False, "style": style, "layout": layout}
+    return widgets.IntSlider(value, min=30, max=130, description="field of view, °", **options)
