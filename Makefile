@@ -43,7 +43,7 @@ lint: $(TESTABLE)
 	$(BIN)/ruff check kdnb tests
 	$(BIN)/ruff format --check kdnb tests
 	$(BIN)/lint-imports
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 lab: $(INSTALLED)
 	$(BIN)/jupyter lab --notebook-dir=notebooks
