@@ -1,14 +1,12 @@
 """An eighth project is one folder, here in a temporary place, and one notebook: no module of kdnb mentions it."""
 
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import nbformat
 import pytest
+from commands import python
 
 TOY = Path(__file__).parents[1] / "toy_crops"
 CELLS = (
@@ -18,6 +16,22 @@ CELLS = (
     "experiment.train_together(*experiment.arms)\n"
     "experiment.save()",
 )
+# all in one process: starting one takes longer than the rest
+TOOLS = """
+from kdnb.cli import main
+from kdnb.projects import scoreboard as s
+from kdnb.tables import course_table
+from kdnb.viz.scoreboard import gains
+
+main(["report", "results", "--out", "merged"], standalone_mode=False)
+main(["bench", "08"], standalone_mode=False)
+runs, faults = s.find_runs("results", "smoke")
+assert not faults and [key[0] for key in runs] == ["08_toy_crops"], (runs, faults)
+assert "08_toy_crops" not in s.missing(runs) and len(s.missing(runs)) == 6
+header, rows = course_table(runs)
+gains(runs)
+print(header, rows)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -29,51 +43,31 @@ def place(tmp_path_factory):
     notebook.cells[0].metadata["tags"] = ["parameters"]
     (folder / "notebooks").mkdir()
     nbformat.write(notebook, folder / "notebooks" / "08_toy_crops.ipynb")
-    kdnb(folder, "run", "08", "--profile", "smoke", "--out", "results")
+    in_place(folder, "-m", "kdnb.cli", "run", "08", "--profile", "smoke", "--out", "results")
     return folder
 
 
-def kdnb(folder, *options, module="kdnb.cli"):
-    env = {**os.environ, "KDNB_PROJECTS": str(folder / "mine"), "KDNB_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", module, *options]
-    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-2000:] + done.stdout[-2000:]
-    return done.stdout
+def in_place(folder, *options):
+    """What a process prints that knows the project."""
+    return python(*options, cwd=folder, KDNB_PROJECTS=str(folder / "mine"), MPLBACKEND="agg")[0]
 
 
 def test_it_is_small():
     assert sum(len(file.read_text().splitlines()) for file in TOY.iterdir() if file.is_file()) <= 90
 
 
-def test_run_and_report(place):
+def test_its_notebook_runs(place):
     (run,) = (place / "results").glob("result_*_08_toy_crops_smoke_s0")
     assert (run / "metrics.json").exists() and (run / "notebook.ipynb").exists()
-    kdnb(place, "report", "results", "--out", "merged")
-    assert "08_toy_crops" in (place / "merged.md").read_text()
 
 
 def test_without_its_notebook(place):
-    assert "results: " in kdnb(place, "--profile", "smoke", "--out", "other", module="kdnb.projects.toy_crops")
+    options = ("--profile", "smoke", "--stage", "teacher", "--stage", "test", "--out", "other")
+    assert "results: " in in_place(place, "-m", "kdnb.projects.toy_crops", *options)
 
 
-def test_bench(place):
-    table = kdnb(place, "bench", "08")
-    assert re.search(r"KD step, live +[\d.]+ +[\d.]+ +[\d.]+", table) and "kept outputs" in table
-
-
-def test_scoreboard(place):
-    code = (
-        "from kdnb.projects import scoreboard as s\n"
-        "from kdnb.tables import course_table\n"
-        "from kdnb.viz.scoreboard import gains\n"
-        "runs, faults = s.find_runs('results', 'smoke')\n"
-        "assert not faults and [key[0] for key in runs] == ['08_toy_crops'], (runs, faults)\n"
-        "assert '08_toy_crops' not in s.missing(runs) and len(s.missing(runs)) == 6\n"
-        "header, rows = course_table(runs)\n"
-        "gains(runs)\n"
-        "print(header, rows)\n"
-    )
-    env = {**os.environ, "KDNB_PROJECTS": str(place / "mine"), "MPLBACKEND": "agg"}
-    done = subprocess.run([sys.executable, "-c", code], cwd=place, env=env, capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert "08 toy crops" in done.stdout
+def test_report_bench_and_scoreboard_know_it(place):
+    printed = in_place(place, "-c", TOOLS)
+    assert "08_toy_crops" in (place / "merged.md").read_text()
+    assert re.search(r"KD step, live +[\d.]+ +[\d.]+ +[\d.]+", printed) and "kept outputs" in printed
+    assert "08 toy crops" in printed
