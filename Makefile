@@ -26,7 +26,7 @@ help:
 	@echo "make run      install once, then execute the notebooks: all, or NB=03 (several: NB='03 05')"
 	@echo "              PROFILE=smoke|lite|full  SEED=0 or 0,1,2  RESULTS=folder  DATA=root of a real data set"
 	@echo "make install  only the environment, in $(VENV) (PYTHON=python3.12 picks the interpreter)"
-	@echo "make test     lint and all tests, two files at a time"
+	@echo "make test     lint and all tests, three files at a time"
 	@echo "make lint     only the house rules: ruff, import-linter, pyright"
 	@echo "make lab      open the notebooks in JupyterLab"
 	@echo "make clean    remove $(VENV), rendered data and caches; results and downloads stay"
@@ -37,7 +37,7 @@ run: $(INSTALLED)
 install: $(INSTALLED)
 
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 lint: $(TESTABLE)
 	$(BIN)/ruff check kdnb tests

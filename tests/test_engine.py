@@ -1,7 +1,6 @@
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -10,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from commands import TORCHRUN, python, start, wait_for
 from torch import nn
 from torch.utils.data import Dataset
 
@@ -115,31 +115,26 @@ def test_resume_is_bit_equal(tmp_path):
 
 def test_sigkill_and_resume_give_the_same_weights(tmp_path):
     """A process killed at any moment leaves a complete checkpoint, and the next one ends at the same weights."""
-    script = tmp_path / "train.py"
+    checkpoint, script = tmp_path / "c.pt", tmp_path / "train.py"
     script.write_text(
-        "import sys, time, torch\n"
+        "import sys, time\n"
         f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
         "import test_engine as t\n"
         "class Slow(t.Points):\n"
         "    def __getitem__(self, key):\n"
-        "        time.sleep(float(sys.argv[2])); return super().__getitem__(key)\n"
+        "        time.sleep(0.01); return super().__getitem__(key)\n"
         "t.Points = Slow\n"
-        "module, _ = t.run(checkpoint=sys.argv[1] + '/c.pt', checkpoint_every=1, steps=40)\n"
-        "torch.save(module.state_dict(), sys.argv[1] + '/done.pt')\n"
+        "t.run(checkpoint=sys.argv[1], checkpoint_every=1, steps=40)\n"
     )
-    command = [sys.executable, str(script), str(tmp_path)]
-    process = subprocess.Popen([*command, "0.01"], start_new_session=True)
-    deadline = time.time() + 120
-    while not (tmp_path / "c.pt").exists() and time.time() < deadline:
-        time.sleep(0.05)
+    process = start(script, checkpoint)
+    wait_for(checkpoint.exists)
     time.sleep(0.4)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    assert not (tmp_path / "done.pt").exists()
-    subprocess.run([*command, "0"], check=True)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL  # it was not through
     uninterrupted, _ = run(steps=40)
-    resumed = torch.load(tmp_path / "done.pt", weights_only=True)
-    assert all(torch.equal(value, resumed[key]) for key, value in uninterrupted.state_dict().items())
+    resumed, history = run(checkpoint=checkpoint, checkpoint_every=1, steps=40)
+    assert same(uninterrupted, resumed) and history.steps == 40
 
 
 def test_nan_stops_with_the_step_and_the_part():
@@ -191,22 +186,25 @@ def test_two_processes_get_the_same_global_batches(tmp_path):
     """torchrun with two processes and gloo logs the losses of one process and ends at its weights."""
     script = tmp_path / "ddp.py"
     script.write_text(
-        "import sys, os, json, torch\n"
+        "import sys, os, json\n"
         f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
         "import test_engine as t\n"
-        "module = t.make(); module.student.layers[2] = torch.nn.Identity()\n"
-        "module, result = t.run(module)\n"
-        "if int(os.environ.get('RANK', 0)) == 0:\n"
-        "    state = {k: v.tolist() for k, v in module.state_dict().items()}\n"
-        "    json.dump([[h['loss'] for h in result.history], state], open(sys.argv[1], 'w'))\n"
+        "trained = t.without_dropout()\n"
+        "if os.environ['RANK'] == '0':\n"
+        "    json.dump(trained, open(sys.argv[1], 'w'))\n"
     )
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    subprocess.run([*torchrun, str(script), str(tmp_path / "two.json")], check=True, env=env, timeout=300)
-    subprocess.run([sys.executable, str(script), str(tmp_path / "one.json")], check=True, env=env, timeout=300)
-    (two, weights_two), (one, weights_one) = (json.loads((tmp_path / f).read_text()) for f in ("two.json", "one.json"))
+    python(*TORCHRUN, script, tmp_path / "two.json")
+    (two, weights_two), (one, weights_one) = json.loads((tmp_path / "two.json").read_text()), without_dropout()
     assert np.allclose(one, two, atol=1e-5)
     assert all(np.allclose(weights_one[k], weights_two[k], atol=1e-4) for k in weights_one)
+
+
+def without_dropout():
+    """The losses and the weights of a network whose random numbers do not depend on the number of processes."""
+    module = make()
+    module.student.layers[2] = nn.Identity()
+    module, result = run(module)
+    return [step["loss"] for step in result.history], {k: v.tolist() for k, v in module.state_dict().items()}
 
 
 class Broken(torch.utils.data.Dataset):

@@ -12,6 +12,9 @@ import time
 import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
+
+import psutil
 
 # a name that is not this machine's leads nowhere: what a page asks of strangers is noticed, and never sent
 FLAGS = [
@@ -73,9 +76,17 @@ ANSWERED = """() => window.asked.size === 0 && [...document.images].every(image 
     && [...document.querySelectorAll('.jp-OutputArea-output')].every(one => one.innerText !== 'Loading widget...')"""
 
 
+class Lab(NamedTuple):
+    """A running JupyterLab."""
+
+    address: str
+    token: str
+    pid: int
+
+
 @contextmanager
 def jupyter_lab(root: Path, home: Path):
-    """JupyterLab serving ``root`` with folders of its own below ``home``; yields (base address, token)."""
+    """JupyterLab serving ``root`` with folders of its own below ``home``; yields a ``Lab``."""
     for plugin, value in SETTINGS.items():
         path = home / "settings" / f"{plugin}.jupyterlab-settings"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -104,10 +115,10 @@ def jupyter_lab(root: Path, home: Path):
         server = subprocess.Popen(
             command, stdout=log, stderr=log, start_new_session=True, env={**os.environ, **OFFLINE, **own}
         )
-    base = f"http://127.0.0.1:{port}"
+    lab = Lab(f"http://127.0.0.1:{port}", token, server.pid)
     try:
-        wait_for_server(server, f"{base}/api/status?token={token}", home / "lab.log")
-        yield base, token
+        wait_for_server(server, f"{lab.address}/api/status?token={token}", home / "lab.log")
+        yield lab
     finally:
         os.killpg(server.pid, signal.SIGTERM)
         server.wait(20)
@@ -125,6 +136,12 @@ def wait_for_server(server, address: str, log: Path, seconds: float = 90) -> Non
         except OSError:
             time.sleep(0.2)
     raise TimeoutError(f"JupyterLab did not answer in {seconds} s:\n{log.read_text()}")
+
+
+def kernel_seconds(lab: Lab) -> float:
+    """The CPU seconds so far of the kernel that started last, and of all that it has started."""
+    kernel = max(psutil.Process(lab.pid).children(), key=lambda process: process.create_time())
+    return sum(sum(process.cpu_times()[:4]) for process in (kernel, *kernel.children(recursive=True)))
 
 
 @contextmanager
@@ -164,10 +181,10 @@ def new_page(browser, base: str):
 
 
 @contextmanager
-def notebook_run(page, base: str, token: str, name: str, seconds: float = 900):
+def notebook_run(page, lab: Lab, name: str, seconds: float = 900):
     """A notebook alone in the page, after all of its cells have run, or those up to the first that raises."""
     try:
-        page.goto(f"{base}/doc/tree/{name}?reset&token={token}")
+        page.goto(f"{lab.address}/doc/tree/{name}?reset&token={lab.token}")
         page.wait_for_selector(".jp-Notebook .jp-CodeCell")
         page.wait_for_selector("#jupyterlab-splash", state="detached")
         page.wait_for_function(IDLE)

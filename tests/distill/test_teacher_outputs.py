@@ -1,12 +1,11 @@
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from commands import TORCHRUN, python
 from torch import nn
 
 from kdnb.distill import teacher_outputs
@@ -257,9 +256,6 @@ def test_two_processes_fill_one_store(tmp_path):
         "assert equal(store.observe(MIXED, LOSS, []), make_teacher().observe(MIXED, LOSS, []))\n"
         "Path(f'{sys.argv[1]}/rows_{ACC.process_index}').write_text(str(loader.rows))\n"
     )
-    env = {**os.environ, "PYTHONPATH": f"{here.parents[2]}{os.pathsep}{here.parent}", "OMP_NUM_THREADS": "1"}
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command = [*torchrun, str(script), str(tmp_path)]
-    done = subprocess.run(command, env=env, timeout=300, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    path = os.pathsep.join(map(str, (here.parents[2], here.parents[1], here.parent)))
+    python(*TORCHRUN, script, tmp_path, PYTHONPATH=path)
     assert [(tmp_path / f"rows_{process}").read_text() for process in (0, 1)] == ["6", "4"]

@@ -1,18 +1,14 @@
 import dataclasses
 import json
 import math
-import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from commands import carry_out, interrupted_after, stages
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -422,23 +418,10 @@ def test_wrong_options_are_one_line(tmp_path, drawn, data, options, message):
 # --- headless ---------------------------------------------------------------------------------------------------
 
 
-def stages(*names):
-    return [option for name in names for option in ("--stage", name)]
-
-
-def carried_out(capsys, *options):
-    """The folder of a run that ended well."""
-    with pytest.raises(SystemExit) as left:
-        main(options)
-    assert left.value.code == 0
-    return Path(re.search(r"results: (.+)", capsys.readouterr().out)[1])
-
-
 def test_headless_smoke(tmp_path, drawn, data, capsys):
     """Stage by stage; the arms that one needs are trained on the way."""
-    folder = carried_out(
-        capsys, "--profile", "smoke", "--root", str(drawn), "--out", str(tmp_path), *stages(*FINISHED, "test")
-    )
+    options = ("--profile", "smoke", "--root", drawn, "--out", tmp_path)
+    folder = carry_out(main, capsys, *options, *stages(*FINISHED, "test"))
     metrics = json.loads((folder / "metrics.json").read_text())
     assert set(metrics["arms"]) == {*FINISHED, "body", *project.TEACHERS, "teacher", "distilled_kl", "distilled_mse"}
     assert set(metrics["comparisons"]) >= {
@@ -453,34 +436,16 @@ def test_headless_smoke(tmp_path, drawn, data, capsys):
     assert teacher["of"] in project.PROMPT_TEACHERS and student["latency_ms"] > 0
 
 
-def test_sigkill_and_resume_end_at_the_same_weights(tmp_path, drawn, data, capsys):
-    whole = another(tmp_path / "whole", data, drawn, student_steps=30).train("few_labels_baseline")
-    command = [
-        sys.executable,
-        "-m",
-        "kdnb.projects.camvid_prompt_kd",
-        "--profile",
-        "smoke",
-        "--root",
-        str(drawn),
-        "--out",
-        str(tmp_path / "killed"),
-        *stages("few_labels_baseline"),
-        "--set",
-        "student_steps=30",
-        "--set",
-        "checkpoint_every=1",
-    ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "KDNB_THREADS": "1"}
-    killed = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not list((tmp_path / "killed").glob("*/checkpoints/*.pt")) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
-    (folder,) = (tmp_path / "killed").iterdir()
+def test_an_interrupted_run_ends_at_the_same_weights(tmp_path, drawn, data, capsys):
+    """SIGKILL: test_engine.py and test_car_kfold.py."""
+    whole = another(tmp_path / "whole", data, drawn, student_steps=6).train("few_labels_baseline")
+    same = ("--root", drawn, *stages("few_labels_baseline"))
+    change = ("--set", "student_steps=6", "--set", "checkpoint_every=1")
+    with interrupted_after(3):
+        carry_out(main, capsys, "--profile", "smoke", *change, *same, "--out", tmp_path / "stopped")
+    (folder,) = (tmp_path / "stopped").iterdir()
     assert list(folder.glob("checkpoints/*.pt")) and not (folder / "arms" / "few_labels_baseline.json").exists()
-    carried_out(capsys, "--run", str(folder), "--root", str(drawn), *stages("few_labels_baseline"))
+    carry_out(main, capsys, "--run", folder, *same)
     again = load_file(folder / "weights" / "few_labels_baseline.safetensors")
     assert all(torch.equal(value, again[key]) for key, value in whole.model.state_dict().items())
 
@@ -494,16 +459,9 @@ def test_real_frames_train_every_kind_of_arm(tmp_path, real_data, capsys):
         (root / f"{split}.txt").write_text("\n".join(lines) + "\n")
         for folder in (split, f"{split}annot"):
             (root / folder).symlink_to(real_data / "camvid" / folder)
-    folder = carried_out(
-        capsys,
-        "--profile",
-        "smoke",
-        "--data",
-        str(root),
-        "--out",
-        str(tmp_path / "r"),
-        *stages("few_labels_distilled", "few_labels_unweighted_baseline", "test"),
-    )
+    options = ("--profile", "smoke", "--data", root, "--out", tmp_path / "r")
+    arms = ("few_labels_distilled", "few_labels_unweighted_baseline", "test")
+    folder = carry_out(main, capsys, *options, *stages(*arms))
     kept = {file.stem: json.loads(file.read_text()) for file in (folder / "arms").iterdir()}
     assert set(kept) == {
         "body",

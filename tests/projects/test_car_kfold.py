@@ -1,18 +1,16 @@
 import dataclasses
 import json
-import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from commands import TORCHRUN, carry_out, python, run_folder, stages, start, wait_for
+from photographs import few_of_cars
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -28,6 +26,7 @@ from kdnb.projects.car_kfold.__main__ import main
 from kdnb.projects.car_kfold.cost import cost_table, saved_step_times
 from kdnb.run import Run
 
+MODULE = ("-m", "kdnb.projects.car_kfold")
 FOLDS = [f"fold_{number}" for number in range(1, 6)]
 STUDENTS = {
     *("teacher", "ensemble", "baseline", "baseline_matched", "distilled", "distilled_cached", "distilled_best_fold"),
@@ -330,21 +329,14 @@ def test_a_finished_arm_is_read_back_not_trained_again(experiment, data, rendere
 # --- headless ---------------------------------------------------------------------------------------------------
 
 
-def stages(*names):
-    return [option for name in names for option in ("--stage", name)]
-
-
-def run_folder(capsys, *options):
-    """The folder of a run that ended well."""
-    with pytest.raises(SystemExit) as left:
-        main(options)
-    assert left.value.code == 0
-    return Path(re.search(r"results: (.+)", capsys.readouterr().out)[1])
-
-
-def test_headless_smoke(tmp_path, rendered, data, capsys):
-    """Everything, down to the files that the competition wants."""
-    folder = run_folder(capsys, "--profile", "smoke", "--root", str(rendered), "--out", str(tmp_path))
+def test_two_processes_train_score_and_hand_in_everything(tmp_path, rendered, data):
+    """All stages under torchrun, down to the files that the competition wants. Scores are taken by the first process
+    alone, after the other has left."""
+    options = ("--profile", "smoke", "--root", rendered, "--out", tmp_path)
+    printed, _ = python(*TORCHRUN, *MODULE, *options)
+    assert printed.count("results: ") == 1
+    folder = run_folder(printed)
+    assert "live / stored" in (folder / "run.log").read_text()
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["primary"] == "log_loss" and metrics["higher_is_better"] is False
     others = [f"fold_1_{letter}" for letter in "ABC"]
@@ -406,66 +398,20 @@ def test_all_projects_in_full_can_be_shared_by_eight_processes():
         check_batch(load_settings(kinds[0].settings_class, "full"), 8)
 
 
-def test_two_processes_score_and_hand_in_what_they_have_trained(tmp_path, rendered):
-    """Scores are taken by the first process alone, after the other has left."""
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc_per_node",
-        "2",
-        "-m",
-        "kdnb.projects.car_kfold",
-        "--profile",
-        "smoke",
-        "--root",
-        str(rendered),
-        "--out",
-        str(tmp_path),
-        *stages("all"),
-    ]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "KDNB_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-2000:]
-    folder = next(tmp_path.glob("result_*"))
-    assert set(json.loads((folder / "metrics.json").read_text())["arms"]) > STUDENTS
-    assert "live / stored" in (folder / "run.log").read_text()
-
-
 def test_sigkill_and_resume_end_at_the_same_weights(tmp_path, rendered, data, experiment, capsys):
     """Killed in its second fold: the first one is not trained again, the second goes on from its checkpoint."""
-    command = [
-        sys.executable,
-        "-m",
-        "kdnb.projects.car_kfold",
-        "--profile",
-        "smoke",
-        "--root",
-        str(rendered),
-        "--out",
-        str(tmp_path / "killed"),
-        *stages("fold_1", "fold_2"),
-        "--set",
-        "teacher_epochs=6",
-        "--set",
-        "checkpoint_every=1",
-        "--set",
-        "curve_points=12",
-    ]
     whole = another(tmp_path / "whole", data, rendered, teacher_epochs=6, curve_points=12)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "KDNB_THREADS": "1"}
-    killed = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not list((tmp_path / "killed").glob("*/checkpoints/fold_2.pt")) and time.monotonic() < deadline:
-        time.sleep(0.01)
+    change = ("--set", "teacher_epochs=6", "--set", "checkpoint_every=1", "--set", "curve_points=12")
+    same = ("--root", rendered, *stages("fold_1", "fold_2"))
+    killed = start(*MODULE, "--profile", "smoke", *same, "--out", tmp_path / "killed", *change)
+    wait_for(lambda: list((tmp_path / "killed").glob("*/checkpoints/fold_2.pt")))
     killed.send_signal(signal.SIGKILL)
-    killed.wait()
+    killed.communicate()
     (folder,) = (tmp_path / "killed").iterdir()
     first = folder / "arms" / "fold_1.json"
     written = first.stat().st_mtime_ns
     assert not (folder / "arms" / "fold_2.json").exists()
-    run_folder(capsys, "--run", str(folder), "--root", str(rendered), *stages("fold_1", "fold_2"))
+    carry_out(main, capsys, "--run", folder, *same)
     assert first.stat().st_mtime_ns == written
     curve = json.loads((folder / "arms" / "fold_2.json").read_text())["training"]["validated"]
     assert len(curve) >= 10 and curve == json.loads(json.dumps(whole.train("fold_2").training.validated))
@@ -475,29 +421,12 @@ def test_sigkill_and_resume_end_at_the_same_weights(tmp_path, rendered, data, ex
 
 def test_real_thumbnails_end_in_a_valid_submission(tmp_path, real_data, capsys):
     """Some of the training images, all of the test set; nothing says what those are, so a part is held out."""
-    real, root = real_data / "cars", tmp_path / "cars"
-    for folder in sorted((real / "train").iterdir()):
-        (root / "train" / folder.name).mkdir(parents=True)
-        for image in sorted(folder.iterdir())[:7]:
-            (root / "train" / folder.name / image.name).symlink_to(image)
-    for name in ("test", "test.csv", "sample_submission.csv"):
-        (root / name).symlink_to(real / name)
-    folder = run_folder(
-        capsys,
-        "--profile",
-        "smoke",
-        "--data",
-        str(root),
-        "--out",
-        str(tmp_path),
-        "--set",
-        "held_out=0.15",
-        "--set",
-        "stored_views=1",
-        *stages("distilled_oof", "test"),
-    )
+    root = few_of_cars(real_data / "cars", tmp_path / "cars", test=None)
+    options = ("--profile", "smoke", "--data", root, "--out", tmp_path)
+    change = ("--set", "held_out=0.15", "--set", "stored_views=1")
+    folder = carry_out(main, capsys, *options, *change, *stages("distilled_oof", "test"))
     submission = folder / "submission_fold5_ensemble_D.csv"
-    check_submission(submission, real / "sample_submission.csv")
+    check_submission(submission, real_data / "cars" / "sample_submission.csv")
     assert len(read_submission(submission)[0]) == 401
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["arms"]["distilled_oof"]["scored_on"].startswith("42 training images held out of all folds")

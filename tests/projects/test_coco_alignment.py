@@ -2,15 +2,13 @@
 
 import copy
 import json
-import os
 import re
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
+from commands import carry_out
+from joblib.externals.loky import get_reusable_executor
 
 from kdnb.datasets.region_splits import read_regions, regions_of, some_images
 from kdnb.datasets.region_views import VIEWS, RegionViews
@@ -230,17 +228,10 @@ def test_of_many_photographs_some_whole_images_are_taken(data, drawn):
 # --- command line -----------------------------------------------------------------------------------------------
 
 
-def headless(*options, cwd):
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "KDNB_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, "-m", "kdnb.projects.coco_alignment", *options]
-    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=300)
-
-
-def test_two_processes_share_the_arms_of_a_run(tmp_path, drawn):
-    options = ("--profile", "smoke", "--root", str(drawn), "--out", str(tmp_path), "--set", "processes=2")
-    done = headless(*options, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr[-2000:]
-    folder = Path(re.search(r"results: (.+)", done.stdout)[1])
+def test_two_processes_share_the_arms_of_a_run(tmp_path, drawn, capsys):
+    options = ("--profile", "smoke", "--root", drawn, "--out", tmp_path, "--set", "processes=2")
+    folder = carry_out(main, capsys, *options)
+    get_reusable_executor().shutdown(wait=True)
     metrics = json.loads((folder / "metrics.json").read_text())
     assert set(metrics["arms"]) == set(CocoAlignment.arms)
     logs = {file.stem: file.read_text() for file in (folder / "logs").glob("*.log")}

@@ -1,16 +1,13 @@
 import dataclasses
 import inspect
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from commands import carry_out, stages
 
 from kdnb.datasets.depth_views import DepthViews
 from kdnb.datasets.kitti import KittiObject
@@ -359,27 +356,9 @@ def test_a_perfect_detector_gets_what_so_few_objects_allow(data):
 # --- headless ---------------------------------------------------------------------------------------------------
 
 
-def stages(*names):
-    return [option for name in names for option in ("--stage", name)]
-
-
-def test_headless_smoke(tmp_path, rendered, data):
-    command = [
-        sys.executable,
-        "-m",
-        "kdnb.projects.kitti_pseudo_lidar",
-        "--profile",
-        "smoke",
-        "--root",
-        str(rendered),
-        "--out",
-        str(tmp_path),
-        *stages(*FINISHED, "test"),
-    ]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "KDNB_THREADS": "1"}
-    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-2000:]
-    folder = Path(re.search(r"results: (.+)", done.stdout)[1])
+def test_headless_smoke(tmp_path, rendered, data, capsys):
+    options = ("--profile", "smoke", "--root", rendered, "--out", tmp_path)
+    folder = carry_out(main, capsys, *options, *stages(*FINISHED, "test"))
     metrics = json.loads((folder / "metrics.json").read_text())
     assert set(metrics["arms"]) == set(FINISHED) and metrics["primary"] == "AP3D_R40_50"
     assert set(metrics["comparisons"]) >= {
@@ -396,20 +375,8 @@ def test_headless_smoke(tmp_path, rendered, data):
 
 def test_the_six_real_frames(tmp_path, real_data, capsys):
     """All three lists of a root without lists, clouds of photographs, a step of every kind."""
-    with pytest.raises(SystemExit) as left:
-        main(
-            [
-                "--profile",
-                "smoke",
-                "--data",
-                str(real_data / "kitti"),
-                "--out",
-                str(tmp_path),
-                *stages("teacher", "distilled", "few_labels_distilled"),
-            ]
-        )
-    assert left.value.code == 0
-    folder = Path(re.search(r"results: (.+)", capsys.readouterr().out)[1])
+    options = ("--profile", "smoke", "--data", real_data / "kitti", "--out", tmp_path)
+    folder = carry_out(main, capsys, *options, *stages("teacher", "distilled", "few_labels_distilled"))
     assert len(list((folder / "pseudo" / "training" / "pseudo").glob("*.bin"))) == 6
     kept = {file.stem: json.loads(file.read_text()) for file in (folder / "arms").iterdir()}
     assert set(kept) == {"depth", "teacher", "baseline", "distilled", "few_labels_distilled"}

@@ -1,10 +1,9 @@
 """01 and 02 under torchrun: two processes, gloo, an arm of every kind."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
+
+from commands import TORCHRUN, python, stages
 
 from kdnb.options import load_settings
 from kdnb.projects.coco_alignment import CocoAlignmentSettings
@@ -27,26 +26,14 @@ STAGES = [*EXPORTED, "few_labels_distilled", "test"], ["teacher", "distilled_pro
 
 def command_lines(folder: Path):
     same = ["--profile", "smoke", "--root", str(folder / "drawn"), "--out", str(folder / "results")]
-    return [json.dumps([*same, *(word for stage in some for word in ("--stage", stage))]) for some in STAGES]
+    return [json.dumps([*same, *stages(*some)]) for some in STAGES]
 
 
 def test_both_projects_with_two_processes(tmp_path):
     """02 finds the networks that 01 has left; each arm is trained and each kept output computed once."""
     (tmp_path / "both.py").write_text(SCRIPT)
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc_per_node",
-        "2",
-        str(tmp_path / "both.py"),
-        *command_lines(tmp_path),
-    ]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "KDNB_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.count("results: ") == 2  # one process tells, and writes
+    printed, _ = python(*TORCHRUN, tmp_path / "both.py", *command_lines(tmp_path), cwd=tmp_path)
+    assert printed.count("results: ") == 2  # one process tells, and writes
     first, second = (next((tmp_path / "results").glob(f"*_{number}_*")) for number in ("01", "02"))
     assert set(json.loads((first / "metrics.json").read_text())["arms"]) == set(STAGES[0]) - {"test"}
     settings = load_settings(CocoAlignmentSettings, "smoke")

@@ -1,14 +1,11 @@
 import json
-import os
 import re
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from commands import TORCHRUN, carry_out, interrupted_after, python, stages
 from safetensors.torch import load_file
 
 from kdnb.datasets.detection import VIEWS, DetectionViews, collate, flip_boxes
@@ -211,24 +208,20 @@ def test_inherited_heads_are_the_teachers(data):
         project.inherit_heads(other, teacher)
 
 
-def headless(*options, cwd, **environment):
-    command = [sys.executable, *(environment.pop("launcher", [])), "-m", "kdnb.projects.voc_defeat", *options]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "KDNB_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **environment}
-    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=400)
+MODULE = ("-m", "kdnb.projects.voc_defeat")
 
 
-def test_torchrun_with_two_processes_matches_one(tmp_path, drawn):
-    """gloo, two processes, half of each batch each, all arms: the first losses agree with one process up to
-    BatchNorm's statistics, which each process takes of its own half, and the sampling of proposals."""
-    options = ["--profile", "smoke", "--root", str(drawn)]
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    done = headless(*options, "--out", str(tmp_path / "two"), cwd=tmp_path, launcher=torchrun)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.count("results: ") == 1
+def test_torchrun_with_two_processes_matches_one(tmp_path, drawn, capsys):
+    """gloo, two processes, half of each batch each: the first losses agree with one process up to BatchNorm's
+    statistics, which each process takes of its own half, and the sampling of proposals."""
+    options = ["--profile", "smoke", "--root", drawn]
+    arms = stages("distilled", "baseline_matched", "test")
+    printed, _ = python(*TORCHRUN, *MODULE, *options, *arms, "--out", tmp_path / "two", cwd=tmp_path)
+    assert printed.count("results: ") == 1
     (two,) = (tmp_path / "two").iterdir()
-    assert set(json.loads((two / "metrics.json").read_text())["arms"]) >= {"teacher", "baseline_matched"}
-    main([*options, "--out", str(tmp_path / "one"), "--stage", "teacher", "--stage", "baseline"], standalone_mode=False)
-    (one,) = (tmp_path / "one").iterdir()
+    finished = {"teacher", "baseline", "distilled", "baseline_matched"}
+    assert set(json.loads((two / "metrics.json").read_text())["arms"]) == finished
+    one = carry_out(main, capsys, *options, *stages("teacher", "baseline"), "--out", tmp_path / "one")
     for arm in ("teacher", "baseline"):
         first_losses = [
             json.loads((folder / "arms" / f"{arm}.json").read_text())["training"]["history"][0]["loss"]
@@ -237,27 +230,20 @@ def test_torchrun_with_two_processes_matches_one(tmp_path, drawn):
         assert first_losses[0] == pytest.approx(first_losses[1], rel=0.1)
 
 
-def test_sigkill_and_resume_end_at_the_same_weights(tmp_path, drawn):
-    """The real detector, killed while it trains: the run goes on in its folder and ends where an unkilled one does."""
-    options = ("--stage", "baseline", "--root", str(drawn))
-    change = ("--profile", "smoke", "--set", "student_steps=25", "--set", "checkpoint_every=1")
-    whole = headless(*change, *options, "--out", str(tmp_path / "whole"), cwd=tmp_path)
-    assert whole.returncode == 0, whole.stderr[-2000:]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "KDNB_THREADS": "1"}
-    command = [sys.executable, "-m", "kdnb.projects.voc_defeat", *change, *options, "--out", str(tmp_path / "killed")]
-    process = subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not list((tmp_path / "killed").glob("*/checkpoints/baseline.pt")) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.kill()
-    process.wait()
-    (folder,) = (tmp_path / "killed").iterdir()
-    assert not (folder / "arms" / "baseline.json").exists()
-    resumed = headless("--run", str(folder), *options, cwd=tmp_path)
-    assert resumed.returncode == 0, resumed.stderr[-2000:]
-    (other,) = (tmp_path / "whole").iterdir()
-    one, two = (load_file(f / "weights" / "baseline.safetensors") for f in (other, folder))
-    assert all(torch.equal(value, two[key]) for key, value in one.items())
+def test_an_interrupted_run_ends_at_the_same_weights(tmp_path, drawn, capsys):
+    """The real detector, which draws random numbers in every step. SIGKILL: test_engine.py and test_car_kfold.py."""
+    same = ["--root", drawn, *stages("baseline")]
+    change = ["--profile", "smoke", "--set", "student_steps=6", "--set", "checkpoint_every=1"]
+    whole = carry_out(main, capsys, *change, *same, "--out", tmp_path / "whole")
+    with interrupted_after(3):
+        carry_out(main, capsys, *change, *same, "--out", tmp_path / "stopped")
+    (folder,) = (tmp_path / "stopped").iterdir()
+    assert (folder / "checkpoints" / "baseline.pt").exists() and not (folder / "arms" / "baseline.json").exists()
+    with interrupted_after(1):  # of those after the first three
+        carry_out(main, capsys, "--run", folder, *same)
+    carry_out(main, capsys, "--run", folder, *same)
+    one, two = (load_file(f / "weights" / "baseline.safetensors") for f in (whole, folder))
+    assert one.keys() == two.keys() and all(torch.equal(value, two[key]) for key, value in one.items())
 
 
 def test_headless_stages_share_a_run_folder(tmp_path, drawn):
@@ -291,9 +277,8 @@ def test_wrong_options_are_one_line(tmp_path, drawn, options, message, monkeypat
 
 
 def test_a_wrong_option_ends_the_process_with_one_line(tmp_path):
-    done = headless("--data", "nowhere", cwd=tmp_path)
-    assert done.returncode == 1
-    assert done.stderr == "kdnb: parameter DATA is 'nowhere', which does not exist; expected the root of a data set\n"
+    _, errors = python(*MODULE, "--data", "nowhere", cwd=tmp_path, status=1)
+    assert errors == "kdnb: parameter DATA is 'nowhere', which does not exist; expected the root of a data set\n"
 
 
 def test_full_step_from_r101_to_r50_on_two_photographs(real_data):
