@@ -1,6 +1,7 @@
 """What every test gets: one thread, and the real samples where they lie beside the checkout."""
 
 import os
+from itertools import zip_longest
 from pathlib import Path
 
 import pytest
@@ -12,38 +13,26 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""
 # test files run side by side, so a test and whatever it starts has one core
 os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", KDNB_THREADS="1")
 
-# begun first, so that nothing waits for them alone
+# begun first, so that nothing waits for them alone; after each, a notebook in a browser, which mostly waits
 LONGEST = (
-    "browser",
-    "test_notebooks.py",
-    "test_voc_defeat.py",
-    "test_car_kfold.py",
-    "test_workers.py",
-    "test_camvid_prompt_kd.py",
-    "test_kitti_pseudo_lidar.py",
-    "test_coco_alignment.py",
+    "test_notebooks",
+    "test_voc_defeat",
+    "test_car_kfold",
+    "test_workers",
+    "test_camvid_prompt_kd",
+    "test_kitti_pseudo_lidar",
+    "test_coco_alignment",
+    "test_torchrun_01_02",
+    "test_eighth_project",
+    "test_fusion3d_full",
 )
+LABS = tuple(f"test_lab_0{number}" for number in range(7))
+ORDER = [name for pair in zip_longest(LONGEST, LABS) for name in pair if name]
+ORDER.append("test_lab_07")  # it shows the runs of those before it
 
 
 def pytest_collection_modifyitems(items):
-    def place(item):
-        names = item.path.name, item.path.parent.name
-        return next((place for place, name in enumerate(LONGEST) if name in names), len(LONGEST))
-
-    items.sort(key=place)
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config, log):
-    """As pytest-xdist does, but all files of tests/browser go to one process, one after the other: they mostly wait,
-    so that others have the cores meanwhile, and 07 shows the runs of the notebooks before it."""
-    from xdist.scheduler import LoadFileScheduling
-
-    class Scheduling(LoadFileScheduling):
-        def _split_scope(self, nodeid):
-            return "tests/browser" if "browser/" in nodeid else super()._split_scope(nodeid)
-
-    return Scheduling(config, log) if config.getvalue("dist") == "loadfile" else None
+    items.sort(key=lambda item: ORDER.index(item.path.stem) if item.path.stem in ORDER else len(ORDER))
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -23,13 +23,6 @@ def few_of_voc(real, root, train=24, test=8):
     return root
 
 
-def few_of_kitti(real, root, count=4):
-    """The first frames."""
-    for folder in sorted((real / "training").iterdir()):
-        link(folder, root / "training" / folder.name, [file.name for file in sorted(folder.iterdir())[:count]])
-    return root
-
-
 def few_of_cars(real, root, each=7, test=40):
     """The first pictures of each class and of the test set; ``test`` None: all of that."""
     for folder in sorted((real / "train").iterdir()):

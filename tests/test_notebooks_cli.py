@@ -1,15 +1,14 @@
 import json
 import os
 import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import nbformat
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from commands import python, start, wait_for
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from kdnb import notebooks
@@ -73,10 +72,7 @@ def executed(tmp_path_factory):
     root = tmp_path_factory.mktemp("repo")
     write(root / "notebooks" / "90_toy.ipynb", cells())
     (root / "devkit").mkdir()
-    command = [sys.executable, "-m", "kdnb.cli", "run", "90", "--seeds", "4", "-p", "DATA", "devkit"]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=100)
-    assert done.returncode == 0, done.stderr
-    return root, done.stdout
+    return root, python("-m", "kdnb.cli", "run", "90", "--seeds", "4", "-p", "DATA", "devkit", cwd=root)[0]
 
 
 def kdnb(*arguments):
@@ -241,12 +237,9 @@ def test_errors_in_one_line(repo, code, error):
 def test_interrupting_ends_cleanly(repo):
     code = "open('started', 'w').close()\nimport time\ntime.sleep(60)"
     write(repo / "notebooks" / "90_toy.ipynb", [new_code_cell(code)])
-    process = subprocess.Popen([sys.executable, "-m", "kdnb.cli", "run"], stderr=subprocess.PIPE, text=True)
+    process = start("-m", "kdnb.cli", "run")
     try:
-        for _ in range(300):
-            if (repo / "notebooks" / "started").exists():
-                break
-            time.sleep(0.1)
+        wait_for((repo / "notebooks" / "started").exists)
         process.send_signal(signal.SIGINT)
         _, printed = process.communicate(timeout=30)
     finally:
@@ -256,13 +249,12 @@ def test_interrupting_ends_cleanly(repo):
 
 
 def test_help_is_quick():
-    start = time.perf_counter()
     code = (
-        "import sys; from kdnb.cli import main\ntry: main(['--help'])\n"
-        "finally: print({'torch', 'pandas'} & set(sys.modules))"
+        "import sys, time; from kdnb.cli import main\ntry: main(['--help'])\n"
+        "finally: print(time.process_time(), {'torch', 'pandas'} & set(sys.modules))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.rstrip().endswith("set()") and time.perf_counter() - start < 2  # 0.1 s on an idle machine
+    seconds, _, heavy = python("-c", code)[0].splitlines()[-1].partition(" ")
+    assert heavy == "set()" and float(seconds) < 1
 
 
 # --- publishing -------------------------------------------------------------------------------------------------

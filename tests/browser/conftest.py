@@ -1,6 +1,7 @@
 """One JupyterLab for all files of a process, a browser for each file, and in it the notebook of the file's number."""
 
 import json
+import os
 import shutil
 from contextlib import contextmanager
 
@@ -23,8 +24,11 @@ from PIL import Image
 
 @pytest.fixture(scope="session")
 def results(tmp_path_factory):
-    """One folder for the runs of all notebooks, which one process executes in order: 07 reads those before it."""
-    return tmp_path_factory.mktemp("results")
+    """One folder for the runs of all notebooks and of all processes of pytest-xdist: 07 runs only what is missing."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "results"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 @pytest.fixture(scope="session")

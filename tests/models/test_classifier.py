@@ -2,13 +2,12 @@
 
 import copy
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from commands import python
 from torch import nn
 
 from kdnb.distill.distiller import Distiller, LiveTeacher
@@ -251,9 +250,8 @@ print(json.dumps({"loss": seen["loss"].item(), "features": seen["features"].shap
 
 def test_a_step_of_full_on_two_real_cars(real_data, capsys):
     """The original's network and size, in a process of its own so that its peak memory can be told."""
-    run = subprocess.run([sys.executable, "-c", STEP, str(real_data / "cars")], capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    told = json.loads(run.stdout.splitlines()[-1])
+    printed, _ = python("-c", STEP, real_data / "cars")
+    told = json.loads(printed.splitlines()[-1])
     with capsys.disabled():
         print(f"\nEfficientNet-B5, one step on two cars at 384 px: {told['seconds']:.1f} CPU-s, {told['peak']:.1f} GiB")
     assert told["images"] == [2, 3, 384, 384] and told["features"] == [2, 2048] and len(set(told["ids"])) == 2

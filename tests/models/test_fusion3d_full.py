@@ -1,8 +1,8 @@
 """The full detector on a real frame, in a process of its own so that its peak memory can be told."""
 
 import json
-import subprocess
-import sys
+
+from commands import python
 
 STEP = """
 import json, resource, sys
@@ -34,9 +34,8 @@ print(json.dumps({"loss": seen["loss"].item(), "bev": seen["bev"].shape, "still"
 
 
 def test_a_step_of_full_on_a_real_frame(real_data, capsys):
-    run = subprocess.run([sys.executable, "-c", STEP, str(real_data / "kitti")], capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    told = json.loads(run.stdout.splitlines()[-1])
+    printed, _ = python("-c", STEP, real_data / "kitti")
+    told = json.loads(printed.splitlines()[-1])
     with capsys.disabled():
         print(f"\nfull detector, one step on {told['points']} points: {told['peak']:.1f} GiB at most")
     assert told["objects"] > 0 and 0 < told["loss"] < 1e6
