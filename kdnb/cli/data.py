@@ -159,6 +159,17 @@ GET = [
         "coco:download_coco",
         "Download COCO 2017 train, val and annotations (19 GB) and unpack them; a second call resumes.",
     ),
+    (
+        "camvid",
+        "camvid:download_camvid",
+        "Download CamVid as SegNet released it (GitHub, not verified: prints the SHA-256) and unpack it as CamVid/.",
+    ),
+    (
+        "kitti-sample",
+        "get_kitti:download_kitti_sample",
+        "Download ten frames of KITTI object, 30 MB out of its makers' archives (CC BY-NC-SA 3.0, not verified: prints "
+        "the SHA-256).",
+    ),
 ]
 
 

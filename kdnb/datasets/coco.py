@@ -23,7 +23,7 @@ from kdnb.datasets.coco_files import (
     read_captions,
     read_instances,
 )
-from kdnb.datasets.download import download, unpack
+from kdnb.datasets.download import download, or_by_hand, unpack
 from kdnb.datasets.voc import read_image
 from kdnb.errors import InputError
 from kdnb.world.phrases import USUAL_SIDE, coloured, size_word
@@ -39,6 +39,7 @@ __all__ = [
     "full_text",
 ]
 
+HOME = "https://cocodataset.org/#download"
 HOST = "http://images.cocodataset.org"
 ARCHIVES = {  # path on HOST, MD5
     "annotations": ("annotations/annotations_trainval2017.zip", "f4bbac642086de4f52a3fdda2de5fa2c"),
@@ -262,14 +263,19 @@ def download_coco(root: str | Path, parts: Iterable[str] = ("annotations", "val"
     """Download and unpack annotations (0.24 GB), val2017 (0.8 GB) and train2017 (18 GB) into ``root``; return it.
 
     A second call resumes or does nothing; the archives may be deleted once unpacked.
-    Raises InputError for a failed download, a wrong checksum or a broken archive.
+    Raises InputError, which ends with the way by hand, for a failed download, a wrong checksum or a broken archive.
     """
     root = Path(root)
     for part in parts:
         path, checksum = ARCHIVES[part]
         archive = root / Path(path).name
         done = root / f".{archive.name}.unpacked"
+        way = (
+            f"open {HOME} in a browser, download {archive.name} into {root} and run this again, or unpack it there; "
+            f"then run: kdnb data check coco {root}"
+        )
         if not done.exists():
-            unpack(download(f"{HOST}/{path}", archive, checksum), root)
+            with or_by_hand(way):
+                unpack(download(f"{HOST}/{path}", archive, checksum), root)
             done.touch()
     return find_coco(root)

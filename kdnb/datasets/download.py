@@ -5,6 +5,7 @@ import hashlib
 import http.client
 import os
 import shutil
+import ssl
 import stat
 import tarfile
 import tempfile
@@ -12,6 +13,8 @@ import urllib.error
 import urllib.request
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from lzma import LZMAError
 from pathlib import Path, PurePosixPath
 
@@ -21,37 +24,74 @@ from kdnb.errors import InputError
 
 BLOCK = 1 << 20
 TIMEOUT_S = 60
+NO_ANSWER = (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError, ssl.SSLError)
 
 
-def download(url: str, target: str | Path, checksum: str) -> Path:
+class DiskError(InputError):
+    """The disk failed, not the download."""
+
+
+@contextmanager
+def or_by_hand(way: str) -> Iterator[None]:
+    """Add ``way``, what to do by hand, to the InputError of a download inside the block: still one line.
+
+    A full disk, which stops that way too, is passed on as it is.
+    """
+    try:
+        yield
+    except DiskError:
+        raise
+    except InputError as error:
+        raise InputError(f"{error}. By hand: {way}") from None
+
+
+def download(url: str, target: str | Path, checksum: str | None) -> Path:
     """Download ``url`` to ``target``, unless a file with this checksum exists, and return its path.
 
     ``checksum`` is an MD5 (32 hexadecimal digits) or SHA-256 (64). Bytes go to ``<target>.part``, which a later call
     continues with a Range request; it is renamed once its checksum is right. Raises InputError: no network, a broken
     connection and a full disk (these keep the ``.part``), an HTTP error, a wrong checksum (removes it).
+
+    None says that nobody publishes a checksum, so the file is not verified: callers print ``unverified(path)``. An
+    existing ``target`` is then taken as it is, and a ``.part`` starts over, as nothing would tell a wrong continuation.
     """
     target = Path(target)
-    if target.is_file() and _digest(target, checksum).hexdigest() == checksum.lower():
+    if target.is_file() and (checksum is None or _digest(target, checksum).hexdigest() == checksum.lower()):
         return target
-    target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if checksum is None:
+            part.unlink(missing_ok=True)
         digest = _fetch(url, part, checksum)
-    except urllib.error.HTTPError as error:
-        raise InputError(f"{url}: the server answers {error.code} {error.reason}, expected the file") from None
-    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
-        reason = getattr(error, "reason", None) or error or type(error).__name__
-        raise InputError(f"{url}: no answer ({reason}), is there a network? Run again to resume {part.name}") from None
+    except NO_ANSWER as error:
+        advice = "Run again" if checksum is None else f"Run again to resume {part.name}"
+        raise network_error(url, error, advice) from None
     except OSError as error:
-        raise _disk_error(error, part) from None
-    if digest != checksum.lower():
+        raise disk_error(error, part) from None
+    if checksum is not None and digest != checksum.lower():
         part.unlink()
         raise InputError(f"{target}: checksum is {digest}, expected {checksum} from {url}; removed, run again")
     os.replace(part, target)
     return target
 
 
+def unverified(path: str | Path) -> str:
+    """The line to print about a file without a published checksum: its SHA-256, for users to compare."""
+    return f"{path}: not verified, no checksum of it is published; its SHA-256 is {_digest(path, None).hexdigest()}"
+
+
+def network_error(url: str, error: Exception, advice: str) -> InputError:
+    """The one line for a request that failed; ``advice`` ends it where there was no answer at all."""
+    if isinstance(error, urllib.error.HTTPError):
+        return InputError(f"{url}: the server answers {error.code} {error.reason}, expected the file")
+    reason = getattr(error, "reason", None) or error or type(error).__name__
+    return InputError(f"{url}: no answer ({reason}), is there a network? {advice}")
+
+
 def _hasher(checksum):
+    if checksum is None:
+        return hashlib.sha256(usedforsecurity=False)
     names = {32: "md5", 64: "sha256"}
     if len(checksum) not in names:
         raise InputError(f"checksum {checksum!r} has {len(checksum)} digits, expected 32 (MD5) or 64 (SHA-256)")
@@ -61,7 +101,7 @@ def _hasher(checksum):
 def _digest(path, checksum):
     """The hash, of the kind of ``checksum``, of the bytes in ``path`` so far."""
     digest = _hasher(checksum)
-    if path.exists():
+    if Path(path).exists():
         with open(path, "rb") as file:
             while block := file.read(BLOCK):
                 digest.update(block)
@@ -75,7 +115,7 @@ def _fetch(url, part, checksum):
     try:
         answer = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT_S)
     except urllib.error.HTTPError as error:
-        if error.code != 416:
+        if error.code != 416 or not have:
             raise
         # The server has no more bytes: the part is complete, or it belongs to another file and starts over.
         digest = _digest(part, checksum).hexdigest()
@@ -102,19 +142,21 @@ def _fetch(url, part, checksum):
     return digest.hexdigest()
 
 
-def _disk_error(error, path):
+def disk_error(error: OSError, path: Path) -> InputError:
+    """The one line for a file or folder that could not be written."""
     if error.errno == errno.ENOSPC:
-        return InputError(f"{path}: the disk is full; make room and run again, downloaded bytes are kept")
-    return InputError(f"{path}: cannot be fetched or written ({error.strerror or error})")
+        return DiskError(f"{path}: the disk is full; make room and run again, downloaded bytes are kept")
+    return DiskError(f"{path}: cannot be fetched or written ({error.strerror or error})")
 
 
-def unpack(archive: str | Path, folder: str | Path) -> None:
+def unpack(archive: str | Path, folder: str | Path, only: str | None = None) -> None:
     """Unpack a zip or tar (plain, gz, bz2, xz) into ``folder``; existing files of the same name are replaced.
 
+    ``only`` names a folder at the archive's top, or one level below: it alone is written, as ``folder/only``.
     All members are first written to a temporary folder inside ``folder``, so on the same disk, and moved once the whole
     archive is read.
     Raises InputError, and leaves ``folder`` untouched, for a truncated archive or none, for absolute
-    names or ``..``, for links that leave the folder, and for devices.
+    names or ``..``, for links that leave the folder, for devices, and without the folder ``only``.
     """
     archive, folder = Path(archive), Path(folder)
     new = not folder.exists()
@@ -122,10 +164,10 @@ def unpack(archive: str | Path, folder: str | Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=".unpacking.", dir=folder))
     except OSError as error:
-        raise _disk_error(error, folder) from None
+        raise disk_error(error, folder) from None
     try:
         try:
-            _extract(archive, scratch)
+            _extract(archive, scratch, only)
         except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, LZMAError, RuntimeError, KeyError) as error:
             reason = str(error).split("\n", 1)[0]
             raise InputError(f"{archive}: cannot be unpacked ({reason}), expected a whole zip or tar archive") from None
@@ -134,7 +176,7 @@ def unpack(archive: str | Path, folder: str | Path) -> None:
                 raise
             raise InputError(f"{archive}: no such archive") from None
         except OSError as error:
-            raise _disk_error(error, scratch if error.errno == errno.ENOSPC else archive) from None
+            raise disk_error(error, scratch if error.errno == errno.ENOSPC else archive) from None
         _move(scratch, folder)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -142,13 +184,18 @@ def unpack(archive: str | Path, folder: str | Path) -> None:
             folder.rmdir()
 
 
-def _extract(archive, scratch):
-    """Write all members of the archive; links come last, so that no file is written through one."""
+def _extract(archive, scratch, only):
+    """Write the members of the archive; links come last, so that no file is written through one."""
     with open(archive, "rb") as file:
         is_zip = file.read(2) == b"PK"
     links = []
     for name, kind, link, opened in _zip_members(archive) if is_zip else _tar_members(archive):
-        path = scratch / _safe_name(archive, name)
+        place = _safe_name(archive, name)
+        if only is not None:
+            if only not in place.parts[:2]:
+                continue
+            place = Path(*place.parts[place.parts.index(only) :])
+        path = scratch / place
         if kind == "folder":
             path.mkdir(parents=True, exist_ok=True)
         elif kind == "link":
@@ -159,6 +206,8 @@ def _extract(archive, scratch):
                 shutil.copyfileobj(source, sink, BLOCK)
         else:
             raise InputError(f"{archive}: member {name!r} is a device or pipe, expected files, folders and links")
+    if only is not None and not (scratch / only).is_dir():
+        raise InputError(f"{archive}: holds no folder {only}/")
     for name, path, link in links:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() or path.is_symlink() or not path.parent.resolve().is_relative_to(scratch.resolve()):

@@ -12,7 +12,7 @@ import torch
 from PIL import Image, ImageFile, UnidentifiedImageError
 from tqdm import tqdm
 
-from kdnb.datasets.download import download, unpack
+from kdnb.datasets.download import download, or_by_hand, unpack
 from kdnb.datasets.voc_files import (
     VOC_CLASSES,
     annotation_path,
@@ -27,6 +27,8 @@ from kdnb.datasets.voc_files import (
     write_detections,
 )
 from kdnb.errors import InputError
+
+HOME = "http://host.robots.ox.ac.uk/pascal/VOC"
 
 __all__ = ["VOC", "VOC_CLASSES", "VOCReport", "check_voc", "download_voc", "find_devkit", "write_detections"]
 
@@ -223,15 +225,20 @@ def download_voc(root: str | Path, parts: Iterable[str] = ("2007", "2007-test", 
 
     Addresses and MD5 sums are torchvision's; ``parts`` are keys of its table. A second call resumes or does nothing;
     the archives may be deleted once unpacked.
-    Raises InputError for a failed download, a wrong checksum or a broken archive.
+    Raises InputError, which ends with the way by hand, for a failed download, a wrong checksum or a broken archive.
     """
     from torchvision.datasets.voc import DATASET_YEAR_DICT
 
     root = Path(root)
     for part in parts:
         entry = DATASET_YEAR_DICT[part]
-        done = root / f".{entry['filename']}.unpacked"
+        name, done = entry["filename"], root / f".{entry['filename']}.unpacked"
+        way = (
+            f"open {HOME}/voc{part[:4]}/ in a browser, download {name} into {root} and run this again, or unpack it "
+            f"there; then run: kdnb data check voc {root}"
+        )
         if not done.exists():
-            unpack(download(entry["url"], root / entry["filename"], entry["md5"]), root)
+            with or_by_hand(way):
+                unpack(download(entry["url"], root / name, entry["md5"]), root)
             done.touch()
     return find_devkit(root)
