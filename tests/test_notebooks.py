@@ -48,6 +48,7 @@ def kdnb_run(number, out, *options):
         ("04", "kitti", all_of),
         ("06", "cars", partial(few_of_cars, each=10)),
     ],
+    ids=("01", "03", "04", "06"),
 )
 def test_it_runs_on_photographs(number, where, some, real_data, tmp_path):
     real = real_data / where
