@@ -1,11 +1,13 @@
-"""Merge the runs of several seeds into tables, as Markdown and HTML."""
+"""Merge the runs of several seeds into tables, as Markdown and HTML; find the runs that the course publishes."""
+
+from __future__ import annotations
 
 import html
 import json
 import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pydantic
@@ -13,8 +15,12 @@ import pydantic
 from kdnb.errors import InputError
 from kdnb.evidence import Comparison
 from kdnb.files import atomic_write
-from kdnb.tables import arms_table, comparisons_table, course_notes, course_table, run_notes
+from kdnb.tables import Groups, arms_table, comparisons_table, course_notes, course_table, run_notes, seeds_table
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+EVIDENCE = Path("data") / "evidence"  # below the course's folder: what `kdnb publish --evidence` keeps of runs
 Section = tuple[str, list[str], list[tuple[str, list[str], list[list[str]]]]]  # title, notes, (caption, header, rows)
 
 
@@ -30,6 +36,7 @@ class Metrics(pydantic.BaseModel):
     Attributes:
         teacher: the arm that teaches "distilled".
         roles: arm -> what figures show it as, see ``kdnb.viz.style.declare_roles``.
+        command: makes the run again, but for its seed; only published runs have it.
     """
 
     project: str
@@ -41,6 +48,7 @@ class Metrics(pydantic.BaseModel):
     comparisons: dict[str, _Comparison]
     roles: dict[str, str] = {}
     teacher: str = "teacher"
+    command: str = ""
     provenance: dict[str, Any] = {}
     folder: Path
     replicates: dict[str, Any] = {}
@@ -74,7 +82,7 @@ def read_run(folder: str | Path) -> Metrics:
             raise InputError(f"{path} is malformed: arm {name!r} lacks the primary metric {metrics.primary!r}")
     try:
         with np.load(folder / "replicates.npz", allow_pickle=False) as file:
-            metrics.replicates = {name: file[name] for name in metrics.comparisons}
+            metrics.replicates = {name: file[name].astype(float) for name in metrics.comparisons}
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         fault = "does not hold the replicates of the comparisons in metrics.json"
         raise InputError(f"{folder / 'replicates.npz'} {fault}: {error}") from None
@@ -92,12 +100,13 @@ def first_problem(error: Exception) -> str:
 def _run_folders(folders: Iterable[str | Path]) -> Iterator[Path]:
     """Run folders among ``folders``; a folder that holds run folders stands for the finished ones in it.
 
-    07's runs are skipped: they hold a report of the other runs.
+    07's runs are skipped: they hold a report of the other runs. Published runs, "03_voc_defeat_photo_s0", count too.
     """
     for folder in map(Path, folders):
         if (folder / "scoreboard.md").is_file():
             continue
-        inside = sorted(path.parent for path in folder.glob("result_*/metrics.json"))
+        named = ("result_*", "[0-9][0-9]_*_s*[0-9]")
+        inside = sorted(path.parent for name in named for path in folder.glob(f"{name}/metrics.json"))
         yield from inside if inside and not (folder / "metrics.json").exists() else [folder]
 
 
@@ -108,6 +117,40 @@ def group_runs(folders: Iterable[str | Path]) -> dict[tuple[str, str, str], list
         key = (run.project, run.profile, run.provenance.get("data", "drawn"))
         groups.setdefault(key, {})[run.seed] = run
     return {key: [seeds[seed] for seed in sorted(seeds)] for key, seeds in sorted(groups.items())}
+
+
+# --- published runs ---------------------------------------------------------------------------------------------
+
+
+def evidence_folder() -> Path:
+    """The course's ``data/evidence``: below the current folder, its parent (of ``notebooks/``), or beside the package.
+    Raises InputError if there is none."""
+    for root in (Path.cwd(), Path.cwd().parent, Path(__file__).resolve().parents[1]):
+        if (root / EVIDENCE).is_dir():
+            return (root / EVIDENCE).resolve()
+    raise InputError(f"no folder {EVIDENCE} in {Path.cwd()}; expected the published runs in the course's folder")
+
+
+def published(number: str, profile: str = "photo") -> list[Metrics]:
+    """The published runs of a project ("03", or its full name) in a profile, one per seed. Raises InputError if there
+    are none, or if they are on several data sets."""
+    folder, name = evidence_folder(), f"{number.zfill(2)}_*" if number.isdigit() else number
+    groups = group_runs(path.parent for path in folder.glob(f"{name}_{profile}_s*[0-9]/metrics.json"))
+    if not groups:
+        raise InputError(f"{folder} holds no run of {number} in profile {profile}; expected one for each seed")
+    if len(groups) > 1:
+        data = ", ".join(data for _, _, data in groups)
+        raise InputError(f"{folder} holds runs of {number} in profile {profile} on {data}; expected one data set")
+    return next(iter(groups.values()))
+
+
+def three_seeds(number: str, profile: str = "photo") -> pd.DataFrame:
+    """The published scores and gains of a project, for a notebook: a row each, a column for each seed, then the mean,
+    the interval and the verdict. Raises InputError as ``published`` does."""
+    import pandas as pd
+
+    header, rows = seeds_table(published(number, profile))
+    return pd.DataFrame(rows, columns=header).set_index("").rename_axis(None)
 
 
 # --- writing ----------------------------------------------------------------------------------------------------
@@ -121,14 +164,7 @@ def report(folders: Iterable[str | Path], out: str | Path) -> tuple[Path, Path]:
     Args:
         folders: run folders, or folders that hold run folders.
     """
-    groups = group_runs(folders)
-    sections: list[Section] = []
-    if len(groups) > 1:
-        sections.append(("All projects", course_notes(groups), [("Scores, verdicts and costs", *course_table(groups))]))
-    for (project, profile, data), runs in groups.items():
-        source = "rendered data" if data == "drawn" else f"data {data}"
-        tables = [("Arms", *arms_table(runs)), ("Comparisons", *comparisons_table(runs))]
-        sections.append((f"{project}, {profile}, {source}", run_notes(runs), tables))
+    sections = _sections(group_runs(folders))
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     return (
@@ -137,15 +173,35 @@ def report(folders: Iterable[str | Path], out: str | Path) -> tuple[Path, Path]:
     )
 
 
+def as_markdown(groups: Groups) -> str:
+    """What ``report`` writes to its ``.md``."""
+    return _markdown(_sections(groups))
+
+
+def _sections(groups: Groups) -> list[Section]:
+    sections: list[Section] = []
+    if len(groups) > 1:
+        sections.append(("All projects", course_notes(groups), [("Scores, verdicts and costs", *course_table(groups))]))
+    for (project, profile, data), runs in groups.items():
+        source = "rendered data" if data == "drawn" else f"data {data}"
+        tables = [("Arms", *arms_table(runs)), ("Comparisons", *comparisons_table(runs))]
+        sections.append((f"{project}, {profile}, {source}", run_notes(runs), tables))
+    return sections
+
+
 def _markdown(sections: list[Section]) -> str:
     parts = ["# Results\n"]
     for title, notes, tables in sections:
         parts += [f"## {title}\n", *(note + "\n" for note in notes)]
-        for _, header, rows in tables:
-            lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
-            cells = [[cell.replace("|", "\\|") for cell in line] for line in lines]
-            parts.append("\n".join("| " + " | ".join(line) + " |" for line in cells) + "\n")
+        parts += [markdown_table(header, rows) for _, header, rows in tables]
     return "\n".join(parts)
+
+
+def markdown_table(header: list[str], rows: list[list[str]]) -> str:
+    """The first column to the left, numbers to the right."""
+    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
+    cells = [[cell.replace("|", "\\|") for cell in line] for line in lines]
+    return "\n".join("| " + " | ".join(line) + " |" for line in cells) + "\n"
 
 
 STYLE = """body{font:16px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:70rem;padding:0 1rem;color:#1a1a1a;

@@ -1,4 +1,5 @@
-"""Tables over runs, as strings: the arms and comparisons of one project, and one table over all projects.
+"""Tables over runs, as strings: the arms and comparisons of one project, one table over all projects, and the
+README's table of photographs.
 
 A run here is a ``kdnb.report.Metrics``; ``runs`` are the seeds of one project in one profile on one data set.
 """
@@ -38,6 +39,16 @@ GAINS = {
     "distilled − alone, as many seconds": "distilled_vs_baseline_matched",
     "few labels: distilled − alone": "few_labels_distilled_vs_few_labels_baseline",
 }
+KEPT = "distilled_kept_vs_kept_matched"  # at equal seconds too, with the teacher's outputs kept
+ELSEWHERE = "elsewhere_distilled_vs_elsewhere_baseline"
+UNSEEN_TEACHER = "few labels, a teacher that never saw the student's images"
+PHOTO_SCORES = ("teacher", "student alone", "distilled", "few labels, alone", "few labels, distilled")
+PHOTO_GAINS = {
+    "distilled − alone": "distilled_vs_baseline",
+    "at equal seconds": "distilled_vs_baseline_matched",
+    "few labels: distilled − alone": "few_labels_distilled_vs_few_labels_baseline",
+    f"{UNSEEN_TEACHER}: distilled − alone": ELSEWHERE,
+}
 
 
 # --- one project ------------------------------------------------------------------------------------------------
@@ -70,6 +81,21 @@ def comparisons_table(runs: Runs) -> Table:
         seeds = ", ".join(map(signed, deltas))
         rows.append([name.replace("_", " "), signed(gain.delta), span, interval, gain.verdict, seeds])
     return ["comparison", "difference", "lowest to highest seed", "95 % interval", "verdict", "per seed"], rows
+
+
+def seeds_table(runs: Runs) -> Table:
+    """Scores and gains of one project, a column for each seed, then the mean, the 95 % interval and the verdict."""
+    rows = []
+    for title, arm in {**SCORES, "teacher": teacher_of(runs)}.items():
+        if numbers := finite(each := scores(runs, arm)):
+            cells = [MISSING if one is None else f"{one:.2f}" for one in each]
+            rows.append([title, *cells, f"{np.mean(numbers):.2f}", "", ""])
+    for title, name in {**GAINS, f"{UNSEEN_TEACHER}: distilled − alone": ELSEWHERE}.items():
+        if gain := merged(runs, name):
+            each = [run.comparison(name).delta if name in run.comparisons else math.nan for run in runs]
+            interval = f"{signed(gain.ci95[0])} to {signed(gain.ci95[1])}"
+            rows.append([title, *map(signed, each), signed(gain.delta), interval, gain.verdict])
+    return ["", *(f"seed {run.seed}" for run in runs), "mean", "95 % interval", "verdict"], rows
 
 
 def merged(runs: Runs, name: str) -> Comparison | None:
@@ -146,7 +172,6 @@ def _shown_costs() -> list[str]:
 
 def _column(profile: str, data: str, runs: Runs) -> list[str]:
     first = runs[0]
-    seeds = f"seed {first.seed}" if len(runs) == 1 else f"seeds {', '.join(str(run.seed) for run in runs)}"
     where = "" if data == "drawn" else f", data {data}"
     low = "" if first.higher_is_better else ", lower is better"
     teacher = teacher_of(runs)
@@ -154,12 +179,17 @@ def _column(profile: str, data: str, runs: Runs) -> list[str]:
     pairs = [(quantity(cost(runs, teacher, key)), quantity(cost(runs, "distilled", key))) for key in _shown_costs()]
     costs = [f"{of_teacher} → {of_student}" for of_teacher, of_student in pairs]
     return [
-        f"{profile}, {seeds}{where}",
+        f"{profile}, {named_seeds(runs)}{where}",
         f"{first.primary}, {UNITS[first.higher_is_better]}{low}",
         *(mean_and_range(scores(runs, arm)) for arm in names.values()),
         *(_gain(runs, name) for name in GAINS.values()),
         *costs,
     ]
+
+
+def named_seeds(runs: Runs) -> str:
+    """ "seed 0", "seeds 0, 1, 2"."""
+    return f"seed{'s' * (len(runs) > 1)} {', '.join(str(run.seed) for run in runs)}"
 
 
 def teacher_of(runs: Runs) -> str:
@@ -218,3 +248,71 @@ def times_as_much(runs: Runs, key: str) -> float:
 def _mean(values: Iterable[Any]) -> float:
     numbers = finite(values)
     return float(np.mean(numbers)) if numbers else math.nan
+
+
+# --- photographs ------------------------------------------------------------------------------------------------
+
+
+def photo_table(groups: Groups) -> Table:
+    """The README's table of runs on photographs, a row for each project and data set; a cell's lines end in ``<br>``.
+
+    Scores are means over seeds, the lowest and the highest below them; gains have their 95 % interval and verdict below
+    them. A cell names its seeds where not all of the row's have that arm, and is an en dash where none has.
+    """
+    header = ["photographs", "score", *PHOTO_SCORES, *PHOTO_GAINS, "cost, teacher → student"]
+    return header, [_photo_row(project, data, runs) for (project, _, data), runs in groups.items()]
+
+
+def _photo_row(project: str, data: str, runs: Runs) -> list[str]:
+    low = "" if runs[0].higher_is_better else "lower is better"
+    arms = {**SCORES, "teacher": teacher_of(runs)}
+    gains = {title: [_photo_gain(runs, name)] for title, name in PHOTO_GAINS.items()}
+    if any(KEPT in run.comparisons for run in runs):
+        gains["at equal seconds"].append("<sub>with the teacher's outputs kept</sub><br>" + _photo_gain(runs, KEPT))
+    return [
+        _lines(f"[{project[:2]}](notebooks/{project}.ipynb)&nbsp;{data}", named_seeds(runs)),
+        _lines(f"{runs[0].primary.replace('_', ' ')}, {UNITS[runs[0].higher_is_better]}", low),
+        *(_photo_score(runs, arms[title]) for title in PHOTO_SCORES),
+        *("<br>".join(cells) for cells in gains.values()),
+        _photo_costs(runs),
+    ]
+
+
+def _lines(first: str, *others: str) -> str:
+    small = "<br>".join(filter(None, others))
+    return f"{first}<br><sub>{small}</sub>" if small else first
+
+
+def _some_of(runs: Runs, having: Runs) -> str:
+    return "" if len(having) == len(runs) else f"{named_seeds(having)} only"
+
+
+def _digits(runs: Runs) -> int:
+    return 1 if runs[0].higher_is_better else 2  # of percent, of nats
+
+
+def _photo_score(runs: Runs, arm: str) -> str:
+    having, digits = [run for run in runs if finite(scores([run], arm))], _digits(runs)
+    if not having:
+        return MISSING
+    numbers = finite(scores(having, arm))
+    span = f"{min(numbers):.{digits}f} to {max(numbers):.{digits}f}" if len(numbers) > 1 else ""
+    return _lines(f"{np.mean(numbers):.{digits}f}", span, _some_of(runs, having))
+
+
+def _photo_gain(runs: Runs, name: str) -> str:
+    having = [run for run in runs if name in run.comparisons]
+    gain = merged(having, name)
+    if gain is None:
+        return MISSING
+    delta, low, high = (f"{value:+.{_digits(runs)}f}".replace("-", "−") for value in (gain.delta, *gain.ci95))
+    return _lines(delta, f"{low} to {high}", gain.verdict, _some_of(runs, having))
+
+
+def _photo_costs(runs: Runs) -> str:
+    lines = []
+    for key, unit in (("params", "parameters"), ("flops", "FLOPs"), ("latency_ms", "ms")):
+        both = [quantity(cost(runs, arm, key)) for arm in (teacher_of(runs), "distilled")]
+        if both != [MISSING, MISSING]:
+            lines.append(f"{both[0]} → {both[1]} {unit}".replace(" ", "&nbsp;"))
+    return "<br>".join(lines) or MISSING

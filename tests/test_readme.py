@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from kdnb.evidence_files import evidence, photographs, with_photographs
+from kdnb.report import EVIDENCE, as_markdown
+
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [
     ROOT / "README.md",
@@ -116,3 +119,12 @@ def test_what_prose_names_exists(path):
 )
 def test_what_does_not_exist_is_named(text, expected):
     assert faults(text) == expected
+
+
+def test_the_table_of_photographs_is_made_from_the_published_runs():
+    groups = evidence(ROOT)
+    text = read("README.md")
+    assert with_photographs(text, photographs(groups)) == text, "renew it: kdnb publish --evidence"
+    if not groups:
+        pytest.skip("data/evidence is empty: no run has been published yet")
+    assert (ROOT / EVIDENCE / "README.md").read_text(encoding="utf-8") == as_markdown(groups)

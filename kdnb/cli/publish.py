@@ -1,4 +1,6 @@
-"""``kdnb publish``: from a run to the committed notebook."""
+"""``kdnb publish``: from runs to the committed notebook, and to the evidence and tables in git."""
+
+from pathlib import Path
 
 import click
 
@@ -6,27 +8,53 @@ from kdnb.errors import InputError
 
 
 @click.command("publish")
-@click.argument("number", metavar="[NN]", required=False)
+@click.argument("what", metavar="[NN | RUN...]", nargs=-1)
 @click.option("--run", "run_folder", metavar="DIR", help="The run folder; by default the newest lite run.")
 @click.option("--results", default="results", show_default=True, metavar="DIR", help="Where run folders lie.")
+@click.option("--evidence", is_flag=True, help="Copy the numbers of the runs RUN... to data/evidence; renew tables.")
 @click.option("--repo", metavar="OWNER/NAME", help="The course's home on GitHub: for set-up cells and badges, of all.")
-def command(number: str | None, run_folder: str | None, results: str, repo: str | None) -> None:
-    """Put the outputs of a run into the committed notebook, clean of widgets, progress bars and this machine.
+def command(what: tuple[str, ...], run_folder: str | None, results: str, evidence: bool, repo: str | None) -> None:
+    """Put the outputs of a run into the committed notebook NN, clean of widgets, progress bars and this machine.
 
-    With --repo also, or only, tell all notebooks where the course lives.
+    With --evidence, copy what git keeps of finished runs instead, and write the README's table of photographs. With
+    --repo also, or only, tell all notebooks where the course lives.
     """
     from kdnb import course
-    from kdnb.notebooks import notebooks_folder, read_notebook
+    from kdnb.notebooks import notebooks_folder
+
+    root = notebooks_folder().parent
+    if not (what or repo or evidence):
+        raise InputError("nothing to publish, expected the number of a notebook, --evidence, or --repo owner/name")
+    if evidence:
+        _publish_evidence(what, root)
+    elif len(what) > 1:
+        raise InputError(f"{len(what)} notebooks to publish, expected one, or --evidence before folders of runs")
+    elif what:
+        _publish_notebook(what[0], run_folder, results)
+    if repo:
+        course.set_repository(repo, root / "pyproject.toml")
+    if what and not evidence or repo:
+        for path in course.refresh_notebooks():
+            click.echo(f"set-up, badges and links renewed: {path}")
+
+
+def _publish_notebook(number: str, run_folder: str | None, results: str) -> None:
+    from kdnb.notebooks import read_notebook
     from kdnb.publish import check_shape, publish
 
-    if not (number or repo):
-        raise InputError("nothing to publish, expected the number of a notebook, or --repo owner/name")
-    if number:
-        path = publish(number, run_folder, results)
-        click.echo(f"published: {path}")
-        for problem in check_shape(read_notebook(path), path.stem[:2]):
-            click.echo(f"  but: {problem}")
-    if repo:
-        course.set_repository(repo, notebooks_folder().parent / "pyproject.toml")
-    for path in course.refresh_notebooks():
-        click.echo(f"set-up, badges and links renewed: {path}")
+    path = publish(number, run_folder, results)
+    click.echo(f"published: {path}")
+    for problem in check_shape(read_notebook(path), path.stem[:2]):
+        click.echo(f"  but: {problem}")
+
+
+def _publish_evidence(runs: tuple[str, ...], root: Path) -> None:
+    from kdnb.evidence_files import keep, write_tables
+    from kdnb.report import read_run
+
+    for folder in keep(runs, root):
+        click.echo(f"published: {folder}")
+        if str(read_run(folder).provenance.get("commit")).endswith("-dirty"):
+            click.echo("  but: files differed from the commit that the run names")
+    for path in write_tables(root):
+        click.echo(f"written: {path}")
