@@ -5,11 +5,14 @@ PROFILE ?= lite
 SEED    ?= 0
 RESULTS ?= results
 DATA    ?=
+SEEDS   ?= 0 1 2
 
 VENV      := .venv
 BIN       := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 TESTABLE  := $(VENV)/.installed_test
+PRETRAINED := $(VENV)/.installed_photo
+PHOTO_OPTIONS = --profile photo --out "$(RESULTS)" $(foreach seed,$(SEEDS),--seed $(seed))
 # Byte code is written at first import, for what is imported; compiling all of it now costs most of a minute. So it must
 # be kept: where containers forbid that, each of the many processes would compile torch anew, for seconds.
 export PYTHONDONTWRITEBYTECODE :=
@@ -19,12 +22,13 @@ PIP       := $(BIN)/python -m pip install --disable-pip-version-check --no-compi
 HEX := [0-9a-f][0-9a-f][0-9a-f][0-9a-f]
 RENDERED := $(foreach set,coco voc camvid kitti cars talk2car,data/$(set)_$(HEX)$(HEX)$(HEX) data/.$(set)_*)
 
-.PHONY: help run install test lint lab clean
+.PHONY: help run photo install test lint lab clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make run      install once, then execute the notebooks: all, or NB=03 (several: NB='03 05')"
-	@echo "              PROFILE=smoke|lite|full  SEED=0 or 0,1,2  RESULTS=folder  DATA=root of a real data set"
+	@echo "              PROFILE=smoke|lite|photo|full  SEED=0 or 0,1,2  RESULTS=folder  DATA=root of a real data set"
+	@echo "make photo    train on photographs: DATA_VOC=VOCdevkit DATA_CAMVID=folder DATA_CARS=folder, any of them; SEEDS='0 1 2'"
 	@echo "make install  only the environment, in $(VENV) (PYTHON=python3.12 picks the interpreter)"
 	@echo "make test     lint and all tests, three files at a time"
 	@echo "make lint     only the house rules: ruff, import-linter, pyright"
@@ -33,6 +37,12 @@ help:
 
 run: $(INSTALLED)
 	@$(BIN)/kdnb run $(NB) --profile $(PROFILE) --seeds $(SEED) --out "$(RESULTS)" $(if $(DATA),-p DATA "$(DATA)")
+
+# Every number of the README's tables of photographs: three projects, each with these seeds.
+photo: $(PRETRAINED)
+	$(if $(DATA_VOC),$(BIN)/python -m kdnb.projects.voc_defeat --data "$(DATA_VOC)" $(PHOTO_OPTIONS))
+	$(if $(DATA_CAMVID),$(BIN)/python -m kdnb.projects.camvid_prompt_kd --data "$(DATA_CAMVID)" $(PHOTO_OPTIONS))
+	$(if $(DATA_CARS),$(BIN)/python -m kdnb.projects.car_kfold --data "$(DATA_CARS)" $(PHOTO_OPTIONS))
 
 install: $(INSTALLED)
 
@@ -67,4 +77,8 @@ $(INSTALLED): pyproject.toml | $(BIN)/python
 
 $(TESTABLE): pyproject.toml | $(BIN)/python
 	$(PIP) -e '.[test]'
+	@touch $(INSTALLED) $@
+
+$(PRETRAINED): pyproject.toml | $(BIN)/python
+	$(PIP) -e '.[photo]'
 	@touch $(INSTALLED) $@

@@ -15,7 +15,7 @@ import yaml
 
 from kdnb.errors import InputError
 
-PROFILES = ("smoke", "lite", "full")
+PROFILES = ("smoke", "lite", "photo", "full")
 
 
 Model = TypeVar("Model", bound="Settings")
@@ -58,8 +58,8 @@ def settings_file(model: type[Settings]) -> str:
 def load_settings(model: type[Model], profile: str, /, **overrides: Any) -> Model:
     """One profile of a project's ``settings.yaml``, as its settings class ``model``.
 
-    The file has the blocks ``smoke``, ``lite`` and ``full``; an optional block ``common`` lies beneath each of
-    them, and ``overrides`` lie above.
+    The file has the blocks ``smoke``, ``lite`` and ``full``, and ``photo`` where photographs and pretrained networks
+    are prepared; an optional block ``common`` lies beneath each of them, and ``overrides`` lie above.
 
     Raises:
         InputError: an unknown profile, an unknown key (naming the nearest known one), a value of the wrong type.
@@ -74,7 +74,8 @@ def load_settings(model: type[Model], profile: str, /, **overrides: Any) -> Mode
         line, problem = mark.line + 1 if mark else "?", getattr(error, "problem", None) or "syntax error"
         raise InputError(f"{name}:{line}: not readable as YAML: {problem}") from None
     if not isinstance(blocks, dict) or not isinstance(blocks.get(profile), dict):
-        raise InputError(f"{name} has no block {profile!r}; expected the blocks {', '.join(PROFILES)}")
+        there = [one for one in PROFILES if isinstance(blocks, dict) and isinstance(blocks.get(one), dict)]
+        raise InputError(f"{name} has no block {profile!r}; expected one of its profiles {', '.join(there)}")
     values = _merge(_merge(blocks.get("common") or {}, blocks[profile]), overrides)
     return validate_settings(model, values, f"{name} [{profile}]")
 
@@ -129,7 +130,7 @@ def did_you_mean(word: str, known: Collection[str]) -> str:
 # --- parameters -------------------------------------------------------------------------------------------------
 
 CHECKS = {  # parameter: what it must be
-    "PROFILE": (lambda v: v in PROFILES, "one of 'smoke', 'lite', 'full'"),
+    "PROFILE": (lambda v: v in PROFILES, "one of 'smoke', 'lite', 'photo', 'full'"),
     "SEED": (lambda v: isinstance(v, int) and not isinstance(v, bool) and v >= 0, "a whole number (int) >= 0"),
     "DATA": (lambda v: v is None or isinstance(v, (str, Path)), "None or a path (str)"),
     "RESULTS": (lambda v: isinstance(v, (str, Path)) and str(v) != "", "a folder (str)"),
@@ -150,7 +151,7 @@ def is_checked(name: str) -> bool:
 def check_parameters(**parameters: Any) -> None:
     """Check the papermill parameters of a notebook; papermill itself accepts any type.
 
-    Knows PROFILE (smoke, lite or full), SEED (whole number >= 0), RESULTS (a path), ABLATIONS (True or False) and
+    Knows PROFILE (smoke, lite, photo or full), SEED (whole number >= 0), RESULTS (a path), ABLATIONS (True or False) and
     DATA, or any name that ends so (None or an existing path). Raises InputError naming the parameter, its value and
     what was expected.
     """

@@ -137,7 +137,7 @@ def test_a_wrong_parameter_stops_everything_before_it_starts(repo, arguments, me
 
 def test_bad_options():
     assert "expected whole numbers" in kdnb("run", "--seeds", "0,x").output
-    assert "'light' is not one of 'smoke', 'lite', 'full'" in kdnb("run", "--profile", "light").output
+    assert "'light' is not one of 'smoke', 'lite', 'photo', 'full'" in kdnb("run", "--profile", "light").output
     assert "expected width x height" in kdnb("data", "make", "voc", "--out", "x", "--size", "160").output
 
 

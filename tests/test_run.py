@@ -81,7 +81,7 @@ def test_a_wrong_setting_is_named_in_one_line(settings_file, text, message):
 
 
 def test_unknown_profile_and_override(settings_file):
-    with pytest.raises(InputError, match="unknown profile 'light'; expected one of smoke, lite, full"):
+    with pytest.raises(InputError, match="unknown profile 'light'; expected one of smoke, lite, photo, full"):
         load_settings(Toy, "light")
     with pytest.raises(InputError, match="did you mean 'lr'"):
         load_settings(Toy, "lite", lrr=1.0)
@@ -101,7 +101,7 @@ GOOD = {"PROFILE": "lite", "SEED": 0, "DATA": None, "RESULTS": "results", "ABLAT
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [
-        ("PROFILE", "light", "one of 'smoke', 'lite', 'full'"),
+        ("PROFILE", "light", "one of 'smoke', 'lite', 'photo', 'full'"),
         ("PROFILE", 3, "one of"),
         ("PROFILE", ["lite"], "one of"),
         ("SEED", "1", "int"),

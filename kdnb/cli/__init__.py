@@ -1,4 +1,4 @@
-"""The command line: ``kdnb run | data | eval | report | bench | publish | doctor``, one file a command.
+"""The command line, one file a command: ``kdnb run | data | eval | predict | export | report | bench | publish | ...``.
 
 Heavy imports are inside the commands, so that ``kdnb --help`` is fast.
 """
@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from kdnb.cli import bench, data, doctor, publish, report, run
+from kdnb.cli import bench, data, doctor, export, predict, publish, report, run
 from kdnb.cli import eval as evaluate
 from kdnb.errors import InputError
 
@@ -31,5 +31,5 @@ def main() -> None:
     """Knowledge distillation for driving perception: the course's notebooks and the tools around them."""
 
 
-for module in (run, data, evaluate, report, bench, publish, doctor):
+for module in (run, data, evaluate, predict, export, report, bench, publish, doctor):
     main.add_command(module.command)

@@ -1,4 +1,4 @@
-"""Training views of a segmentation set: one size, a few fixed crops, labelled or not; and batches of them."""
+"""Training views of a segmentation set: one size, a few fixed crops or augmented, labelled or not; and batches."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch.utils.data import Dataset
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
+from kdnb.datasets.augment import AUGMENTED, augmentation, is_augmentation
 from kdnb.datasets.camvid_classes import VOID
 from kdnb.errors import InputError
 
@@ -19,7 +20,8 @@ VIEWS = ("plain", "flip", *CROPS)
 
 
 class SegmentationViews(Dataset):
-    """``views[(index, view)]`` → a frame as it is, flipped left to right, or a crop of it, resized to ``size``.
+    """``views[(index, view)]`` → a frame as it is, flipped left to right, a crop of it, or an augmentation ("aug7", see
+    ``kdnb.datasets.augment``), resized to ``size``.
 
     A sample is {"id": str, "view": str, "image": uint8 (3, h, w), "label": int64 (h, w), "labelled": bool, "index":
     int}. Images are resized bilinearly with antialiasing, labels to the class nearest to the middle of a pixel.
@@ -28,7 +30,7 @@ class SegmentationViews(Dataset):
         dataset: items hold "image" uint8 (3, H, W), "label" (H, W) int64 and "name" (unique); sizes may differ.
         size: (height, width) in pixels.
         labelled: indices whose labels may be used, None means all; the labels of the others are all ``VOID``.
-        keep: keep resized frames (4 bytes a pixel) for the next epoch.
+        keep: keep resized frames (4 bytes a pixel), and whole ones to augment, for the next epoch.
 
     Raises:
         InputError: a size that is not positive, an index that is not in the set, an unknown view.
@@ -45,14 +47,15 @@ class SegmentationViews(Dataset):
         if outside:
             raise InputError(f"labelled frame {outside[0]} is not in the set, expected 0 to {len(dataset) - 1}")
         self._kept: dict[tuple[int, str], tuple[str, Tensor, Tensor]] = {}
+        self._frames: dict[int, tuple[str, Tensor, Tensor]] = {}
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getitem__(self, key: tuple[int, str]) -> dict:
         index, view = key
-        if view not in VIEWS:
-            raise InputError(f"unknown view {view!r}, expected one of {', '.join(VIEWS)}")
+        if view not in VIEWS and not is_augmentation(view):
+            raise InputError(f"unknown view {view!r}, expected one of {', '.join(VIEWS)} or {AUGMENTED} with a number")
         name, image, label = self._resized(index, "plain" if view == "flip" else view)
         image, label = (image.flip(-1), label.flip(-1)) if view == "flip" else (image.clone(), label)
         known = self.labelled is None or index in self.labelled
@@ -60,17 +63,30 @@ class SegmentationViews(Dataset):
         return {"id": name, "view": view, "image": image, "label": label, "labelled": known, "index": index}
 
     def _resized(self, index: int, view: str) -> tuple[str, Tensor, Tensor]:
-        """Name, image and uint8 label of a frame or of a crop of it."""
+        """Name, image and uint8 label of a frame or of a part of it."""
         if (index, view) in self._kept:
             return self._kept[index, view]
-        item = self.dataset[index]
-        image, label = (cut(item[key], view) for key in ("image", "label"))
+        name, image, label = self._whole(index)
+        if is_augmentation(view):
+            part = augmentation(index, view, image.shape[-1], image.shape[-2])
+            image, label = part.show(image), part.cut(label)
+        else:
+            image, label = cut(image, view), cut(label, view)
         image = tv.resize(image, list(self.size), InterpolationMode.BILINEAR, antialias=True)
         # NEAREST takes the pixel left above the middle and so shifts the label by half a pixel
-        label = tv.resize(label[None].to(torch.uint8), list(self.size), InterpolationMode.NEAREST_EXACT)[0]
-        frame = (item["name"], image, label)
+        label = tv.resize(label[None], list(self.size), InterpolationMode.NEAREST_EXACT)[0]
+        if self.keep and view in VIEWS:
+            self._kept[index, view] = (name, image, label)
+        return name, image, label
+
+    def _whole(self, index: int) -> tuple[str, Tensor, Tensor]:
+        """Name, image and uint8 label of a frame; read once."""
+        if index in self._frames:
+            return self._frames[index]
+        item = self.dataset[index]
+        frame = (item["name"], item["image"], item["label"].to(torch.uint8))
         if self.keep:
-            self._kept[index, view] = frame
+            self._frames[index] = frame
         return frame
 
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from kdnb.engine import TrainHistory
 from kdnb.errors import InputError
+from kdnb.files import atomic_write
 from kdnb.run import Run
 
 
@@ -26,6 +27,8 @@ class Arm:
         teacher: the arm it learns from.
         start_from: the arm whose weights it starts with.
         labels: 0 means all labels, n means n times ``settings.few_labels``.
+        part: "" may train on all training items, "own" and "elsewhere" on one of two parts, see ``Project.parts``.
+        kept: its teacher's outputs are kept, whatever ``settings.cache_teacher`` says.
         longer: factor on the number of steps.
         matches: the arm whose compute budget it is given; ``longer`` is then measured.
         members: arms it is made of; it is not trained, see ``Experiment.combine``.
@@ -37,6 +40,8 @@ class Arm:
     teacher: str = ""
     start_from: str = ""
     labels: int = 0
+    part: str = ""
+    kept: bool = False
     longer: float = 1.0
     matches: str = ""
     members: tuple[str, ...] = ()
@@ -103,6 +108,16 @@ class ArmStore:
 
     def names(self) -> list[str]:
         return sorted(record.stem for record in (self.run.folder / "arms").glob("*.json"))
+
+    def take(self, folder: str, names: Iterable[str]) -> None:
+        """Copy those of the arms that another run has finished. Raises InputError if it has none of them."""
+        finished = [name for name in names if (Path(folder) / "arms" / f"{name}.json").exists()]
+        if not finished:
+            raise InputError(f"setting 'teachers_from': the run {folder} has no finished teacher")
+        for name in finished:
+            for file in (f"weights/{name}.safetensors", f"arms/{name}.json"):  # a record never lacks its weights
+                (self.run.folder / file).parent.mkdir(exist_ok=True)
+                atomic_write(self.run.folder / file, (Path(folder) / file).read_bytes())
 
     def write(self, name: str, result: ArmResult) -> None:
         """Keep a finished arm: the weights first, so that a record never lacks them."""

@@ -91,7 +91,8 @@ def run_stages(experiments: Sequence[Experiment], stages: Sequence[str], ablatio
         return
     for experiment in experiments:
         if {"all", "test"} & set(stages):
-            experiment.read_finished()
+            for name in experiment.store.names():
+                experiment.train(name)
             report(experiment)
         print(f"results: {experiment.run.folder}", flush=True)
 
@@ -108,7 +109,7 @@ def arms_of_stages(experiment: Experiment, stages: Sequence[str], ablations: boo
     names = []
     for stage in stages:
         if stage == "all":
-            names += [*experiment.arms, *(experiment.ablations if ablations else ())]
+            names += [*(experiment.settings.arms or experiment.arms), *(experiment.ablations if ablations else ())]
         elif stage in experiment.known:
             names.append(stage)
         elif stage != "test":

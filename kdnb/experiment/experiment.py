@@ -44,6 +44,8 @@ class Experiment(Project):
         self.store, self.results = ArmStore(run, self.primary), {}
         self.kept: dict[str, TeacherOutputs] = {}
         self.known = {**self.arms, **self.ablations}
+        if settings.teachers_from:
+            self.store.take(settings.teachers_from, [n for n, arm in self.known.items() if arm.network != "student"])
         self.check_labels()
         declare_roles(self.roles())
 
@@ -207,17 +209,13 @@ class Experiment(Project):
         predictions = self.predict(model, "test", self.known[name])
         numbers = {
             **self.score(predictions, "test"),
-            "params": count_parameters(self.deployed(model)),
-            "size_mb": state_dict_mb(self.deployed(model)),
+            "params": count_parameters(model),
+            "size_mb": state_dict_mb(model),
             "train_s": self.seconds(training) + self.extra_seconds(self.known[name]),
             "steps": training.steps,
         }
         validation = max((score for _, score in training.scores), default=float("nan"))
         return ArmResult(model, self.as_record(predictions), numbers, validation, training)
-
-    def deployed(self, model: nn.Module) -> nn.Module:
-        """The part of the network that is deployed; its parameters are counted."""
-        return model
 
     def seconds(self, training: TrainHistory) -> float:
         """What training cost: CPU seconds on a CPU; on a GPU the clock, because the CPU only waits."""
@@ -244,7 +242,7 @@ class Experiment(Project):
 
     def keeps_outputs(self, arm: Arm) -> bool:
         """Whether the arm reads its teacher's outputs from a store instead of running the teacher at each step."""
-        return bool(arm.terms and self.kept_outputs and self.settings.cache_teacher)
+        return bool(arm.terms and self.kept_outputs and (arm.kept or self.settings.cache_teacher))
 
     def teacher_of(self, arm: Arm) -> LiveTeacher | TeacherOutputs | None:
         """What the arm's terms compare with; None without terms."""
@@ -259,10 +257,6 @@ class Experiment(Project):
         if teacher not in self.kept:
             self.kept[teacher] = keep_teacher_outputs(self, teacher)
         return self.kept[teacher]
-
-    def data_key(self) -> str:
-        """A string that names the training data and all that was done to it."""
-        return self.data.key
 
     # --- labels -----------------------------------------------------------------------------------------------------
 
@@ -288,10 +282,19 @@ class Experiment(Project):
         """All other training items."""
         return sorted(set(range(len(self.data.train))) - set(self.labelled(labels)))
 
+    def share(self, arm: Arm) -> tuple[list[int], list[int]]:
+        """The training items whose labels an arm may use, and the other ones that it may see."""
+        if not arm.part:
+            return self.labelled(arm.labels), self.unlabelled(arm.labels)
+        part = set(self.parts()[arm.part])
+        items = [item for item in self.label_order if item in part]
+        count = arm.labels * self.settings.few_labels or len(items)
+        return sorted(items[:count]), sorted(items[count:])
+
     def pools(self, arm: Arm) -> list[tuple[Sequence[int], int]]:
         """What the arm's batches are made of: with few labels, half of a distilled student's batch has none."""
-        size, labelled = self.settings.batch, self.labelled(arm.labels)
-        others = self.unlabelled(arm.labels) if arm.labels and arm.terms else []
+        size, (labelled, others) = self.settings.batch, self.share(arm)
+        others = others if arm.labels and arm.terms else []
         return [(labelled, size // 2), (others, size - size // 2)] if others else [(labelled, size)]
 
     # --- cost and evidence ------------------------------------------------------------------------------------------
@@ -303,11 +306,6 @@ class Experiment(Project):
     def add_costs(self) -> None:
         """Put FLOPs and latency of one prediction into the numbers of all arms."""
         add_costs(self)
-
-    def read_finished(self) -> None:
-        """Read back all arms that the run's folder holds."""
-        for name in self.store.names():
-            self.train(name)
 
     def compare(self) -> dict[str, Comparison]:
         """ "b_vs_a" -> paired bootstrap over test items, of the pairs in ``comparisons`` whose arms are finished."""

@@ -97,6 +97,11 @@ class Project(ABC):
         """Like ``batches``: all training data in all views, as ``teacher_step`` takes it to keep the outputs."""
         return self.batches(self.arms[self.checked[1]])
 
+    def parts(self) -> dict[str, Sequence[int]]:
+        """Two parts of the training items: "own" for students, "elsewhere" for a teacher that has seen none of them."""
+        items = range(len(self.data.train))
+        return {"own": items[::2], "elsewhere": items[1::2]}
+
     def is_small(self) -> bool:
         """Whether the networks are so small that one thread is best."""
         return True

@@ -33,6 +33,9 @@ class TrainSettings(Settings):
     curve_points: int = 3  # how often an arm is scored on validation
     allow_weaker_teacher: bool = False
     cache_teacher: bool = False  # compute the teacher's outputs once for all arms and keep them
+    teachers_from: str = ""  # a run's folder, whose teachers this run takes instead of training its own
+    # what is trained
+    arms: list[str] = []  # by ``--stage all``; empty: all but the ablations
 
     def train_config(self, steps: int, lr: float) -> TrainConfig:
         """These settings as the engine takes them, for a training of so many steps."""

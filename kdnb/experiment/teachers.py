@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,11 +21,11 @@ def keep_teacher_outputs(experiment: Any, teacher: str) -> TeacherOutputs:
     All processes of a training call it; what is there already is only read.
     """
     data, plan, collate = experiment.teacher_batches()
-    items, folder = experiment.train_items(), experiment.run.folder / "cache"
+    items, run = experiment.train_items(), experiment.settings.teachers_from or experiment.run.folder
     live = LiveTeacher(experiment.train(teacher).model, type(experiment).teacher_step)
     live.model.to(experiment.acc.device)
     kept, dtype = experiment.kept_outputs, experiment.kept_dtype
-    store = TeacherOutputs(live, folder, experiment.data_key(), items.values(), plan.views, kept, dtype)
+    store = TeacherOutputs(live, Path(run) / "cache", experiment.data.key, items.values(), plan.views, kept, dtype)
     loader = partial(load_batches, data, collate, list(items), experiment.settings.workers, experiment.acc.device)
     return store.fill(loader, experiment.acc, experiment.kept_batch)
 

@@ -18,6 +18,7 @@ from kdnb.datasets.car_views import collate
 from kdnb.errors import InputError
 from kdnb.models.depth_net import conv
 from kdnb.models.pixels import normalised
+from kdnb.models.pretrained import FirstBlocks, PooledBlocks, image_backbone
 from kdnb.options import Settings
 
 PLAIN = "plain"  # the only backbone that is not timm's
@@ -40,7 +41,8 @@ class CarClassifier(nn.Module):
         hidden: width of the head's hidden layer, which holds most parameters of a small network.
         dropout: of the head.
         pretrained: timm's ImageNet weights.
-        options: further arguments of the backbone, such as timm's ``drop_path_rate`` or the plain one's ``width``.
+        options: further arguments of the backbone, such as timm's ``drop_path_rate``, the plain one's ``width``, or the
+            ``blocks`` of ``kdnb.models.pretrained.image_backbone``.
 
     Raises:
         InputError: a name unknown to timm, an option that the backbone does not take, weights that cannot be loaded.
@@ -114,25 +116,19 @@ class PlainBackbone(nn.Module):
 
 
 def make_backbone(name: str, pretrained: bool, options: dict) -> nn.Module:
-    """Images → pooled features: a timm model without its classifier, or a plain one. Raises InputError."""
-    if name == PLAIN and pretrained:
+    """Images → pooled features: a plain one, a timm model without its classifier, or the first blocks of one.
+
+    Raises InputError for a name or an option that is unknown, and for weights that are not to be had.
+    """
+    if name != PLAIN:
+        backbone = image_backbone(name, pretrained, num_classes=0, **options)
+        return PooledBlocks(backbone) if isinstance(backbone, FirstBlocks) else backbone
+    if pretrained:
         raise InputError(f"backbone {PLAIN!r} has no pretrained weights, expected pretrained=False")
     try:
-        return PlainBackbone(**options) if name == PLAIN else timm_backbone(name, pretrained, options)
-    except InputError:
-        raise
-    except (RuntimeError, TypeError, AttributeError, OSError, ValueError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"backbone {name!r}, pretrained={pretrained}, options {options}: {reason}") from error
-
-
-def timm_backbone(name: str, pretrained: bool, options: dict) -> nn.Module:
-    """A timm model without its classifier. Raises InputError on an unknown name."""
-    import timm  # takes seconds; processes that train a plain network do not need it
-
-    if not timm.is_model(name):
-        raise InputError(f"backbone {name!r} is unknown to timm, expected a name such as efficientnet_b5, or {PLAIN!r}")
-    return timm.create_model(name, pretrained, num_classes=0, **options)
+        return PlainBackbone(**options)
+    except TypeError as error:
+        raise InputError(f"backbone {PLAIN!r}, options {options}: {error}") from None
 
 
 class ClassifierConfig(Settings):

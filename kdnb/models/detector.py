@@ -15,7 +15,8 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.roi_heads import fastrcnn_loss
 from torchvision.models.resnet import BasicBlock
-from torchvision.ops import MultiScaleRoIAlign
+from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 
 class SmallResNet(nn.Sequential):
@@ -75,6 +76,69 @@ def lite_detector(
         box_detections_per_img=40,
         box_score_thresh=0.03,
     )
+
+
+class Pretrained(nn.Module):
+    """A pretrained backbone's maps at strides 8, 16 and 32, and a feature pyramid P3-P6 on them.
+
+    Args:
+        trunk: pixels → maps, finest first; its last three are used.
+        channels: of these three.
+        neck: channels of all pyramid levels.
+    """
+
+    def __init__(self, trunk: nn.Module, channels: Sequence[int], neck: int):
+        super().__init__()
+        self.trunk, self.out_channels = trunk, neck
+        self.fpn = FeaturePyramidNetwork(list(channels), neck, LastLevelMaxPool())
+
+    def forward(self, pixels: Tensor) -> dict[str, Tensor]:
+        """Normalised pixels (N, 3, H, W) → {"0": P3, "1": P4, "2": P5, "pool": P6}."""
+        return self.fpn({str(level): one for level, one in enumerate(self.trunk(pixels)[-3:])})
+
+
+def photo_detector(
+    trunk: nn.Module,
+    channels: Sequence[int],
+    num_classes: int,
+    size: tuple[int, int],
+    neck: int,
+    head: int,
+    proposals: int,
+) -> FasterRCNN:
+    """A Faster R-CNN on a pretrained backbone whose pixels are scaled to mean and deviation 0.5, for photographs.
+
+    Every image is padded to a square, so that feature maps of all images have one size and can be kept.
+
+    Args:
+        trunk, channels: see ``Pretrained``.
+        num_classes: including the background, label 0.
+        size: (width, height) in pixels that images are resized to fit, keeping their aspect ratio.
+        neck: channels of all pyramid levels.
+        head: channels of the two fully connected layers of the box head.
+        proposals: that the box head looks at, of each image.
+    """
+    side = max(size)
+    model = FasterRCNN(
+        Pretrained(trunk, channels, neck),
+        min_size=min(size),
+        max_size=side,
+        image_mean=[0.5] * 3,
+        image_std=[0.5] * 3,
+        rpn_anchor_generator=AnchorGenerator(tuple((side // 10 * 2**k,) for k in range(4)), ((0.5, 1.0, 2.0),) * 4),
+        box_roi_pool=MultiScaleRoIAlign(["0", "1", "2"], 7, sampling_ratio=2, canonical_scale=side // 3),
+        box_head=TwoMLPHead(neck * 7 * 7, head),
+        box_predictor=FastRCNNPredictor(head, num_classes),
+        rpn_pre_nms_top_n_train=600,
+        rpn_pre_nms_top_n_test=3 * proposals,
+        rpn_post_nms_top_n_train=200,
+        rpn_post_nms_top_n_test=proposals,
+        rpn_batch_size_per_image=64,
+        box_batch_size_per_image=64,
+        box_score_thresh=0.03,
+    )
+    model.transform.size_divisible = side
+    return model.to(memory_format=torch.channels_last)
 
 
 def full_detector(backbone: str, num_classes: int, size: tuple[int, int], pretrained: bool = True) -> FasterRCNN:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -19,6 +18,7 @@ from kdnb.datasets.camvid import CLASSES, VOID
 from kdnb.errors import InputError
 from kdnb.models.clip import clipped_scale, normalised
 from kdnb.models.depth_net import Block, conv
+from kdnb.models.pretrained import image_pyramid
 
 SMALLEST = 32  # pixels; a smaller image would leave the coarsest map without a cell
 MIDDLE = (0.5, 0.5, 0.5)  # mean and standard deviation of pixels, without pretrained weights
@@ -68,24 +68,19 @@ class TimmSegmenter(nn.Module):
         pretrained: timm's ImageNet weights.
         classes: of the logits.
         width: channels of the decoder.
+        parts: of an EfficientNet, see ``kdnb.models.pretrained.image_pyramid``.
 
     Raises:
         InputError: a name unknown to timm or without maps at several scales; weights that cannot be loaded.
     """
 
-    def __init__(self, name: str, pretrained: bool = False, classes: int = len(CLASSES), width: int = 64):
+    def __init__(self, name: str, pretrained: bool = False, classes: int = len(CLASSES), width: int = 64, **parts: int):
         super().__init__()
-        if not timm.is_model(name):
-            raise InputError(f"backbone {name!r} is unknown to timm, expected one such as mobilenetv3_small_100")
-        try:
-            self.trunk = timm.create_model(name, pretrained, features_only=True)
-        except (RuntimeError, AttributeError, OSError, ValueError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise InputError(f"timm backbone {name!r}, pretrained={pretrained}: {reason}") from error
+        self.trunk, channels = image_pyramid(name, pretrained, **parts)
         config = self.trunk.pretrained_cfg
         self.mean, self.std = config.get("mean", MIDDLE), config.get("std", MIDDLE)
         self.channels = width
-        self.decode = Pyramid(self.trunk.feature_info.channels(), width)
+        self.decode = Pyramid(channels, width)
         self.head = nn.Conv2d(width, classes, 1)
         self.to(memory_format=torch.channels_last)
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 import kdnb.projects
 from kdnb.experiment.command import command
-from kdnb.experiment.workers import take_gpu
+from kdnb.parallel import take_gpu
 
 TOY = Path(__file__).parents[1] / "toy_crops"
 MODULE = ("-m", "kdnb.projects.toy_crops")

@@ -50,6 +50,9 @@ ABLATIONS = {
     **{f"few_labels_{k}": replace(FEW_TAUGHT, terms=(f"kd_{k}",)) for k in OTHER_KINDS},
     "few_labels_unweighted_baseline": replace(FEW, weighted=False),
     "few_labels_unweighted_distilled": replace(FEW_TAUGHT, weighted=False),
+    "teacher_elsewhere": CamVidArm(network="body", part="elsewhere"),  # has seen no drive of its students
+    "elsewhere_baseline": replace(FEW, part="own"),
+    "elsewhere_distilled": replace(FEW_TAUGHT, part="own", teacher="teacher_elsewhere"),
 }
 COMPARISONS = (
     *(("distilled", other) for other in ("baseline", "baseline_matched")),
@@ -62,4 +65,5 @@ COMPARISONS = (
     *((f"few_labels_{kind}", "few_labels_distilled") for kind in OTHER_KINDS),
     ("few_labels_unweighted_distilled", "few_labels_unweighted_baseline"),
     ("few_labels_unweighted_baseline", "few_labels_baseline"),
+    ("elsewhere_distilled", "elsewhere_baseline"),
 )

@@ -21,6 +21,7 @@ class Network(Settings):
     backbone: str = "unet"
     width: int = 8  # channels: of the U-Net's finest feature map, or of the decoder over timm's
     pretrained: bool = False
+    parts: dict[str, int] = {}  # of timm's EfficientNets, see ``kdnb.models.pretrained.image_backbone``
 
 
 class CamVidPromptKdSettings(TrainSettings):
@@ -33,9 +34,11 @@ class CamVidPromptKdSettings(TrainSettings):
     size: tuple[int, int] = (160, 120)  # width, height of the frames that all networks get
     views: list[str] = ["plain", "flip"]  # of training frames; see ``SegmentationViews``
     num_color_jitters: int = 0  # of each view, beside the view itself
+    augmentations: int = 0  # of each training frame, beside these; see ``kdnb.datasets.augment``
+    kept_augmentations: int = 0  # those of them for which arms that keep their teacher's outputs do so
     # text
     prompts: str | None = None  # a YAML file; None for models/prompts_camvid.yaml
-    text: str = "hashed"  # hashed words; "clip" for one of open_clip's towers; or the file of 01's trained teacher
+    text: str = "hashed"  # or "minilm", "clip" for one of open_clip's, a file of 01's teacher, a Hugging Face folder
     clip_model: str = "ViT-B-32"  # one of open_clip's, for text or teacher "clip"
     clip_weights: str | None = None  # such as "openai"; None for random ones
     # networks
@@ -86,3 +89,13 @@ def pixel_shares(data: Data) -> pd.DataFrame:
     """Percent of the labelled pixels that show each class (rows), in each split (columns)."""
     counts = {name: count_pixels(getattr(data, name))[:, :VOID].sum(0) for name in ("train", "validation", "test")}
     return pd.DataFrame({name: (100 * n / n.sum()).tolist() for name, n in counts.items()}, index=CLASSES)
+
+
+def parts_by_drive(frames: CamVid) -> dict[str, list[int]]:
+    """Frames of the longest drive, 0016E5 in CamVid, "elsewhere", those of all others "own"; see ``Project.parts``."""
+    drives = [frame.name.partition("_")[0] for frame in frames.frames]
+    longest = max(sorted(set(drives)), key=drives.count)
+    parts: dict[str, list[int]] = {"own": [], "elsewhere": []}
+    for index, drive in enumerate(drives):
+        parts["elsewhere" if drive == longest else "own"].append(index)
+    return parts

@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from kdnb.datasets.augment import augmentations
 from kdnb.datasets.camvid import CLASSES, write_predictions
 from kdnb.datasets.color_jitter import ColorJitterViews, with_color_jitters
 from kdnb.datasets.segmentation import SegmentationViews, class_weights, collate, count_pixels
 from kdnb.distill.distiller import Distiller, Teacher
-from kdnb.distill.segmentation import teacher_step
 from kdnb.engine import Plan, TrainConfig, TrainHistory
 from kdnb.experiment import Arm, ArmResult, Experiment
 from kdnb.metrics.segmentation import bootstrap_miou, boundary_iou, calibration_error, confusion, scores_from
@@ -23,9 +23,9 @@ from kdnb.models.diffusion import DiffusionSegmenter, diffusion_step
 from kdnb.models.prompts import read_prompts
 from kdnb.models.segmenter import class_probabilities, segmentation_step
 from kdnb.projects.camvid_prompt_kd.arms import ABLATIONS, ARMS, COMPARISONS, PROMPT_TEACHERS, WITH_HEAD, CamVidArm
-from kdnb.projects.camvid_prompt_kd.data import CamVidPromptKdSettings, Data, open_data
+from kdnb.projects.camvid_prompt_kd.data import CamVidPromptKdSettings, Data, open_data, parts_by_drive
 from kdnb.projects.camvid_prompt_kd.teachers import Encoder, build_teacher, text_encoder
-from kdnb.projects.camvid_prompt_kd.terms import build, build_distiller
+from kdnb.projects.camvid_prompt_kd.terms import build, build_distiller, teacher_step
 from kdnb.run import Run
 
 
@@ -51,7 +51,7 @@ class CamVidPromptKd(Experiment):
             trained = {name: arm for name, arm in self.arms.items() if arm.network != "body"}
             self.arms = {name: replace(arm, start_from="") for name, arm in trained.items()}
         self.prompts = read_prompts(settings.prompts)
-        self._frames: dict[int, tuple[SegmentationViews, Tensor]] = {}
+        self._frames: dict[tuple[int, str], tuple[SegmentationViews, Tensor]] = {}
         super().__init__(run, settings, data, root)
 
     def is_small(self) -> bool:
@@ -137,21 +137,30 @@ class CamVidPromptKd(Experiment):
     def train_items(self) -> dict[int, int | str]:
         return {i: frame.name for i, frame in enumerate(self.data.train.frames)}
 
-    def frames(self, labels: int) -> tuple[SegmentationViews, Tensor]:
-        """The training frames with so many labels, see ``Arm.labels``, and the class weights of these."""
-        if labels not in self._frames:
-            size, labelled = self.settings.size[::-1], self.labelled(labels)
+    def parts(self) -> dict[str, list[int]]:
+        return parts_by_drive(self.data.train)
+
+    def frames(self, arm: Arm) -> tuple[SegmentationViews, Tensor]:
+        """The training frames with the labels that an arm may use, and the class weights of these."""
+        key = (arm.labels, arm.part)
+        if key not in self._frames:
+            size, labelled = self.settings.size[::-1], self.share(arm)[0]
             views = SegmentationViews(self.data.train, size, labelled, keep=not self.settings.workers)
-            self._frames[labels] = views, class_weights(count_pixels(views, [(i, "plain") for i in labelled]))
-        return self._frames[labels]
+            self._frames[key] = views, class_weights(count_pixels(views, [(i, "plain") for i in labelled]))
+        return self._frames[key]
 
     def weights(self, arm: CamVidArm) -> Tensor | None:
         """(11,) of the classes in the arm's loss."""
-        return self.frames(arm.labels)[1] if arm.weighted else None
+        return self.frames(arm)[1] if arm.weighted else None
 
     def batches(self, arm: Arm) -> tuple[ColorJitterViews, Plan, Callable]:
-        views = with_color_jitters(self.settings.views, self.settings.num_color_jitters)
-        return ColorJitterViews(self.frames(arm.labels)[0]), Plan(self.pools(arm), views, self.run.seed), collate
+        settings, kept = self.settings, self.keeps_outputs(arm)
+        more = augmentations(settings.kept_augmentations if kept else settings.augmentations)
+        views = (*with_color_jitters(settings.views, settings.num_color_jitters), *more)
+        return ColorJitterViews(self.frames(arm)[0]), Plan(self.pools(arm), views, self.run.seed), collate
+
+    def teacher_batches(self) -> tuple[ColorJitterViews, Plan, Callable]:
+        return self.batches(self.arms["distilled_kl"])
 
     # --- predictions and scores -------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kdnb.datasets.camvid import CLASSES
+from kdnb.models import pretrained
 from kdnb.models.clip import build_tokenizer, full_teacher, read_text_tower
 from kdnb.models.dense_clip import DenseClip
 from kdnb.models.diffusion import DiffusionFeatures, DiffusionSegmenter
@@ -34,6 +35,8 @@ def text_encoder(text: str, clip_model: str, clip_weights: str | None) -> Encode
     if text == "clip":
         model = full_teacher(clip_model, clip_weights)
         return clip_texts(model.eval().requires_grad_(False), build_tokenizer(clip_model))
+    if not text.endswith(".safetensors"):
+        return pretrained.text_encoder(text)
     model = read_text_tower(text).eval().requires_grad_(False)
     return clip_texts(model, build_tokenizer())
 

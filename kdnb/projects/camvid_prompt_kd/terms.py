@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from kdnb.datasets.camvid import CLASSES, VOID
+from kdnb.distill import segmentation
 from kdnb.distill.distiller import Distiller, LiveTeacher, Teacher
-from kdnb.distill.segmentation import feature_terms, response_terms, taught_pixels, teacher_step
+from kdnb.distill.segmentation import feature_terms, response_terms, taught_pixels
 from kdnb.distill.terms import Term, choose_terms
 from kdnb.models.segmenter import TimmSegmenter, UNet, segmentation_step
 from kdnb.projects.camvid_prompt_kd.data import CamVidPromptKdSettings, Network
@@ -23,7 +24,13 @@ def build(network: Network, seed: int) -> nn.Module:
     torch.manual_seed(seed)
     if network.backbone == "unet":
         return UNet(network.width)
-    return TimmSegmenter(network.backbone, network.pretrained, width=network.width)
+    return TimmSegmenter(network.backbone, network.pretrained, width=network.width, **network.parts)
+
+
+def teacher_step(teacher: nn.Module, batch: dict, student_outputs: dict | None) -> dict:
+    """The teacher on the student's images: "logits" (N, 11, H, W) of one pixel of ``KD_STRIDE``, and "features"."""
+    outputs = segmentation.teacher_step(teacher, batch, student_outputs)
+    return {**outputs, "logits": outputs["logits"][..., ::KD_STRIDE, ::KD_STRIDE]}
 
 
 def build_terms(
@@ -52,8 +59,7 @@ def build_terms(
         return outputs["logits"][..., ::KD_STRIDE, ::KD_STRIDE]
 
     def teacher_logits(outputs: dict, student_outputs: dict) -> Tensor:
-        logits = outputs["logits"][..., ::KD_STRIDE, ::KD_STRIDE]
-        return logits + ratio.log().to(logits)[:, None, None]
+        return outputs["logits"] + ratio.log().to(outputs["logits"])[:, None, None]
 
     def mask(outputs: dict) -> Tensor:
         return taught_pixels(outputs, VOID)[..., ::KD_STRIDE, ::KD_STRIDE]

@@ -68,10 +68,10 @@ def letters_of(settings: CarKfoldSettings) -> list[str]:
 
 
 def students(settings: CarKfoldSettings) -> tuple[partial, partial, partial]:
-    """What makes arms that learn alone, from the live ensemble, and from its stored outputs."""
+    """What makes arms that learn alone, from the ensemble as ``cache_teacher`` says, and from its stored outputs."""
     alone = partial(CarArm, experiment=settings.experiment)
-    live = partial(alone, TERMS, teacher="ensemble")
-    return alone, live, partial(live, outputs="stored")
+    taught = partial(alone, TERMS, teacher="ensemble", outputs="stored" if settings.cache_teacher else "live")
+    return alone, taught, partial(taught, outputs="stored")
 
 
 def arms_of(settings: CarKfoldSettings) -> dict[str, CarArm]:
@@ -84,16 +84,17 @@ def arms_of(settings: CarKfoldSettings) -> dict[str, CarArm]:
     compared = {letter: tuple(arms)[: settings.compare_folds] for letter, arms in folds.items()}
     own, members = settings.experiment, tuple(folds[settings.experiment])
     together = partial(CarArm, network="ensemble", role="ensemble")
-    alone, live, stored = students(settings)
+    alone, taught, stored = students(settings)
+    compared_arms = {f"experiment_{k}": together(members=one, experiment=k) for k, one in compared.items() if one}
     return {
         **{name: arm for arms in folds.values() for name, arm in arms.items()},
         "teacher": CarArm(network="teacher", members=members, experiment=own),
         "ensemble": together(members=members, experiment=own),
-        **{f"experiment_{letter}": together(members=compared[letter], experiment=letter) for letter in META},
+        **compared_arms,
         "long_baseline": alone(longer=settings.long),
         "baseline": alone(),
         "baseline_matched": alone(matches="distilled"),
-        "distilled": live(),
+        "distilled": taught(),
         "long_distilled": stored(longer=settings.long),
         "distilled_cached": stored(),
         "distilled_best_fold": stored(teacher="teacher"),
@@ -105,12 +106,12 @@ def arms_of(settings: CarKfoldSettings) -> dict[str, CarArm]:
 
 def ablations_of(settings: CarKfoldSettings) -> dict[str, CarArm]:
     """Arms that are trained on request."""
-    alone, live, stored = students(settings)
+    alone, taught, stored = students(settings)
     return {
         "distilled_fold_1": stored(teacher="fold_1", role="control"),  # which knows no label that the student lacks
         "few_labels_oof": stored(outputs="out_of_fold", labels=1),
-        "long_distilled_live": live(longer=settings.long),
+        "long_distilled_live": taught(longer=settings.long),
         "double_baseline": alone(longer=2.0),
         "double_distilled": stored(longer=2.0),
-        "transductive_half": live(test_half=True),
+        "transductive_half": taught(test_half=True),
     }

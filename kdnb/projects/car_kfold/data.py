@@ -41,7 +41,7 @@ class CarKfoldSettings(TrainSettings):
     experiment: Literal["A", "B", "C", "D"] = (
         "D"  # given to the network beside the image: nothing, aspect, colour, both
     )
-    compare_folds: int = Field(1, ge=1, le=FOLDS)  # so many folds of each other experiment are trained, to compare
+    compare_folds: int = Field(1, ge=0, le=FOLDS)  # so many folds of each other experiment are trained, to compare
     # networks
     teacher: ClassifierConfig
     student: ClassifierConfig

@@ -17,13 +17,21 @@ from kdnb.world.export_voc import rendered_voc
 
 
 class Network(Settings):
-    """One detector. ``backbone`` "small" takes widths and blocks; any other name is one of torchvision's."""
+    """One detector. ``backbone`` "small" takes widths and blocks, one of timm's ("tf_efficientnet_lite0") parts, neck
+    and proposals; any other name is one of torchvision's."""
 
     backbone: str = "small"
     widths: list[int] = []
     blocks: list[int] = []
+    parts: dict[str, int] = {}  # of a timm backbone that stay: blocks and layers of ``pretrained.image_backbone``
+    neck: int = 96
     head: int = 128
+    proposals: int = 100
     pretrained: bool = False
+
+    @property
+    def is_timm(self) -> bool:
+        return self.backbone.startswith("tf_")
 
 
 class VocDefeatSettings(TrainSettings):
@@ -36,6 +44,8 @@ class VocDefeatSettings(TrainSettings):
     train_sets: list[tuple[str, str]] = [("2007", "trainval")]  # year, image set, when DATA is given
     test_set: tuple[str, str] = ("2007", "test")
     validation: float = 0.125  # the last part of the training images, held out
+    augmentations: int = 0  # views of each training image beside plain and flipped, see ``make_view``
+    kept_augmentations: int = 0  # those of them for which arms that keep their teacher's outputs do so
     # networks
     teacher: Network
     student: Network

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Subset
 from torchvision.models.detection import FasterRCNN
 
+from kdnb.datasets.augment import augmentations
 from kdnb.datasets.detection import VIEWS, DetectionViews, collate
 from kdnb.datasets.voc import VOC_CLASSES, write_detections
 from kdnb.distill.distiller import Distiller, Teacher
@@ -55,6 +56,11 @@ class VocDefeat(Experiment):
         "long_distilled": dataclasses.replace(TAUGHT, longer=2),
         "inherited_baseline": Arm(start_from="teacher"),
         "inherited_distilled": dataclasses.replace(TAUGHT, start_from="teacher"),
+        "distilled_kept": dataclasses.replace(TAUGHT, kept=True),
+        "kept_matched": Arm(matches="distilled_kept"),
+        "teacher_elsewhere": Arm(network="teacher", part="elsewhere"),  # has seen no image of its students
+        "elsewhere_baseline": Arm(labels=1, part="own"),
+        "elsewhere_distilled": Arm(DEFEAT, teacher="teacher_elsewhere", labels=1, part="own"),
     }
     comparisons = (
         ("distilled", "baseline"),
@@ -69,6 +75,8 @@ class VocDefeat(Experiment):
         ("head_term", "distilled"),
         ("long_distilled", "long_baseline"),
         ("inherited_distilled", "inherited_baseline"),
+        ("distilled_kept", "kept_matched"),
+        ("elsewhere_distilled", "elsewhere_baseline"),
     )
 
     def is_small(self) -> bool:
@@ -87,7 +95,12 @@ class VocDefeat(Experiment):
         return build_distiller(model, trained, arm.terms, self.settings, teacher or self.teacher_of(arm))
 
     def keeps_outputs(self, arm: Arm) -> bool:
-        return super().keeps_outputs(arm) and self.data.one_size
+        one_size = self.data.one_size or self.settings.teacher.is_timm  # which pads all images to one size
+        return super().keeps_outputs(arm) and one_size
+
+    def teacher_batches(self) -> tuple[DetectionViews, Plan, Callable]:
+        views = self.views(kept=True)
+        return DetectionViews(self.data.train), Plan(self.pools(self.arms["baseline"]), views, self.run.seed), collate
 
     # --- batches ----------------------------------------------------------------------------------------------------
 
@@ -95,14 +108,18 @@ class VocDefeat(Experiment):
         return {i: self.data.train.dataset.ids[k] for i, k in enumerate(self.data.train.indices)}
 
     def batches(self, arm: Arm) -> tuple[DetectionViews, Plan, Callable]:
-        labelled = self.labelled(arm.labels) if arm.labels else None
+        labelled = self.share(arm)[0] if arm.labels else None
         boxes = self.teacher_boxes(arm) if arm.labels and arm.terms else None
         views = DetectionViews(self.data.train, labelled, boxes)
-        return views, Plan(self.pools(arm), VIEWS, self.run.seed), collate
+        return views, Plan(self.pools(arm), self.views(kept=self.keeps_outputs(arm)), self.run.seed), collate
+
+    def views(self, kept: bool) -> list[str]:
+        """Of each training image; ``kept``: those for which a teacher's outputs are kept."""
+        return [*VIEWS, *augmentations(self.settings.kept_augmentations if kept else self.settings.augmentations)]
 
     def teacher_boxes(self, arm: Arm) -> dict[int, Tensor]:
         """The teacher's confident detections in the images without labels: foreground for the masks, never a label."""
-        unlabelled = self.unlabelled(arm.labels)
+        unlabelled = self.share(arm)[1]
         images = Subset(self.data.train, unlabelled)
         detections = predict(self.train(arm.teacher).model, (images[i]["image"] for i in range(len(images))))
         score = self.settings.pseudo_box_score

@@ -20,8 +20,10 @@ from kdnb.models.detector import (
     full_detector,
     image_masks,
     lite_detector,
+    photo_detector,
     roi_logits,
 )
+from kdnb.models.pretrained import image_pyramid
 from kdnb.projects.voc_defeat.data import Network, VocDefeatSettings
 
 DEFEAT = ("neck_fg", "neck_bg")
@@ -30,10 +32,19 @@ DEFEAT = ("neck_fg", "neck_bg")
 def build(network: Network, settings: VocDefeatSettings, seed: int) -> FasterRCNN:
     """A fresh detector for the 20 VOC classes and background."""
     torch.manual_seed(seed)
+    return detector(network, settings.size)
+
+
+def detector(network: Network, size: tuple[int, int]) -> FasterRCNN:
+    """A detector for images of a size (width, height); random numbers are the global ones."""
     classes = len(VOC_CLASSES) + 1
     if network.backbone == "small":
-        return lite_detector(network.widths, network.blocks, classes, settings.size, head=network.head)
-    return full_detector(network.backbone, classes, settings.size, network.pretrained)
+        return lite_detector(network.widths, network.blocks, classes, size, head=network.head)
+    if network.is_timm:
+        trunk, channels = image_pyramid(network.backbone, network.pretrained, **network.parts)
+        width = (network.neck, network.head, network.proposals)
+        return photo_detector(trunk, channels[-3:], classes, size, *width)
+    return full_detector(network.backbone, classes, size, network.pretrained)
 
 
 def inherit_heads(student: FasterRCNN, teacher: FasterRCNN) -> None:
