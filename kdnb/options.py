@@ -151,7 +151,7 @@ def is_checked(name: str) -> bool:
 def check_parameters(**parameters: Any) -> None:
     """Check the papermill parameters of a notebook; papermill itself accepts any type.
 
-    Knows PROFILE (smoke, lite, photo or full), SEED (whole number >= 0), RESULTS (a path), ABLATIONS (True or False) and
+    Knows PROFILE (smoke, lite, photo, full), SEED (whole number >= 0), RESULTS (a path), ABLATIONS (True or False) and
     DATA, or any name that ends so (None or an existing path). Raises InputError naming the parameter, its value and
     what was expected.
     """
