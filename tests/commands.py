@@ -56,6 +56,13 @@ def carry_out(main, capsys, *options):
     return run_folder(capsys.readouterr().out)
 
 
+def end_workers():
+    """End the processes that joblib keeps for the next arms: they know the environment in which they were started."""
+    from joblib.externals.loky import get_reusable_executor
+
+    get_reusable_executor().shutdown(wait=True)
+
+
 class Interrupted(Exception):
     """Nothing in kdnb catches it."""
 

@@ -10,8 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from commands import carry_out, python, stages, start, wait_for
-from joblib.externals.loky import get_reusable_executor
+from commands import carry_out, end_workers, python, stages, start, wait_for
 from safetensors.torch import load_file
 
 import kdnb.projects
@@ -32,8 +31,9 @@ def place(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KDNB_PROJECTS", str(folder / "mine"))
         patch.setattr(kdnb.projects, "__path__", [*kdnb.projects.__path__, str(folder / "mine")])
+        end_workers()
         yield folder
-    get_reusable_executor().shutdown(wait=True)
+    end_workers()
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from commands import carry_out
-from joblib.externals.loky import get_reusable_executor
+from commands import carry_out, end_workers
 
 from kdnb.datasets.region_splits import read_regions, regions_of, some_images
 from kdnb.datasets.region_views import VIEWS, RegionViews
@@ -231,7 +230,7 @@ def test_of_many_photographs_some_whole_images_are_taken(data, drawn):
 def test_two_processes_share_the_arms_of_a_run(tmp_path, drawn, capsys):
     options = ("--profile", "smoke", "--root", drawn, "--out", tmp_path, "--set", "processes=2")
     folder = carry_out(main, capsys, *options)
-    get_reusable_executor().shutdown(wait=True)
+    end_workers()
     metrics = json.loads((folder / "metrics.json").read_text())
     assert set(metrics["arms"]) == set(CocoAlignment.arms)
     logs = {file.stem: file.read_text() for file in (folder / "logs").glob("*.log")}
