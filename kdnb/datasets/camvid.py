@@ -25,7 +25,7 @@ from kdnb.datasets.camvid_files import (
     splits_of,
 )
 from kdnb.datasets.download import DiskError, download, or_by_hand, unpack, unverified
-from kdnb.datasets.voc import read_image
+from kdnb.datasets.images import read_image
 from kdnb.errors import InputError
 
 __all__ = [

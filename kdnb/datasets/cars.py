@@ -17,7 +17,7 @@ from kdnb.datasets.cars_files import (
     read_solution,
     too_small,
 )
-from kdnb.datasets.voc import read_image
+from kdnb.datasets.images import read_image
 from kdnb.errors import InputError
 
 __all__ = ["DUPLICATES", "Cars", "CarsReport", "check_cars", "describe", "merged", "read_car"]

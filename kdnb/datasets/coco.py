@@ -24,7 +24,7 @@ from kdnb.datasets.coco_files import (
     read_instances,
 )
 from kdnb.datasets.download import download, or_by_hand, unpack
-from kdnb.datasets.voc import read_image
+from kdnb.datasets.images import read_image
 from kdnb.errors import InputError
 from kdnb.world.phrases import USUAL_SIDE, coloured, size_word
 

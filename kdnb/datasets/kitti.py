@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from kdnb.datasets.images import read_image
 from kdnb.datasets.kitti_calib import Calibration, read_calibration
 from kdnb.datasets.kitti_labels import KittiLabel, read_labels
-from kdnb.datasets.voc import read_image
 from kdnb.errors import InputError
 from kdnb.files import atomic_path
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from kdnb.datasets.images import read_image
 from kdnb.datasets.talk2car_files import (
     COMMAND_PLACES,
     HEIGHT,
@@ -26,7 +27,6 @@ from kdnb.datasets.talk2car_files import (
     read_proposals,
     to_pixels,
 )
-from kdnb.datasets.voc import read_image
 from kdnb.errors import InputError
 
 __all__ = [

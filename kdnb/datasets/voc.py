@@ -7,12 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image, ImageFile, UnidentifiedImageError
 from tqdm import tqdm
 
 from kdnb.datasets.download import download, or_by_hand, unpack
+from kdnb.datasets.images import read_image
 from kdnb.datasets.voc_files import (
     VOC_CLASSES,
     annotation_path,
@@ -104,24 +103,6 @@ class VOC(torch.utils.data.Dataset):
         area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
         labels, difficult = torch.from_numpy(annotation.labels), torch.from_numpy(annotation.difficult)
         return {"id": image_id, "boxes": boxes, "labels": labels, "difficult": difficult, "area": area}
-
-
-def read_image(path: str | Path, kind: str = "JPEG") -> np.ndarray:
-    """Decode an image to a uint8 RGB array (H, W, 3); ``kind`` is the format that messages name.
-
-    Raises InputError for a file that is missing, truncated or no image.
-    """
-    # Some libraries switch this on globally; a truncated image would then be padded with grey, silently.
-    ImageFile.LOAD_TRUNCATED_IMAGES = False
-    try:
-        with Image.open(path) as image:
-            return np.array(image.convert("RGB"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such image, expected a {kind} file") from None
-    except UnidentifiedImageError:
-        raise InputError(f"{path}: not an image, expected a {kind} file") from None
-    except (OSError, SyntaxError, ValueError) as error:
-        raise InputError(f"{path}: cannot be decoded ({error}), expected a whole {kind} file") from None
 
 
 def _require_files(devkit, year, names):

@@ -18,7 +18,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from kdnb import projects
-from kdnb.datasets.voc import read_image
+from kdnb.datasets.images import as_rgb, orientation, read_image
 from kdnb.errors import InputError
 from kdnb.files import atomic_write
 from kdnb.options import did_you_mean
@@ -171,7 +171,7 @@ def as_pixels(image: Picture) -> Tensor:
     if isinstance(image, (str, Path)):
         image = read_upright(image)
     if isinstance(image, Image.Image):
-        image = np.array(ImageOps.exif_transpose(image).convert("RGB"))
+        image = as_rgb(ImageOps.exif_transpose(image))
     if isinstance(image, np.ndarray):
         image = torch.from_numpy(np.ascontiguousarray(image)).movedim(-1, 0)
     if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != 3:
@@ -182,8 +182,6 @@ def as_pixels(image: Picture) -> Tensor:
 def read_upright(path: str | Path) -> np.ndarray:
     """A photograph as uint8 (H, W, 3), turned as its EXIF orientation says. Raises InputError as ``read_image``."""
     pixels = read_image(path, "JPEG or PNG")
-    with Image.open(path) as opened:
-        turn = opened.getexif().get(0x0112, 1)
     steps = {2: (True, 0), 3: (False, 2), 4: (True, 2), 5: (True, 1), 6: (False, 3), 7: (True, 3), 8: (False, 1)}
-    mirrored, quarters = steps.get(turn, (False, 0))
+    mirrored, quarters = steps.get(orientation(path), (False, 0))
     return np.rot90(pixels[:, ::-1] if mirrored else pixels, quarters).copy()

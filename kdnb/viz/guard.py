@@ -12,6 +12,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from kdnb.datasets.images import as_rgb
 from kdnb.errors import InputError
 from kdnb.viz.style import arm_label
 
@@ -56,7 +57,7 @@ def read_upload(name: str, content: bytes, longest: int = 640) -> Tensor:
     """
     try:
         # a phone stores the image as its sensor lies, and the rotation in the EXIF part
-        image = ImageOps.exif_transpose(Image.open(io.BytesIO(content))).convert("RGB")
+        image = Image.fromarray(as_rgb(ImageOps.exif_transpose(Image.open(io.BytesIO(content)))))
     except UnidentifiedImageError:  # its message knows no name, only where in memory the upload lies
         raise InputError(f"{name}: not a readable image, expected a JPEG or PNG") from None
     except Exception as error:  # of a damaged file Pillow raises almost anything

@@ -6,7 +6,7 @@ from PIL import Image
 from torch import nn
 from torchvision.ops import box_iou
 
-from kdnb.datasets.voc import read_image
+from kdnb.datasets.images import read_image
 from kdnb.errors import InputError
 from kdnb.models.alignment import Student
 from kdnb.models.grounding import Grounder, align_cells, box_loss, crop_cells, grounding_step, overlaps, ranking_loss
