@@ -2,16 +2,18 @@
 
 import csv
 import io
-from collections.abc import Sequence
+import sys
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from kdnb.datasets.cars_files import Table, normal, read_table, require_once
+from kdnb.datasets.cars_files import Table, normal, read_table, require_once, some
 from kdnb.errors import InputError
 from kdnb.files import atomic_write
 
+ABOVE_ONE = 1e-6  # what a sum in float32 may leave above 1
 EXPERIMENT = "experiment"  # first column of a comparison
 
 
@@ -51,49 +53,80 @@ def _rows(path, ids, classes, probabilities):
         raise InputError(f"{path}: probabilities have shape {values.shape}, expected {(len(ids), len(classes))}")
     check_rows(path, ids, values)
     # nine digits give a float32 back exactly
-    return [[name, *(f"{value:.9g}" for value in row)] for name, row in zip(ids, values, strict=True)]
+    return [[name, *(f"{min(value, 1.0):.9g}" for value in row)] for name, row in zip(ids, values, strict=True)]
 
 
-def check_rows(path: str | Path, ids: Sequence[str], values: np.ndarray, lines: list[int] | None = None) -> None:
-    """Raise InputError for the first row of ``values`` (N, C) with NaN, an infinite or negative value, or only zeros.
+def check_rows(
+    path: str | Path,
+    ids: Sequence[str],
+    values: np.ndarray,
+    lines: Sequence[int] | None = None,
+    columns: Sequence[str] | None = None,
+) -> None:
+    """Raise InputError for the first of ``values`` (N, C) that is NaN, infinite, below 0 or above 1, by row and column,
+    and for the first row of zeros.
 
-    ``lines``: line numbers of the rows, for the message.
+    ``lines``: line numbers of the rows, ``columns``: names of the columns, for the message.
     """
     faults = (
-        ("NaN or an infinite value", ~np.isfinite(values).all(1)),
-        ("a negative value", (values < 0).any(1)),
-        ("only zeros", ~(values != 0).any(1)),
+        ("NaN or an infinite value", ~np.isfinite(values)),
+        ("a negative value", values < 0),
+        ("a value above 1", values > 1 + ABOVE_ONE),
+        ("only zeros", ~(values != 0).any(1, keepdims=True)),
     )
     for what, bad in faults:
-        rows = np.flatnonzero(bad)
+        rows = np.flatnonzero(bad.any(1))
         if len(rows):
-            where = f":{lines[rows[0]]}" if lines else ""
+            row, column = rows[0], int(bad[rows[0]].argmax())
+            where = f":{lines[row]}" if lines else ""
+            at = f" in column {columns[column] if columns else column + 1}: {values[row, column]:g}"
             more = f" (and {len(rows) - 1} more rows)" if len(rows) > 1 else ""
-            raise InputError(f"{path}{where}: row {ids[rows[0]]} has {what}{more}, expected probabilities")
+            found = what + ("" if what == "only zeros" else at)
+            raise InputError(f"{path}{where}: row {ids[row]} has {found}{more}, expected probabilities from 0 to 1")
 
 
 def read_submission(path: str | Path) -> tuple[list[str], list[str], np.ndarray]:
-    """IDs, class names (NFC) and float64 (N, C) of a submission, in the file's order.
+    """IDs, class names (NFC) and float64 (N, C) of a submission, in the file's order; see ``submission_of_table``.
 
     Raises InputError: no column ID, doubled IDs or columns, a value that is no number, and as ``check_rows`` does.
     """
-    table = read_table(path)
-    ids = table.column("ID")
-    require_once(table.path, "IDs", ids)
-    return ids, *_values(table, ids, ("ID",))
+    return submission_of_table(read_table(path))
 
 
-def _values(table: Table, ids, others):
-    """Class names and numbers (N, C) of the columns but ``others``."""
-    require_once(table.path, "columns", table.header)
-    columns = [k for k, name in enumerate(table.header) if name not in others]
+def submission_of_table(
+    table: Table, known: Collection[str] | None = None, where: str | Path = "the solution"
+) -> tuple[list[str], list[str], np.ndarray]:
+    """As ``read_submission``, of a table that was read already.
+
+    A column without a name that numbers the rows, as pandas writes it, is no class: it is named on stderr and left out.
+    ``known`` are the classes there are, by the file ``where``; None takes every other column for one. Raises InputError
+    for a column that is none of them, too.
+    """
+    path, ids, index = table.path, table.column("ID"), table.index_columns()
+    require_once(path, "IDs", ids)
+    if index:
+        columns = some([f"{k + 1} ({table.header[k] or 'without a name'})" for k in index])
+        print(f"kdnb: warning: {path}: column {columns} numbers the rows and is no class, ignored", file=sys.stderr)
+    foreign = [name for k, name in enumerate(table.header) if k not in index and name != "ID"]
+    foreign = [name for name in foreign if known is not None and name not in known]
+    if foreign:
+        raise InputError(f"{path}:1: columns {some(foreign)} are no class of {where}, expected ID and one per class")
+    return ids, *_values(table, ids, ("ID",), index)
+
+
+def _values(table: Table, ids, others, index=()):
+    """Class names and numbers (N, C) of the columns but ``others``, by name, and ``index``, by place."""
+    columns = [k for k, name in enumerate(table.header) if name not in others and k not in index]
+    require_once(table.path, "columns", [name for k, name in enumerate(table.header) if k not in index])
+    if not columns:
+        raise InputError(f"{table.path}:1: no column beside {some(others)}, expected one per class")
     try:
         values = np.array([[float(row[k]) for k in columns] for row in table.rows], np.float64)
     except ValueError:
         raise _no_number(table, ids, columns) from None
-    values = values.reshape(len(table.rows), len(columns))
-    check_rows(table.path, ids, values, table.lines)
-    return [table.header[k] for k in columns], values
+    values, names = values.reshape(len(table.rows), len(columns)), [table.header[k] for k in columns]
+    check_rows(table.path, ids, values, table.lines, names)
+    return names, values
 
 
 def _no_number(table, ids, columns):

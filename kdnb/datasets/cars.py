@@ -15,9 +15,11 @@ from kdnb.datasets.cars_files import (
     listed_images,
     merged,
     read_solution,
+    root_and_notes,
+    skipped_files,
     too_small,
 )
-from kdnb.datasets.images import read_image
+from kdnb.datasets.images import orientation, read_image, rotated
 from kdnb.errors import InputError
 
 __all__ = ["DUPLICATES", "Cars", "CarsReport", "check_cars", "describe", "merged", "read_car"]
@@ -54,9 +56,10 @@ class Cars:
 def read_car(path: str | Path) -> tuple[torch.Tensor, dict]:
     """An image as uint8 (3, H, W), RGB, and the dict of ``describe``; a grey image gets three equal channels.
 
-    Raises InputError, naming the file, when it is missing or cannot be decoded.
+    Pixels are as stored: EXIF's orientation turns nothing. Raises InputError, naming the file, when it is missing,
+    cannot be decoded or has too many pixels.
     """
-    image = torch.from_numpy(read_image(path)).permute(2, 0, 1).contiguous()
+    image = torch.from_numpy(read_image(path, "JPEG or PNG")).permute(2, 0, 1).contiguous()
     return image, describe(image)
 
 
@@ -74,7 +77,8 @@ def describe(image: torch.Tensor) -> dict:
 
 @dataclass
 class CarsReport:
-    """The result of :func:`check_cars`: images per class, how many are grey, and ``faults``, one line each."""
+    """The result of :func:`check_cars`: images per class, how many are grey, ``faults``, and ``notes`` that are none:
+    what was skipped and why, how an archive was read. One line each."""
 
     root: Path
     images: dict = field(default_factory=dict)
@@ -82,10 +86,11 @@ class CarsReport:
     grey: int = 0
     pairs: int = 0
     has_solution: bool = False
+    notes: list = field(default_factory=list)
     faults: list = field(default_factory=list)
 
     def summary(self) -> str:
-        """Counts, then every fault on a line of its own."""
+        """Counts, then every note and every fault on a line of its own."""
         counts = list(self.images.values()) or [0]
         lines = [
             str(self.root),
@@ -94,14 +99,15 @@ class CarsReport:
             f"{'test images':<14}{self.test:>8}   {'with' if self.has_solution else 'without'} solution.csv",
             f"{'grey':<14}{self.grey:>8}",
         ]
-        return "\n".join([*lines, *self.faults, f"{len(self.faults)} faults"])
+        return "\n".join([*lines, *self.notes, *self.faults, f"{len(self.faults)} faults"])
 
 
 def check_cars(root: str | Path) -> CarsReport:
     """Read a whole competition, every image included. Raises InputError only when there is nothing to read."""
-    root = find_root(root)
+    root, notes = root_and_notes(root)
     folders = class_folders(root)
-    report = CarsReport(root, {name: len(paths) for name, paths in folders.items()}, faults=too_small(root, folders))
+    counts = {name: len(paths) for name, paths in folders.items()}
+    report = CarsReport(root, counts, notes=list(notes), faults=too_small(root, folders))
     images, classes = {}, list(folders)
     try:
         classes = class_names(root, folders)
@@ -116,20 +122,32 @@ def check_cars(root: str | Path) -> CarsReport:
         report.faults.append(str(error))
     report.pairs = sum(k != own for k, own in enumerate(merged(classes)))
     report.test = len(images)
+    report.notes += skipped_files(root, images.values())
     _read_all(report, [*(path for paths in folders.values() for path in paths), *images.values()])
     return report
 
 
 def _read_all(report, paths):
+    turned = []
     with ThreadPoolExecutor() as pool:
-        for fault, grey in tqdm(pool.map(_read_one, paths), total=len(paths), desc="reading", mininterval=0.5):
+        for path, fault, grey, turn in tqdm(
+            pool.map(_read_one, paths), total=len(paths), desc="reading", mininterval=0.5
+        ):
             report.grey += grey
             report.faults += fault
+            turned += [path] if turn != 1 else []
+    report.notes += rotated(turned)
 
 
 def _read_one(path):
+    """(path, faults, whether it is grey, EXIF's orientation). Whatever is wrong with one image is a fault of that
+    image."""
     try:
         image, _ = read_car(path)
+        grey = int((image[0] == image[1]).all() and (image[1] == image[2]).all())
+        return path, [], grey, orientation(path)
     except InputError as error:
-        return [str(error)], 0
-    return [], int((image[0] == image[1]).all() and (image[1] == image[2]).all())
+        return path, [str(error)], 0, 1
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        return path, [f"{path}: cannot be read ({reason}), expected an image"], 0, 1

@@ -5,17 +5,21 @@ Layout (Dacon 236493, "HAI", used cars by model): ``train/<class>/*.jpg``, ``tes
 """
 
 import csv
+import io
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdnb.datasets.download import unpack
+from kdnb.datasets.archive_names import is_left_behind
+from kdnb.datasets.archives import unpacked
+from kdnb.datasets.text import read_text
 from kdnb.errors import InputError
-from kdnb.files import atomic_folder
 
-IMAGES = (".jpg", ".jpeg", ".png")
+IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+NO_NAME = re.compile(r"(Unnamed: \d+)?")  # of an index column
 FEWEST = 5  # images a class: five folds need one each
 # Pairs of names that count as one class in the competition's score, as its organisers announced on its talk board
 # (https://dacon.io/competitions/official/236493/talkboard/413868; the page itself was not read here, but several
@@ -47,7 +51,7 @@ def merged(classes: Iterable[str]) -> list[int]:
 
 def some(names: Iterable, most: int = 5) -> str:
     """The first ``most`` names, and how many more there are."""
-    names = [str(name) for name in names]
+    names = [str(name) or "(without a name)" for name in names]
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
 
@@ -58,38 +62,31 @@ def some(names: Iterable, most: int = 5) -> str:
 def find_root(place: str | Path) -> Path:
     """The folder with train/, given itself, a folder that holds it as ``open/``, or the competition's ``open.zip``.
 
-    An archive is unpacked once, into a folder of its name beside it.
+    An archive is unpacked once, into a folder of its name beside it; see ``kdnb.datasets.archives``.
 
     Raises InputError when there is none, and for an archive that is truncated or would write outside its folder.
     """
-    place = Path(place)
+    return root_and_notes(place)[0]
+
+
+def root_and_notes(place: str | Path) -> tuple[Path, list[str]]:
+    """As ``find_root``, and what is to be said of the archive it came from: how names were read, what was left out."""
+    place, notes = Path(place), []
     if place.is_file():
-        place = _unpacked(place)
-    inside = [path for path in place.iterdir() if path.is_dir()] if place.is_dir() else []
-    roots = [
-        place,
-        place / "open",
-        *(inside if len(inside) == 1 else []),
-    ]  # an archive may hold everything in one folder
-    for root in roots:
+        if place.suffix == "":
+            raise InputError(f"{place}: found a file, expected the competition's folder or its open.zip")
+        place, notes = unpacked(place)
+    inside = [path for path in place.iterdir() if _may_be_root(path)] if place.is_dir() else []
+    # an archive may hold everything in one folder
+    for root in (place, place / "open", *(inside if len(inside) == 1 else [])):
         if (root / "train").is_dir():
-            return root
+            return root, notes
     what = "a folder" if place.is_dir() else "nothing"
     raise InputError(f"{place}: found {what}, expected the competition's folder with train/ in it, or its open.zip")
 
 
-def _unpacked(archive: Path) -> Path:
-    folder = archive.with_suffix("")
-    if archive.suffix == "":
-        raise InputError(f"{archive}: found a file, expected the competition's folder or its open.zip")
-    if folder.is_dir() and any(folder.iterdir()):
-        return folder
-    try:
-        with atomic_folder(folder) as build:
-            unpack(archive, build)
-    except OSError as error:  # no permission, a read-only mount, a full disk
-        raise InputError(f"{folder}: cannot be written ({error.strerror}), expected it beside {archive.name}") from None
-    return folder
+def _may_be_root(path: Path) -> bool:
+    return path.is_dir() and not path.name.startswith(".") and not is_left_behind(path.name)
 
 
 # --- CSV --------------------------------------------------------------------------------------------------------
@@ -111,27 +108,37 @@ class Table:
         column = self.header.index(name)
         return [row[column].strip() for row in self.rows]
 
+    def index_columns(self) -> list[int]:
+        """Columns without a name (or pandas' "Unnamed: 0") that number the rows, or hold nothing: they say nothing.
+
+        Raises InputError for a column without a name that holds anything else.
+        """
+        found = [k for k, name in enumerate(self.header) if NO_NAME.fullmatch(name)]
+        for k in found:
+            for line, row in zip(self.lines, self.rows, strict=True):
+                if not re.fullmatch(r"[0-9]*", row[k].strip()):
+                    column = f"column {k + 1} has no name and holds {row[k]!r}"
+                    raise InputError(f"{self.path}:{line}: {column}, expected a name, or numbers of rows")
+        return found
+
 
 def read_table(path: str | Path) -> Table:
     """A CSV file with a header. Raises InputError: no file, no text, no header, a line with other columns."""
     path = Path(path)
+    reader = csv.reader(io.StringIO(read_text(path, "a CSV table"), newline=""), strict=True)
+    rows, lines = [], []
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            header = [normal(name) for name in next(reader, [])]
-            rows, lines = [], []
-            for row in reader:
-                if row and len(row) != len(header):
-                    raise InputError(
-                        f"{path}:{reader.line_num}: {len(row)} values, expected {len(header)} as in the header"
-                    )
-                if row:
-                    rows.append(row)
-                    lines.append(reader.line_num)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file, expected a CSV table") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: cannot be read as CSV ({error})") from None
+        header = [normal(name) for name in next(reader, [])]
+        for row in reader:
+            if row and len(row) != len(header):
+                raise InputError(
+                    f"{path}:{reader.line_num}: {len(row)} values, expected {len(header)} as in the header"
+                )
+            if row:
+                rows.append(row)
+                lines.append(reader.line_num)
+    except csv.Error as error:
+        raise InputError(f"{path}:{reader.line_num}: cannot be read as CSV ({error})") from None
     if not header:
         raise InputError(f"{path}: is empty, expected a CSV table with a header")
     return Table(path, header, rows, lines)
@@ -163,12 +170,49 @@ def class_folders(root: Path) -> dict[str, list[Path]]:
     """
     classes = {}
     for folder in sorted(path for path in (root / "train").iterdir() if path.is_dir()):
-        if not folder.name.startswith("."):
-            images = [path for path in folder.iterdir() if path.suffix.lower() in IMAGES and path.name[0] != "."]
+        if not _is_hidden(folder):
+            images = [path for path in folder.iterdir() if _is_image(path)]
             classes.setdefault(normal(folder.name), []).extend(images)
     if not classes:
         raise InputError(f"{root / 'train'}: no folders, expected one per class")
     return {name: sorted(classes[name]) for name in sorted(classes)}
+
+
+def _is_hidden(path: Path) -> bool:
+    return path.name.startswith(".") or is_left_behind(path.name)
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in IMAGES and not _is_hidden(path)
+
+
+def skipped_files(root: Path, listed: Iterable[Path]) -> list[str]:
+    """What of train/ and test/ is not read, and why, a line for each reason: what is no image by its ending, what macOS
+    and Windows left behind, folders within classes, and images of test/ that are not ``listed`` in test.csv."""
+    listed, why = set(listed), {}
+    for path in sorted((root / "train").iterdir()):
+        if not path.is_dir() or _is_hidden(path):
+            why.setdefault(_why_skipped(path) or "images outside the folder of a class", []).append(path)
+        else:
+            for inside in sorted(path.iterdir()):
+                if not _is_image(inside):
+                    why.setdefault(_why_skipped(inside), []).append(inside)
+    for path in sorted((root / "test").iterdir()) if (root / "test").is_dir() else ():
+        if path not in listed:
+            why.setdefault(_why_skipped(path) or "images that test.csv does not list", []).append(path)
+    return [
+        f"skipped {len(paths)} {reason}: {some([path.relative_to(root) for path in paths], 3)}"
+        for reason, paths in why.items()
+    ]
+
+
+def _why_skipped(path: Path) -> str | None:
+    """None for an image."""
+    if _is_hidden(path):
+        return "hidden files, or files of macOS or Windows"
+    if path.suffix.lower() in IMAGES:
+        return None
+    return "folders" if path.is_dir() else f"files that do not end in {', '.join(IMAGES)}"
 
 
 def class_names(root: Path, folders: dict[str, list[Path]]) -> list[str]:
@@ -212,21 +256,43 @@ def listed_images(root: Path) -> dict[str, Path]:
     images = {name: root / path for name, path in zip(ids, paths, strict=True)}
     existing = {path.name for path in (root / "test").iterdir()} if (root / "test").is_dir() else set()
     for line, path in zip(table.lines, images.values(), strict=True):
-        if not (path.parent == root / "test" and path.name in existing) and not path.is_file():
+        if not (path.parent == root / "test" and path.name in existing) and not _is_file(path):
             raise InputError(f"{path}: no such image, expected one for line {line} of {table.path}")
     return images
 
 
-def read_solution(path: str | Path, classes: Sequence[str], ids: Sequence[str] | None = None) -> dict[str, int]:
-    """{ID: class id} of a solution (ID, label).
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long
+        return False
 
-    Raises InputError: doubled IDs, IDs that are not ``ids`` (when given), unknown classes.
+
+def read_solution(path: str | Path, classes: Sequence[str], ids: Sequence[str] | None = None) -> dict[str, int]:
+    """{ID: class id} of a solution (ID, and the label by any name).
+
+    Raises InputError: doubled IDs, IDs that are not ``ids`` (when given), unknown classes, no column of labels.
     """
     table = read_table(path)
-    names, labels = table.column("ID"), [normal(label) for label in table.column("label")]
+    names, labels = table.column("ID"), solution_labels(table)
     require_once(table.path, "IDs", names, ids)
     id_of = {name: k for k, name in enumerate(classes)}
     for line, label in zip(table.lines, labels, strict=True):
         if label not in id_of:
             raise InputError(f"{table.path}:{line}: label {label!r}, expected one of the {len(id_of)} classes")
     return {name: id_of[label] for name, label in zip(names, labels, strict=True)}
+
+
+def solution_labels(table: Table) -> list[str]:
+    """The labels (NFC) of a solution: the column "label", or the only one beside ID, whatever its name.
+
+    Raises InputError when there is no ID, or no such column.
+    """
+    table.column("ID")
+    index = table.index_columns()
+    others = [name for k, name in enumerate(table.header) if name != "ID" and k not in index]
+    if "label" not in others and len(others) != 1:
+        found = some(table.header)
+        raise InputError(f"{table.path}:1: columns {found}, expected ID and one column of labels, such as 'label'")
+    require_once(table.path, "columns", others)
+    return [normal(label) for label in table.column("label" if "label" in others else others[0])]

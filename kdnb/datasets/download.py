@@ -7,6 +7,7 @@ import os
 import shutil
 import ssl
 import stat
+import struct
 import tarfile
 import tempfile
 import urllib.error
@@ -20,11 +21,14 @@ from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
 
+from kdnb.datasets.archive_names import is_left_behind, zip_names
 from kdnb.errors import InputError
 
 BLOCK = 1 << 20
 TIMEOUT_S = 60
 NO_ANSWER = (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError, ssl.SSLError)
+NO_ARCHIVE = (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, LZMAError, struct.error)
+NO_ARCHIVE += (RuntimeError, LookupError, ValueError, ArithmeticError, MemoryError)  # of damaged headers
 
 
 class DiskError(InputError):
@@ -149,10 +153,12 @@ def disk_error(error: OSError, path: Path) -> InputError:
     return DiskError(f"{path}: cannot be fetched or written ({error.strerror or error})")
 
 
-def unpack(archive: str | Path, folder: str | Path, only: str | None = None) -> None:
+def unpack(archive: str | Path, folder: str | Path, only: str | None = None) -> list[str]:
     """Unpack a zip or tar (plain, gz, bz2, xz) into ``folder``; existing files of the same name are replaced.
 
     ``only`` names a folder at the archive's top, or one level below: it alone is written, as ``folder/only``.
+    What macOS and Windows leave in archives is not written, and a zip's names are read as ``zip_names`` says. Returns
+    a line to print about each of the two, where it happened.
     All members are first written to a temporary folder inside ``folder``, so on the same disk, and moved once the whole
     archive is read.
     Raises InputError, and leaves ``folder`` untouched, for a truncated archive or none, for absolute
@@ -167,9 +173,11 @@ def unpack(archive: str | Path, folder: str | Path, only: str | None = None) -> 
         raise disk_error(error, folder) from None
     try:
         try:
-            _extract(archive, scratch, only)
-        except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, LZMAError, RuntimeError, KeyError) as error:
-            reason = str(error).split("\n", 1)[0]
+            notes = _extract(archive, scratch, only)
+        except InputError:
+            raise
+        except NO_ARCHIVE as error:
+            reason = str(error).split("\n", 1)[0] or type(error).__name__
             raise InputError(f"{archive}: cannot be unpacked ({reason}), expected a whole zip or tar archive") from None
         except FileNotFoundError as error:
             if error.filename != str(archive):
@@ -178,6 +186,7 @@ def unpack(archive: str | Path, folder: str | Path, only: str | None = None) -> 
         except OSError as error:
             raise disk_error(error, scratch if error.errno == errno.ENOSPC else archive) from None
         _move(scratch, folder)
+        return notes
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
         if new and not any(folder.iterdir()):
@@ -185,12 +194,15 @@ def unpack(archive: str | Path, folder: str | Path, only: str | None = None) -> 
 
 
 def _extract(archive, scratch, only):
-    """Write the members of the archive; links come last, so that no file is written through one."""
+    """Write the members of the archive; links come last, so that no file is written through one. Returns notes."""
     with open(archive, "rb") as file:
         is_zip = file.read(2) == b"PK"
-    links = []
-    for name, kind, link, opened in _zip_members(archive) if is_zip else _tar_members(archive):
+    links, notes, left_behind = [], [], 0
+    for name, kind, link, opened in _zip_members(archive, notes) if is_zip else _tar_members(archive):
         place = _safe_name(archive, name)
+        if is_left_behind(place):
+            left_behind += kind != "folder"
+            continue
         if only is not None:
             if only not in place.parts[:2]:
                 continue
@@ -216,6 +228,9 @@ def _extract(archive, scratch, only):
     for name, path, link in links:  # now, since one link may lead through another
         if os.path.isabs(link) or not Path(os.path.realpath(path)).is_relative_to(scratch.resolve()):
             raise InputError(f"{archive}: link {name!r} -> {link!r} leaves the folder, refused")
+    if left_behind:
+        notes.append(f"{archive}: {left_behind} files of macOS or Windows left out (__MACOSX, .DS_Store, Thumbs.db)")
+    return notes
 
 
 def _safe_name(archive, name):
@@ -225,16 +240,19 @@ def _safe_name(archive, name):
     return Path(*parts)
 
 
-def _zip_members(archive):
+def _zip_members(archive, notes):
     with zipfile.ZipFile(archive) as box:
-        for info in box.infolist():
+        names, encoding = zip_names(box.infolist())
+        if encoding:
+            notes.append(f"{archive}: does not say how its names are encoded, read as {encoding}")
+        for info, name in zip(box.infolist(), names, strict=True):
             mode = stat.S_IFMT(info.external_attr >> 16)
             if stat.S_ISLNK(mode):
-                yield info.filename, "link", os.fsdecode(box.read(info)), None
+                yield name, "link", os.fsdecode(box.read(info)), None
             elif mode in (0, stat.S_IFREG, stat.S_IFDIR):
-                yield info.filename, "folder" if info.is_dir() else "file", None, lambda info=info: box.open(info)
+                yield name, "folder" if info.is_dir() else "file", None, lambda info=info: box.open(info)
             else:
-                yield info.filename, "device", None, None
+                yield name, "device", None, None
 
 
 def _tar_members(archive):

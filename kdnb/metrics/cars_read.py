@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from kdnb.datasets.car_submissions import read_submission
-from kdnb.datasets.cars_files import merged, normal, read_solution, read_table, require_once, some
+from kdnb.datasets.car_submissions import submission_of_table
+from kdnb.datasets.cars_files import merged, read_solution, read_table, require_once, solution_labels, some
 from kdnb.errors import InputError
 from kdnb.files import atomic_write
 from kdnb.metrics.classification import scores
@@ -16,17 +16,22 @@ def evaluate_files(solution: str | Path, submission: str | Path) -> dict:
     """The scores of ``kdnb.metrics.classification.scores``, and "images", their number; rows may be in any order.
 
     Args:
-        solution: CSV with ID and label; a label must be a column of the submission.
-        submission: CSV with ID and a column per class; the competition's five pairs of names count as one.
+        solution: CSV with ID and one column of labels; a label must be a column of the submission.
+        submission: CSV with ID and a column per class; the competition's five pairs of names count as one. A class is
+            a label of the solution or a column of the sample_submission.csv beside it.
 
     Raises:
-        InputError: missing, duplicate or unknown IDs and columns (listed), NaN, negative values, rows of zeros.
+        InputError: missing, duplicate or unknown IDs and columns (listed), NaN, values below 0 or above 1, rows of
+            zeros.
     """
-    ids, classes, values = read_submission(submission)
-    labels = {normal(label) for label in read_table(solution).column("label")}
-    lacking = sorted(labels - set(classes))
+    table, labels = read_table(submission), set(solution_labels(read_table(solution)))
+    require_once(submission, "columns", [name for name in table.header if name])
+    lacking = sorted(labels - set(table.header))
     if lacking:
         raise InputError(f"{submission}: columns {some(lacking)} missing, expected one for each label of {solution}")
+    sample = Path(solution).with_name("sample_submission.csv")
+    known = labels | ({*read_table(sample).header} - {"ID"} if sample.is_file() else set())
+    ids, classes, values = submission_of_table(table, known, solution)
     truth = read_solution(solution, classes)
     require_once(submission, "IDs", ids, list(truth))
     return {**scores(values, [truth[name] for name in ids], merged(classes)), "images": len(ids)}

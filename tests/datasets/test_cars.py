@@ -147,9 +147,12 @@ def test_the_archive_is_unpacked_once_beside_itself(root, tmp_path):
     archive = zipped(root, tmp_path / "open.zip")
     first = Cars(archive)
     assert first.root == tmp_path / "open" and len(first.train) == 15 and first.classes == CLASSES
-    archive.write_bytes(b"gone")  # what was unpacked is used
+    shutil.rmtree(root)
     assert Cars(archive).train == first.train and Cars(tmp_path / "open").train == first.train
     assert Cars(tmp_path).root == tmp_path / "open"
+    archive.write_bytes(b"gone")
+    assert f"{archive}: cannot be unpacked" in error(archive)
+    assert Cars(tmp_path / "open").train == first.train
 
 
 def test_bad_archives_are_refused_and_leave_nothing(root, tmp_path):
