@@ -11,9 +11,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from kdnb.datasets.images import read_image
+from kdnb.datasets.images import DECODER_ERRORS, read_image
 from kdnb.datasets.kitti_calib import Calibration, read_calibration
 from kdnb.datasets.kitti_labels import KittiLabel, read_labels
+from kdnb.datasets.kitti_names import IMAGES, files_left, frame_files, names_in, parse_list, shared_frames
+from kdnb.datasets.kitti_sense import looks_like
+from kdnb.datasets.text import read_bytes, read_text
 from kdnb.errors import InputError
 from kdnb.files import atomic_path
 
@@ -44,7 +47,7 @@ class Frame:
         try:
             with Image.open(self.image_path) as image:
                 return image.size
-        except OSError:
+        except DECODER_ERRORS:
             raise InputError(f"{self.image_path}: not an image, expected a PNG file") from None
 
     def points(self) -> np.ndarray:
@@ -68,20 +71,25 @@ class KittiObject:
 
     Args:
         split: "train", "val", "trainval" or "test", as ImageSets/<split>.txt lists them; test frames lie in testing/.
-            A root without ImageSets gives all frames in training/ for each split, with a warning in the log.
+            A root without ImageSets gives all frames in training/ for each split, with a warning in the log that also
+            counts the files which are no frame's.
         points: name of the clouds' folder beside image_2/; "velodyne" falls back to velodyne_reduced/. A Path, or a str
             with a slash ("made/run1"), is another place: a root that ``write_pseudo_lidar`` wrote, or a folder with
             training/ and testing/ and clouds in them, or a folder of clouds. None: no clouds.
 
     Labels of test frames are read from testing_label_2/ if it exists (in rendered roots it does).
-    Raises InputError naming the file, and the line of the list, for a missing folder, image, cloud or calibration.
+    Raises InputError naming the file, and the line of the list, for a missing folder, image, cloud or calibration, a
+    frame that is listed twice, and one that another list of the same frames (train, val) has too.
     """
 
     def __init__(self, root: str | Path, split: str = "train", points: str | Path | None = "velodyne"):
         self.root, self.split = Path(root), split
         if split not in SPLITS:
             raise InputError(f"split is {split!r}, expected one of {', '.join(SPLITS)}")
-        self.side, self.frames, lines = list_frames(self.root, split, points)
+        self.side, self.frames, lines, faults = list_frames(self.root, split, points)
+        faults += shared_frames(list_of(self.root, split), rival_lists(self.root, split))
+        if faults:
+            raise InputError(faults[0])
         self.names = [frame.name for frame in self.frames]
         _require_files(self.frames, lines)
 
@@ -99,39 +107,51 @@ class KittiObject:
         return other
 
 
-def list_frames(root: Path, split: str, points: str | Path | None) -> tuple[str, list[Frame], list[str]]:
-    """("training" or "testing", the frames of a split, "list:line: " of each); does not check that files exist."""
-    names, lines = _names(root, split)
+def list_frames(root: Path, split: str, points: str | Path | None) -> tuple[str, list[Frame], list[str], list[str]]:
+    """("training" or "testing", the frames of a split, "list:line: " of each, faults of the list); does not check that
+    files exist."""
+    names, lines, faults = _names(root, split)
     side = _side(root, split)
     clouds = _points_folder(root, side, points)
-    return side, [_frame(root, side, clouds, name) for name in names], lines
+    return side, [_frame(root, side, clouds, name) for name in names], lines, faults
+
+
+def list_of(root: Path, split: str) -> Path:
+    """The file that lists a split's frames, whether it exists or not."""
+    return root / "ImageSets" / f"{split}.txt"
+
+
+def rival_lists(root: Path, split: str) -> list[Path]:
+    """Lists that must not share a frame with that of ``split``: train, val, and test where it lies in training/ too."""
+    if split == "trainval":
+        return []
+    side = _side(root, split)
+    others = [other for other in SPLITS if other not in (split, "trainval") and _side(root, other) == side]
+    return [list_of(root, other) for other in others if list_of(root, other).is_file()]
 
 
 def _frame(root, side, clouds, name):
     labels = root / "training" / "label_2" if side == "training" else root / "testing_label_2"
-    image = root / side / "image_2" / f"{name}.png"
-    if not image.exists() and image.with_suffix(".jpg").exists():
-        image = image.with_suffix(".jpg")
+    images = [root / side / "image_2" / f"{name}{suffix}" for low in IMAGES for suffix in (low, low.upper())]
+    image = next((path for path in images if path.exists()), images[0])
     cloud = None if clouds is None else clouds / f"{name}.bin"
     return Frame(name, image, cloud, root / side / "calib" / f"{name}.txt", labels / f"{name}.txt")
 
 
 def _names(root, split):
-    """Names of a split's frames and, for messages, where each is listed."""
-    path = root / "ImageSets" / f"{split}.txt"
+    """Names of a split's frames, where each is listed, for messages, and the list's faults."""
+    path = list_of(root, split)
     if path.is_file():
-        listed = path.read_text(encoding="utf-8").splitlines()
-        pairs = [(line.strip(), f"{path}:{k}: ") for k, line in enumerate(listed, 1) if line.strip()]
-        if not pairs:
-            raise InputError(f"{path}: no frames, expected one name a line")
-        return [name for name, _ in pairs], [where for _, where in pairs]
+        return parse_list(path)
     if path.parent.is_dir():
         raise InputError(f"{path}: no such list, expected one of train.txt, val.txt, test.txt with a name a line")
-    for folder in (root / "training" / "label_2", root / "training" / "image_2"):
-        names = sorted(file.stem for file in folder.glob("[!.]*.*")) if folder.is_dir() else []
-        if names:
-            log.warning("%s has no ImageSets: all %d frames in %s are taken as %s", root, len(names), folder, split)
-            return names, [""] * len(names)
+    for folder, suffixes in ((root / "training" / "label_2", (".txt",)), (root / "training" / "image_2", IMAGES)):
+        files, others = frame_files(folder, suffixes)
+        if files:
+            log.warning("%s has no ImageSets: all %d frames in %s are taken as %s", root, len(files), folder, split)
+            if others:
+                log.warning("%s: left out %s", folder, files_left(others))
+            return list(files), [""] * len(files), []
     what = "nothing" if not root.exists() else "a folder" if root.is_dir() else "a file"
     raise InputError(
         f"{root / 'training' / 'image_2'}: no frames ({root} is {what}), expected a KITTI object root "
@@ -162,8 +182,23 @@ def _in_place(place, side):
     """Folders that may hold the clouds of ``place``; a root of ``write_pseudo_lidar`` names its own in a file."""
     recipe = place / RECIPE
     if recipe.is_file():
-        return [place / side / json.loads(recipe.read_text(encoding="utf-8"))["points"]]
+        return [place / side / read_recipe(recipe)["points"]]
     return [place / side, place]
+
+
+def read_recipe(path: Path) -> dict:
+    """The settings that made pseudo-LiDAR, with the clouds' folder as "points". Raises InputError for another file."""
+    try:
+        recipe = json.loads(read_text(path, "the settings of pseudo-LiDAR"))
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: not JSON ({error}), expected the settings of pseudo-LiDAR") from None
+    if not isinstance(recipe, dict) or not isinstance(recipe.get("points"), str):
+        raise InputError(
+            f"{path}: no 'points', expected the settings of pseudo-LiDAR with the name of the clouds' folder"
+        )
+    return recipe
 
 
 def _require_files(frames, lines):
@@ -175,7 +210,7 @@ def _require_files(frames, lines):
             if path is None:
                 continue
             if path.parent not in existing:
-                existing[path.parent] = {p.name for p in path.parent.iterdir()} if path.parent.is_dir() else set()
+                existing[path.parent] = names_in(path.parent)
             if path.name not in existing[path.parent]:
                 raise InputError(f"{line}frame {frame.name} has no {what}, expected {path}")
 
@@ -183,15 +218,21 @@ def _require_files(frames, lines):
 def read_points(path: str | Path) -> np.ndarray:
     """float32 (N, 4) of a velodyne file, four little-endian float32 a point; (0, 4) when it is empty.
 
-    Raises InputError when it is missing or its size is no multiple of 16.
+    Raises InputError when it is missing, its size is no multiple of 16 or a number is not finite; it says what the file
+    looks like, such as float64. ``kitti_sense.cloud_faults`` tells more.
     """
-    try:
-        content = Path(path).read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}), expected a point cloud (.bin)") from None
+    content = read_bytes(path, "a point cloud (.bin)")
+    expected = "expected x, y, z, intensity as float32"
     if len(content) % 16:
-        raise InputError(f"{path}: {len(content)} bytes are no multiple of 16, expected x, y, z, intensity as float32")
-    return np.frombuffer(content, "<f4").reshape(-1, 4).astype(np.float32)
+        raise InputError(f"{path}: {len(content)} bytes are no multiple of 16, {expected}{looks_like(content)}")
+    points = np.frombuffer(content, "<f4").reshape(-1, 4).astype(np.float32)
+    finite = np.isfinite(points).all(1)
+    if not finite.all():
+        number = int(np.argmin(finite))
+        found = f"point {number} (from 0) is {' '.join(f'{value:.3g}' for value in points[number])}"
+        more = f" and {int((~finite).sum()) - 1} more are not finite"
+        raise InputError(f"{path}: {found}{more}, {expected}{looks_like(content)}")
+    return points
 
 
 def write_points(path: str | Path, points: np.ndarray) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from kdnb.datasets.text import read_text
 from kdnb.errors import InputError
 
 # key in the file, field, shape
@@ -26,6 +27,7 @@ KEYS = (
     ("Tr_imu_to_velo", "imu_to_velo", (3, 4)),
 )
 REQUIRED = ("P2", "R0_rect", "Tr_velo_to_cam")
+LARGEST = 1e9  # of a number in a calibration
 # metres of depth: a point closer to the camera has no meaningful projection
 NEAREST = 0.5
 
@@ -107,14 +109,10 @@ def read_calibration(path: str | Path) -> Calibration:
     """Read ``calib/<frame>.txt``. Missing P0, P1, P3 and Tr_imu_to_velo become zeros: nothing uses them.
 
     Raises InputError, naming file and line or key: no such file, a key without its numbers, P2, R0_rect or
-    Tr_velo_to_cam missing. ``Tr_velo_cam`` and ``R_rect`` of the tracking benchmark are accepted too.
+    Tr_velo_to_cam missing, or without an inverse: R0_rect and the left part of Tr_velo_to_cam are rotations.
+    ``Tr_velo_cam`` and ``R_rect`` of the tracking benchmark are accepted too.
     """
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file, expected a KITTI calibration") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error}), expected a KITTI calibration") from None
+    lines = read_text(path, "a KITTI calibration").split("\n")
     shapes = {key: shape for key, _, shape in KEYS}
     aliases = {"Tr_velo_cam": "Tr_velo_to_cam", "R_rect": "R0_rect", "Tr_imu_velo": "Tr_imu_to_velo"}
     matrices = {}
@@ -126,6 +124,7 @@ def read_calibration(path: str | Path) -> Calibration:
     for key in REQUIRED:
         if key not in matrices:
             raise InputError(f"{path}: no line {key}, expected {math.prod(shapes[key])} numbers after '{key}:'")
+        _require_inverse(path, key, matrices[key][:, :3])
     return Calibration(**{name: matrices.get(key, np.zeros(shape)) for key, name, shape in KEYS})
 
 
@@ -153,8 +152,18 @@ def _matrix(where, key, texts, shape):
         values = [float(text) for text in texts]
     except ValueError:
         values = []
-    if len(values) != math.prod(shape) or not all(map(math.isfinite, values)):
+    if len(values) != math.prod(shape) or not all(abs(value) < LARGEST for value in values):
         raise InputError(
             f"{where}: {key} has {len(texts)} values ({' '.join(texts)[:40]}), expected {math.prod(shape)} numbers"
         )
     return np.array(values).reshape(shape)
+
+
+def _require_inverse(path, key, matrix):
+    """Points go through the matrix both ways. P2 scales by the focal lengths, the others only turn."""
+    size = abs(np.linalg.det(matrix))
+    low, high, what = (
+        (1e-3, math.inf, "a camera's projection") if key == "P2" else (0.5, 2.0, "a rotation, which has 1")
+    )
+    if not low < size < high:
+        raise InputError(f"{path}: {key} has the determinant {size:.3g}, expected {what}")

@@ -1,4 +1,5 @@
-"""A check of a whole KITTI root: reads all files, counts frames and objects, and names every fault."""
+"""A check of a whole KITTI root: reads all files, counts frames and objects, and names every fault of form and sense
+(``kitti_sense``), and what it skipped."""
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -8,24 +9,28 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from kdnb.datasets.kitti import SPLITS, list_frames
-from kdnb.datasets.kitti_labels import CLASSES, DIFFICULTIES, TYPES, counts_as
+from kdnb.datasets.kitti import SPLITS, list_frames, list_of, rival_lists
+from kdnb.datasets.kitti_labels import CLASSES, DIFFICULTIES, TYPES, counts_as, numbered_labels
+from kdnb.datasets.kitti_names import IMAGES, files_left, frame_files, shared_frames
+from kdnb.datasets.kitti_sense import cloud_faults, image_faults, label_faults
 from kdnb.errors import InputError
 
 
 @dataclass
 class KittiReport:
     """The result of :func:`check_kitti` per split: ``counts`` {what: how many}, ``types`` objects per type, ``valid``
-    {(class, difficulty): objects that count}; ``faults`` one line each."""
+    {(class, difficulty): objects that count}; ``skipped`` and ``faults`` one line each."""
 
     root: Path
     counts: dict = field(default_factory=dict)
     types: dict = field(default_factory=dict)
     valid: dict = field(default_factory=dict)
+    skipped: list = field(default_factory=list)
     faults: list = field(default_factory=list)
 
     def summary(self) -> str:
-        """Tables of frames, objects and counted objects per split, then every fault on a line of its own."""
+        """Tables of frames, objects and counted objects per split, then what was skipped and every fault on a line of
+        its own."""
         lines = [str(self.root)]
         if self.counts:
             lines.append(f"{'':<24}" + "".join(f"{split:>9}" for split in self.counts))
@@ -38,7 +43,7 @@ class KittiReport:
                 for d in DIFFICULTIES
             ]
         end = f"{len(self.faults)} fault{'s' * (len(self.faults) != 1)}" if self.faults else "no faults"
-        return "\n".join([*lines, *self.faults, end])
+        return "\n".join([*lines, *self.skipped, *self.faults, end])
 
     __str__ = summary
 
@@ -49,7 +54,8 @@ class KittiReport:
 
 
 def check_kitti(root: str | Path) -> KittiReport:
-    """Read all images, clouds, calibrations and labels of a KITTI root; report counts per split and every fault.
+    """Read all images, clouds, calibrations and labels of a KITTI root; report counts per split, what is no frame's or
+    in no list, and every fault. Whatever goes wrong with a file is that file's fault.
 
     Raises InputError only when there is no split.
     """
@@ -58,41 +64,79 @@ def check_kitti(root: str | Path) -> KittiReport:
     listed = [split for split in SPLITS if (root / "ImageSets" / f"{split}.txt").is_file()]
     if {"train", "val"} <= set(listed):
         listed = [split for split in listed if split != "trainval"]
+    used: dict[str, set] = {"training": set(), "testing": set()}
     for split in listed or ["train"]:
         try:
-            _, frames, _ = list_frames(root, split, "velodyne")
+            side, frames, _, faults = list_frames(root, split, "velodyne")
         except InputError as error:
             if not listed:
                 raise
             report.faults.append(str(error))
             continue
+        earlier = {list_of(root, other) for other in listed[: listed.index(split)]} if listed else set()
+        report.faults += faults + shared_frames(
+            list_of(root, split), [path for path in rival_lists(root, split) if path in earlier]
+        )
+        used[side] |= {frame.name for frame in frames}
         with ThreadPoolExecutor() as pool:  # Pillow decodes without holding Python's lock
             notes = list(tqdm(pool.map(_check_frame, frames), total=len(frames), desc=f"check {split}", disable=None))
         report.faults += [fault for _, _, _, faults in notes for fault in faults]
         _count(report, split if listed else "all", notes)
+    report.skipped = _skipped(root, used, listed)
     return report
 
 
 def _check_frame(frame):
     """(labels or None, points, image size, faults) of one frame."""
-    faults, labels, count, size = [], None, 0, None
+    faults: list[str] = []
 
-    def read(reader):
+    def read(path, reader, *values):
         try:
-            return reader()
+            return reader(*values)
         except InputError as error:
             faults.append(str(error))
-            return None
+        except Exception as error:  # one file must not end the check of ten thousand
+            reason = (str(error).strip().splitlines() or [""])[0]
+            faults.append(f"{path}: cannot be checked ({type(error).__name__} {reason}), expected an official file")
+        return None
 
-    image, points, _ = read(frame.image), read(frame.points), read(lambda: frame.calibration)
-    labels = read(lambda: frame.labels)
-    if image is not None:
-        size = image.shape[1::-1]
+    image, points = read(frame.image_path, frame.image), read(frame.points_path, frame.points)
+    calibration = read(frame.calibration_path, lambda: frame.calibration)
+    labels = None
+    if frame.label_path.exists():
+        labels = read(frame.label_path, numbered_labels, frame.label_path)
+    size = None if image is None else image.shape[1::-1]
     if points is not None:
-        count = len(points)
-        if not np.isfinite(points).all():
-            faults.append(f"{frame.points_path}: holds values that are no numbers, expected finite float32")
-    return labels, count, size, faults
+        faults += read(frame.points_path, cloud_faults, frame.points_path, points) or []
+    if size and calibration is not None:
+        faults += read(frame.image_path, image_faults, frame.image_path, size, calibration) or []
+    if labels:
+        faults += read(frame.label_path, label_faults, frame.label_path, labels, calibration, size) or []
+    return None if labels is None else list(labels.values()), 0 if points is None else len(points), size, faults
+
+
+def _skipped(root, used, listed):
+    """A line for each folder with files that are no frame's, and for the frames of each side that nothing lists."""
+    lines = []
+    for side, names in used.items():
+        found = set()
+        for folder, suffixes in _folders(root, side):
+            files, others = frame_files(folder, suffixes)
+            found |= set(files)
+            if others:
+                lines.append(f"skipped: {folder}: {files_left(others)}")
+        unused = sorted(found - names)
+        if unused:
+            why = "that no list names" if listed else "without a label"
+            lines.append(f"skipped: {root / side}: frames {why}: {len(unused)}, the first is {unused[0]}")
+    return lines
+
+
+def _folders(root, side):
+    labels = root / "training" / "label_2" if side == "training" else root / "testing_label_2"
+    clouds = [root / side / name for name in ("velodyne", "velodyne_reduced")]
+    pairs = [(root / side / "image_2", IMAGES), (root / side / "calib", (".txt",)), (labels, (".txt",))]
+    return pairs + [(folder, (".bin",)) for folder in clouds]
 
 
 def _count(report, split, notes):

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from kdnb.datasets.text import read_text
 from kdnb.errors import InputError
 from kdnb.files import atomic_path
 
@@ -27,6 +28,7 @@ FIELDS = (
     "rotation_y",
     "score",
 )
+LARGEST = 1e6  # metres, pixels or radians; sums and products of larger numbers lose all meaning
 CLASSES = ("Car", "Pedestrian", "Cyclist")  # what the benchmark scores
 # height in pixels above which, and levels of occlusion and truncation up to which, an object counts
 DIFFICULTIES = {"easy": (40, 0, 0.15), "moderate": (25, 1, 0.30), "hard": (25, 2, 0.50)}
@@ -68,22 +70,22 @@ def read_labels(path: str | Path, scores: bool = False, any_type: bool = False) 
     """The objects of a label file, in its order; an empty file is a frame without objects.
 
     Args:
-        scores: read a detection file, whose lines have a score after the 15 fields. Truncation and occlusion are not
-            checked, as in the official evaluation.
+        scores: read a detection file, whose lines have a score after the 15 fields. Truncation, occlusion and the order
+            of the 2D box's edges are not checked, as in the official evaluation.
         any_type: accept types beyond TYPES, as the official evaluation does, which ignores case.
 
     Raises:
         InputError: no such file, and, naming file and line, a wrong number of fields, an unknown type, a field that is
-            no number, a box whose right or bottom lies before its left or top.
+            no number or beyond ``LARGEST``, a labelled box whose right or bottom lies before its left or top.
     """
-    what = "detection" if scores else "label"
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file, expected a KITTI {what} file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error}), expected a KITTI {what} file") from None
-    return [_parse(f"{path}:{k}", line.split(), scores, any_type) for k, line in enumerate(lines, 1) if line.strip()]
+    return list(numbered_labels(path, scores, any_type).values())
+
+
+def numbered_labels(path: str | Path, scores: bool = False, any_type: bool = False) -> dict[int, KittiLabel]:
+    """``{line: object}``, lines counted from 1; arguments and errors as ``read_labels``."""
+    text = read_text(path, f"a KITTI {'detection' if scores else 'label'} file")
+    lines = {number: line.split() for number, line in enumerate(text.split("\n"), 1) if line.strip()}
+    return {number: _parse(f"{path}:{number}", fields, scores, any_type) for number, fields in lines.items()}
 
 
 def _parse(where, fields, scores, any_type) -> KittiLabel:
@@ -94,12 +96,12 @@ def _parse(where, fields, scores, any_type) -> KittiLabel:
             f"({'15 and a score' if scores else 'type to rotation_y'})"
         )
     if not any_type and fields[0] not in TYPES:
-        raise InputError(f"{where}: type is {fields[0]!r}, expected one of {', '.join(TYPES)}")
+        raise InputError(f"{where}: type is {fields[0][:60]!r}, expected one of {', '.join(TYPES)}")
     values = [_number(where, *pair) for pair in zip(FIELDS[1:], fields[1:], strict=False)]
     truncated, occluded, alpha, left, top, right, bottom = values[:7]
     if not scores and occluded not in (-1, 0, 1, 2, 3):
         raise InputError(f"{where}: occluded is {fields[2]}, expected 0, 1, 2, 3 or -1")
-    if right < left or bottom < top:
+    if not scores and (right < left or bottom < top):
         raise InputError(f"{where}: box {left:g} {top:g} {right:g} {bottom:g}, expected left top right bottom")
     return KittiLabel(fields[0], truncated, int(occluded), alpha, (left, top, right, bottom), *values[7:])
 
@@ -110,7 +112,9 @@ def _number(where, field, text):
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise InputError(f"{where}: {field} is {text!r}, expected a number")
+        raise InputError(f"{where}: {field} is {text[:60]!r}, expected a number")
+    if abs(value) > LARGEST and field != "score":
+        raise InputError(f"{where}: {field} is {text[:60]}, expected a number up to {LARGEST:g}")
     return value
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from kdnb.datasets.kitti import RECIPE, Frame, KittiObject, write_points
+from kdnb.datasets.kitti import RECIPE, Frame, KittiObject, read_recipe, write_points
 from kdnb.datasets.kitti_calib import Calibration
 from kdnb.errors import InputError
 from kdnb.files import atomic_path, atomic_write
@@ -138,7 +138,8 @@ def write_pseudo_lidar(
 
 
 def check_recipe(out: Path, depth: str, points: str, how: dict) -> None:
-    """Write the settings of the clouds into their folder; raise InputError if it has clouds of other settings.
+    """Write the settings of the clouds into their folder; raise InputError if it has clouds of other settings or a file
+    of settings that cannot be read.
 
     What ``how`` leaves out is written with its default, because a later version may change the default.
     """
@@ -152,7 +153,7 @@ def check_recipe(out: Path, depth: str, points: str, how: dict) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(path, json.dumps(recipe, indent=1, sort_keys=True) + "\n")
         return
-    written = json.loads(path.read_text(encoding="utf-8"))
+    written = read_recipe(path)
     for key in sorted({*written, *recipe}):
         if key not in written or key not in recipe or written[key] != recipe[key]:
             made, wanted = (repr(one[key]) if key in one else "left open" for one in (written, recipe))

@@ -216,11 +216,12 @@ def kitti_main(
 ) -> dict:
     """Score a folder of detection files against one of label files: print a table, write the JSON, return the result.
 
-    frames: a list file such as ``ImageSets/val.txt``; by default all frames with a label file. Warnings go to
-    stderr. An orientation score that is not defined is ``null`` in the JSON. Raises InputError for faults of the files.
+    frames: a list file such as ``ImageSets/val.txt``, whose frames alone are scored; by default all frames with a label
+    file, and detections of another are a fault. Warnings go to stderr. An orientation score that is not defined is
+    ``null`` in the JSON. Raises InputError for faults of the files.
     """
     truth = read_ground_truth(gt, None if frames is None else read_frame_list(frames))
-    detections = read_detections(pred, truth)
+    detections = read_detections(pred, truth, others=frames is not None)
     curves = kitti_curves(truth, detections, overlap)
     missing = [frame for frame in truth if frame not in detections]
     if missing:

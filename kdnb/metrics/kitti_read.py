@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from kdnb.datasets.kitti_labels import KittiLabel, read_labels
+from kdnb.datasets.kitti_names import files_left, frame_files
+from kdnb.datasets.text import read_text
 from kdnb.errors import InputError
 
 Labels = Mapping[str, Sequence[KittiLabel]]  # frame → its objects or detections
 NUMBERS = ("truncated", "occluded", "alpha", "height", "width", "length", "x", "y", "z", "rotation_y")
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -77,6 +81,7 @@ def as_objects(frames: Labels, order: Sequence[str], scores: bool) -> Objects:
 def read_ground_truth(folder: str | Path, frames: Collection[str] | None = None) -> dict[str, list[KittiLabel]]:
     """``{frame: [KittiLabel]}`` of the files ``<frame>.txt`` of a label folder, or only of the listed ``frames``.
 
+    Files that are no frame's (``kitti_names.frame_files``) are left out, and the log counts them.
     Types are case-insensitive; an unknown type is no fault, as officially: no class considers it.
 
     Raises InputError for a missing or empty folder, and for every fault of a file, with its line.
@@ -89,15 +94,23 @@ def read_ground_truth(folder: str | Path, frames: Collection[str] | None = None)
     return {frame: read_labels(path, any_type=True) for frame, path in files.items()}
 
 
-def read_detections(folder: str | Path, frames: Collection[str]) -> dict[str, list[KittiLabel]]:
+def read_detections(folder: str | Path, frames: Collection[str], others: bool = False) -> dict[str, list[KittiLabel]]:
     """``{frame: [KittiLabel]}`` of a folder of detection files, which have a 16th field, the score.
 
     ``frames``: those of the ground truth. A frame without a file is left out of the dict; the evaluation counts it as a
-    frame without detections. Raises InputError for a missing or empty folder, a file of a frame not among ``frames``,
-    and for every fault of a file, with its line.
+    frame without detections. Files that are no frame's, such as the official tool's ``stats_*.txt``, and with
+    ``others`` those of frames that are not asked for, are left out, and the log counts them. Where the folder has none,
+    its ``data/`` is read, as the official tool's results have it.
+
+    Raises InputError for a missing or empty folder, a file of a frame not among ``frames`` (with ``others``: if no file
+    is), and for every fault of a file, with its line.
     """
     files = _text_files(folder, "detection")
     unknown = next((path for frame, path in files.items() if frame not in frames), None)
+    wanted = {frame: path for frame, path in files.items() if frame in frames}
+    if unknown and others and wanted:
+        log.warning("%s: left out %d frames that are not listed", folder, len(files) - len(wanted))
+        files, unknown = wanted, None
     if unknown:
         raise InputError(
             f"{unknown}: detections of an unknown frame, expected one of the {len(frames)} frames "
@@ -110,18 +123,24 @@ def read_detections(folder: str | Path, frames: Collection[str]) -> dict[str, li
 
 def read_frame_list(path: str | Path) -> list[str]:
     """Frame names of a list such as ``ImageSets/val.txt``, one per line. Raises InputError for an empty list."""
-    try:
-        names = Path(path).read_text(encoding="utf-8").split()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error}), expected a list of frames") from None
+    names = read_text(path, "a list of frames").split()
+    wrong = next((name for name in names if len(name) > 100 or Path(name).name != name), None)
+    if wrong is not None:
+        raise InputError(f"{path}: found {wrong[:60]!r}, expected the names of frames, such as 000003")
     if not names:
         raise InputError(f"{path}: no frames, expected one per line")
     return list(dict.fromkeys(names))
 
 
 def _text_files(folder: str | Path, what: str) -> dict[str, Path]:
-    """{frame name: path} of the .txt files, sorted."""
+    """{frame name: path} of the frames' .txt files, sorted; those in ``data/`` if there are no others."""
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder, expected one with KITTI {what} files")
-    return {path.stem: path for path in sorted(folder.glob("*.txt"))}
+    files, left = frame_files(folder, (".txt",))
+    inside, left_inside = frame_files(folder / "data", (".txt",))
+    if inside and not any(name.isdecimal() for name in files):
+        folder, files, left = folder / "data", inside, left_inside
+    if files and left:
+        log.warning("%s: left out %s", folder, files_left(left))
+    return files

@@ -19,17 +19,16 @@ CALIB = """P2: 720 0 610 45 0 720 173 0.2 0 0 1 0.003
 R0_rect: 1 0 0 0 1 0 0 0 1
 Tr_velo_to_cam: 0 -1 0 0 0 0 -1 -0.08 1 0 0 -0.27
 """
-CAR = "Car 0.00 0 -1.50 100.00 50.50 200.00 120.00 1.50 1.60 4.00 -2.00 1.70 15.00 -1.63\n"
+CAR = "Car 0.00 0 -1.50 464.42 181.43 556.79 267.43 1.50 1.60 4.00 -2.00 1.70 15.00 -1.63\n"
 COUNTS = ([376], [70, 9, 18], [1351, 67], [680], [77, 26], [70])  # points in the boxes of the real frames
 DONT = "DontCare -1 -1 -10 503.89 169.71 590.61 190.13 -1 -1 -1 -1000 -1000 -1000 -10\n"
 
 
-def add_frame(root, side, name, size=(64, 20), points=5, labels=CAR, cloud="velodyne"):
+def add_frame(root, side, name, size=(1242, 375), points=5, labels=CAR, cloud="velodyne"):
     folder = root / side
     for sub in ("image_2", cloud, "calib", "label_2"):
         (folder / sub).mkdir(parents=True, exist_ok=True)
-    noise = np.random.default_rng(0).integers(0, 255, (*size[::-1], 3), np.uint8)
-    Image.fromarray(noise).save(folder / "image_2" / f"{name}.png")
+    Image.new("RGB", size, (90, 120, 150)).save(folder / "image_2" / f"{name}.png")
     write_points(folder / cloud / f"{name}.bin", np.full((points, 4), 0.5))
     (folder / "calib" / f"{name}.txt").write_text(CALIB)
     if labels is not None:
@@ -45,7 +44,7 @@ def add_list(root, split, names):
 def root(tmp_path):
     root = tmp_path / "kitti"
     add_frame(root, "training", "000000")
-    add_frame(root, "training", "000003", size=(62, 19), labels=CAR + DONT)
+    add_frame(root, "training", "000003", size=(1224, 370), labels=CAR + DONT)
     add_frame(root, "training", "000007", labels=None)
     add_frame(root, "testing", "000000", points=2, labels=None)
     add_list(root, "train", ["000003", "000000"])
@@ -68,7 +67,8 @@ def test_frames(root):
     train = KittiObject(root)
     assert len(train) == 2 and [f.name for f in train] == ["000003", "000000"]  # the list's order
     frame = train[0]
-    assert frame.image().shape == (19, 62, 3) and frame.image().dtype == np.uint8 and frame.image_size == (62, 19)
+    image = frame.image()
+    assert image.shape == (370, 1224, 3) and image.dtype == np.uint8 and frame.image_size == (1224, 370)
     assert frame.points().shape == (5, 4) and frame.points().dtype == np.float32
     assert [label.type for label in frame.labels] == ["Car", "DontCare"]
     assert frame.calibration.P2[0, 3] == 45 and not frame.calibration.P0.any()
@@ -145,7 +145,7 @@ def test_broken_files(root):
     frame.points_path.write_bytes(b"x" * 40)
     assert "000000.bin: 40 bytes are no multiple of 16" in error_of(frame.points)
     frame.points_path.unlink()
-    assert "000000.bin: cannot be read" in error_of(frame.points)
+    assert "000000.bin: no such file" in error_of(frame.points)
     frame.calibration_path.write_text(CALIB.replace("Tr_velo_to_cam", "Tr"))
     assert "000000.txt: no line Tr_velo_to_cam" in error_of(lambda: frame.calibration)
     frame.label_path.write_text(CAR + CAR.rsplit(" ", 1)[0])
@@ -181,7 +181,7 @@ def test_checker_names_every_missing_file_and_unknown_types(root):
         (root / f"training/velodyne/{name}.bin").unlink()
     (root / "training/label_2/000003.txt").write_text(CAR + CAR.replace("Car", "car"))
     faults = "\n".join(check_kitti(root).faults)
-    assert "000000.bin: cannot be read" in faults and "000003.bin: cannot be read" in faults
+    assert "000000.bin: no such file" in faults and "000003.bin: no such file" in faults
     assert "000003.txt:2: type is 'car', expected one of Car, Van" in faults
 
 

@@ -1,6 +1,7 @@
 """Calibration, labels and boxes of KITTI: inverses, the real frames, one-line errors with file and line."""
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -96,6 +97,10 @@ def test_calibration_files_come_back(tmp_path):
         (lambda t: t.replace("P2: 7.2", "P2: seven"), "c.txt:3: P2 has 12 values"),
         (lambda t: t.replace("R0_rect: ", "R0_rect: 1 "), "c.txt:5: R0_rect has 10 values"),
         (lambda t: "", "c.txt: no line P2"),
+        (
+            lambda t: re.sub("R0_rect: .*", "R0_rect:" + " 0" * 9, t),
+            "R0_rect has the determinant 0, expected a rotation",
+        ),
     ],
 )
 def test_calibration_errors(tmp_path, change, message):
@@ -142,6 +147,8 @@ def test_detections_have_a_score(tmp_path):
     assert read_labels(tmp_path / "empty.txt", scores=True) == []
     (tmp_path / "odd.txt").write_text(CAR.replace("0.25 1", "9 9") + " 0.5\n")
     assert read_labels(tmp_path / "odd.txt", scores=True)[0].occluded == 9  # the official tool reads past it
+    (tmp_path / "turned.txt").write_text(CAR.replace("200.00", "20.00") + " 0.5\n")
+    assert read_labels(tmp_path / "turned.txt", scores=True)[0].bbox[2] == 20  # and counts a false alarm
 
 
 @pytest.mark.parametrize(
@@ -153,6 +160,7 @@ def test_detections_have_a_score(tmp_path):
         (CAR.replace("Car", "car"), False, "a.txt:2: type is 'car', expected one of Car, Van"),
         (CAR.replace("15.00", "far"), False, "a.txt:2: z is 'far', expected a number"),
         (CAR.replace("15.00", "nan"), False, "a.txt:2: z is 'nan', expected a number"),
+        (CAR.replace("15.00", "1e300"), False, "a.txt:2: z is 1e300, expected a number up to 1e+06"),
         (CAR.replace("0.25 1", "0.25 7"), False, "a.txt:2: occluded is 7"),
         (CAR.replace("200.00", "20.00"), False, "a.txt:2: box 100 150.5 20 220"),
     ],
