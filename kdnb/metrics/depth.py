@@ -65,7 +65,8 @@ def evaluate_depth(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> dict:
         pairs: iterable of (predicted, truth), each (H, W) metres; sizes may differ from image to image.
 
     Returns:
-        ``depth_scores``'s keys, with "images" and "by_distance" (see ``error_by_distance``).
+        ``depth_scores``'s keys, with "images", "by_distance" (see ``error_by_distance``) and "scale", the median of
+        true over predicted depth; None without a valid pixel.
     """
     valid = [valid_pixels(predicted, truth) for predicted, truth in pairs]
     each = [depth_scores(*pair) for pair in valid if len(pair[1])]
@@ -74,6 +75,7 @@ def evaluate_depth(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> dict:
     pooled = [np.concatenate([pair[i] for pair in valid]) if valid else np.zeros(0) for i in (0, 1)]
     return {
         **mean,
+        "scale": float(np.median(pooled[1] / pooled[0])) if len(pooled[0]) else None,
         "pixels": sum(s["pixels"] for s in each),
         "images": len(each),
         "by_distance": error_by_distance(pooled[0], pooled[1]),

@@ -6,7 +6,9 @@ Depth is z along the optical axis of the rectified camera, not the length of the
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import tokenize
+import zipfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,12 +20,25 @@ from PIL import Image
 from torch import Tensor
 
 from kdnb.datasets.depth_views import resized
+from kdnb.datasets.images import DECODER_ERRORS, MOST_PIXELS
 from kdnb.datasets.kitti import Frame
 from kdnb.datasets.kitti_calib import Calibration
 from kdnb.errors import InputError
 from kdnb.models.depth_net import TinyDepth
 
 KITTI_MAX = 80  # metres; on KITTI GLPN's sigmoid is a fraction of this
+WORST = 0.5  # AbsRel; networks that were trained on KITTI have 0.05 to 0.15
+# of a header that is text to be parsed, and of an archive instead of an array
+NPY_ERRORS = (*DECODER_ERRORS, zipfile.BadZipFile, tokenize.TokenError, UnicodeError, RecursionError)
+SCALES = {  # true over predicted depth: what was mistaken for metres
+    256 / 1000: "millimetres in PNGs, which hold metres x 256",
+    1 / 1000: "millimetres",
+    1 / 100: "centimetres",
+    1 / 256: "metres x 256",
+    1 / 8: "metres that were multiplied by 8 although they needed no factor",
+    256.0: "whole metres in PNGs, which hold metres x 256",
+    8.0: "a share of 10 m where weights of KITTI mean 80 m",
+}
 
 
 class DepthModel:
@@ -69,6 +84,23 @@ def depth_model(spec: str, net: TinyDepth | None = None, **options: float) -> De
     if kind == "folder" and value:
         return folder_depth(value)
     raise InputError(f"depth is {spec!r}, expected 'tiny' with a trained network, 'hf:<model id>' or 'folder:<path>'")
+
+
+def require_metres(model: DepthModel, errors: Mapping[str, Any]) -> None:
+    """Raise InputError for a model that is far from the LiDAR, and say what its numbers may be instead of metres.
+
+    Args:
+        errors: as of ``kdnb.metrics.depth.evaluate_depth``, of frames with LiDAR.
+    """
+    if not errors["pixels"]:
+        raise InputError(f"{model.name}: no depth at any of the pixels that the LiDAR measured, expected metres")
+    if errors["AbsRel"] <= WORST:
+        return
+    scale = errors["scale"]
+    nearest = min(SCALES, key=lambda known: abs(np.log(known / scale)))
+    found = f"AbsRel {errors['AbsRel']:.2f} against the LiDAR of {errors['images']} frames, expected at most {WORST:g}"
+    hint = f", so these look like {SCALES[nearest]}" if 0.8 < nearest / scale < 1.25 else ""
+    raise InputError(f"{model.name}: {found}, metres; in the median true depth is {scale:.3g} times as large{hint}")
 
 
 # --- the small network --------------------------------------------------------------------------------------------
@@ -203,8 +235,10 @@ def read_depth_png(path: Path) -> np.ndarray:
     """float32 (H, W), metres, 0 for unknown, from a 16-bit image of metres x 256 (KITTI depth development kit)."""
     try:
         with Image.open(path) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise ValueError(f"more than {MOST_PIXELS} pixels")
             mode, values = image.mode, np.asarray(image)
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow raises any of these for a broken file
+    except DECODER_ERRORS as error:
         raise InputError(f"{path}: not a readable image ({error}), expected a 16-bit PNG of metres x 256") from None
     if not mode.startswith("I"):
         raise InputError(f"{path}: an image of mode {mode}, expected a 16-bit PNG of metres x 256")
@@ -215,8 +249,9 @@ def read_depth_npy(path: Path) -> np.ndarray:
     """float32 (H, W), metres, from an array of floating point numbers."""
     try:
         values = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path}: not a readable array ({error}), expected metres (height, width)") from None
+    except NPY_ERRORS as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"{path}: not a readable array ({reason}), expected metres (height, width)") from None
     if not isinstance(values, np.ndarray) or values.ndim != 2 or values.dtype.kind != "f":
         what = f"{values.dtype} {values.shape}" if isinstance(values, np.ndarray) else "several arrays"
         raise InputError(f"{path}: {what}, expected floating point metres (height, width)")

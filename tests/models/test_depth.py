@@ -7,7 +7,8 @@ import torch
 from PIL import Image
 
 from kdnb.errors import InputError
-from kdnb.models.depth import DepthModel, depth_model, hf_depth
+from kdnb.metrics.depth import evaluate_depth
+from kdnb.models.depth import DepthModel, depth_model, hf_depth, require_metres
 from kdnb.models.depth_net import FAR, NEAR, TinyDepth, bounded_depth, depth_step, silog, sparse_l1
 
 IMAGE = np.random.default_rng(0).integers(0, 255, (50, 70, 3), dtype=np.uint8)
@@ -104,6 +105,35 @@ def test_folder_names_what_is_missing_or_wrong(tmp_path):
         assert "\n" not in str(caught.value)
     with pytest.raises(InputError, match="no such folder"):
         depth_model(f"folder:{tmp_path / 'none'}")
+
+
+@pytest.mark.parametrize(
+    ("factor", "file", "hint"),
+    [
+        (1, "png", None),
+        (1000 / 256, "png", "0.256 times as large, so these look like millimetres in PNGs, which hold metres x 256"),
+        (1000, "npy", "0.001 times as large, so these look like millimetres"),
+        (1 / 8, "npy", "8 times as large, so these look like a share of 10 m where weights of KITTI mean 80 m"),
+        (3, "npy", "0.333 times as large"),
+        (0, "npy", "no depth at any of the pixels that the LiDAR measured"),
+    ],
+)
+def test_depth_that_is_not_in_metres_is_refused_with_its_scale(tmp_path, factor, file, hint):
+    truth = np.random.default_rng(2).uniform(4, 60, (50, 70)).astype(np.float32)
+    if file == "png":
+        Image.fromarray(np.round(truth * factor * 256).astype(np.uint16)).save(tmp_path / "a.png")
+    else:
+        np.save(tmp_path / "a.npy", truth * factor)
+    model = depth_model(f"folder:{tmp_path}")
+    errors = evaluate_depth([(model(IMAGE, "a"), truth)])
+    if hint is None:
+        require_metres(model, errors)
+        return
+    with pytest.raises(InputError) as caught:
+        require_metres(model, errors)
+    assert str(caught.value).startswith(f"folder-{tmp_path}: ") and str(caught.value).endswith(
+        (hint, f"{hint}, expected metres")
+    )
 
 
 @pytest.mark.parametrize("spec", ["", "tiny", "hf:", "midas", "folder:"])

@@ -20,7 +20,7 @@ from kdnb.engine import Plan, TrainHistory, fit
 from kdnb.experiment import ArmResult
 from kdnb.metrics.cost import state_dict_mb
 from kdnb.metrics.depth import evaluate_depth
-from kdnb.models.depth import DepthModel, depth_model
+from kdnb.models.depth import DepthModel, depth_model, require_metres
 from kdnb.models.depth_net import depth_step
 from kdnb.projects.kitti_pseudo_lidar.data import Data, KittiPseudoLidarSettings
 
@@ -43,6 +43,8 @@ def train_depth(
         training = fit(distiller, views, plan, config, collate=collate_depth, name="depth", checkpoint=checkpoint)
     model = depth_model(settings.depth, net)
     test, train = (depth_errors(model, frames[:DEPTH_EVAL_FRAMES]) for frames in (data.test, data.train))
+    if settings.depth != "tiny":  # one that is trained here may have had too few steps
+        require_metres(model, test)
     numbers = {
         **{key: test[key] for key in ("delta1.25", "AbsRel", "RMSE", "MAE")},
         "AbsRel_train": train["AbsRel"],
