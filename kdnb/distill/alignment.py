@@ -10,14 +10,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kdnb.distill.checks import describe, pair, require_shape
 from kdnb.distill.losses import kd_kl
+from kdnb.errors import InputError
 
 
 def similarity_logits(images: Tensor, texts: Tensor, scale: Tensor | float) -> Tensor:
     """scale · cos(image, text), (N, M), of unit vectors (N, D) and (M, D); always in float32.
 
     Half precision rounds a cosine near 1 to 1/256 (bf16), which at CLIP's scale of 100 is 0.4 of a logit.
+    Raises InputError for other shapes.
     """
+    for name, value in (("images", images), ("texts", texts)):
+        if not torch.is_tensor(value) or value.ndim != 2 or value.shape[-1] != images.shape[-1]:
+            raise InputError(
+                f"embeddings of images and texts are {describe(images)} and {describe(texts)}, "
+                f"expected (N, D) and (M, D): look at the {name}"
+            )
     with torch.autocast(images.device.type, enabled=False):
         return scale * (images.float() @ texts.float().T)
 
@@ -45,8 +54,16 @@ def multi_positive_infonce(
     Returns:
         A scalar. An image that is not known is left out altogether: it is no negative either. A known image or a text
         without a match has no row of its own, but remains a negative of the others. 0 when nothing matches.
+
+    Raises:
+        InputError: other shapes.
     """
+    size = (len(image_embeddings), len(text_embeddings))
+    require_shape("the table of matches", positive, size, "(images, texts)")
+    positive = positive.bool()
     known = positive.any(1) if known is None else known
+    require_shape("the images whose texts are known", known, size[:1], "(images,)")
+    known = known.bool()
     positive = positive[known]
     logits = similarity_logits(image_embeddings[known], text_embeddings, scale)
     if not positive.any():
@@ -80,7 +97,11 @@ def similarity_kd(
 
     Returns:
         A scalar, the mean over images; 0 when the student ranks as the teacher does.
+
+    Raises:
+        InputError: other shapes, a temperature that is not above 0.
     """
+    student_images, teacher_images = pair(student_images, teacher_images, "image embeddings")
     texts, scale = texts.detach(), torch.as_tensor(scale, device=texts.device).detach()
     student = similarity_logits(student_images, texts, scale)
     return kd_kl(student, similarity_logits(teacher_images, texts, scale), temperature)
@@ -94,5 +115,10 @@ def embedding_l2(student: Tensor, teacher: Tensor) -> Tensor:
 
     Args:
         student, teacher: (N, D), of any length.
+
+    Raises:
+        InputError: they differ in shape.
     """
-    return (student - teacher.detach()).pow(2).sum(-1).mean()
+    student, teacher = pair(student, teacher, "embeddings")
+    require_shape("the student's embedding", student, (None, None), "(N, D)")
+    return (student - teacher).pow(2).sum(-1).mean() if len(student) else student.sum()

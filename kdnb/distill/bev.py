@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kdnb.distill.checks import pair, precise, require_shape
 from kdnb.distill.losses import feature_mse
 from kdnb.distill.schedules import two_phase
 from kdnb.distill.terms import Term, choose_terms
@@ -37,7 +38,8 @@ def phase_weight(name: str, scale: float = 1.0, switch: float = 0.5) -> Callable
 
 def heat(heatmap: Tensor) -> Tensor:
     """(B, classes, H, W) logits → (B, 1, H, W): the highest class probability, without gradient."""
-    return heatmap.detach().float().sigmoid().amax(1, keepdim=True)
+    require_shape("the teacher's heatmap", heatmap, (None,) * 4, "(B, classes, H, W)")
+    return precise(heatmap.detach()).sigmoid().amax(1, keepdim=True)
 
 
 def heated_mse(student: Tensor, teacher: tuple[Tensor, Tensor], floor: float = 0.01) -> Tensor:
@@ -49,6 +51,9 @@ def heated_mse(student: Tensor, teacher: tuple[Tensor, Tensor], floor: float = 0
     Args:
         student: (B, C, H, W), adapted.
         teacher: its features of that shape, and its heatmap logits (B, classes, H, W).
+
+    Raises:
+        InputError: shapes that do not match.
     """
     features, logits = teacher
     return feature_mse(student, features, floor + heat(logits))
@@ -62,9 +67,13 @@ def heat_kd(student: Tensor, teacher: Tensor, beta: float = 2.0) -> Tensor:
     stands for the number of objects, by which the detection loss is also divided.
 
     Args:
-        student, teacher: (B, classes, H, W) logits.
+        student, teacher: (B, classes, H, W) logits, the student's finite.
+
+    Raises:
+        InputError: they differ in shape.
     """
-    student, target = student.float(), teacher.detach().float().sigmoid()
+    student, teacher = pair(student, teacher, "heatmaps")
+    target = teacher.sigmoid()
     distance = (target - student.sigmoid()).abs() ** beta
     cells = distance * F.binary_cross_entropy_with_logits(student, target, reduction="none")
     return cells.sum() / target.sum().clamp(min=1)
@@ -80,11 +89,17 @@ def box_kd(student: Tensor, teacher: tuple[Tensor, Tensor], threshold: float = 0
         student: (B, 9, H, W).
         teacher: its boxes of that shape, and its heatmap logits (B, classes, H, W).
         threshold: only cells with a teacher's heat above it count; without any the loss is 0.
+
+    Raises:
+        InputError: shapes that do not match.
     """
     boxes, logits = teacher
+    student, boxes = pair(student, boxes, "boxes")
+    require_shape("the student's boxes", student, (None, 9, None, None), "(B, 9, H, W)")
     score = heat(logits)
+    require_shape("the teacher's heat", score, (len(student), 1, *student.shape[2:]), "(B, 1, H, W)")
     weight = score * (score > threshold)
-    difference = (student - boxes.detach()).float()
+    difference = student - boxes
     distance = difference[:, :6].abs().sum(1, keepdim=True) + 2 * difference[:, 6:8].pow(2).sum(1, keepdim=True)
     return (weight * distance).sum() / weight.sum().clamp(min=1)
 

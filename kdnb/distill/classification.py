@@ -10,9 +10,9 @@ from collections.abc import Callable
 
 from torch import nn
 
+from kdnb.distill.checks import positive_temperature
 from kdnb.distill.losses import kd_kl
 from kdnb.distill.terms import Term
-from kdnb.errors import InputError
 
 
 def soft_label_term(
@@ -25,29 +25,19 @@ def soft_label_term(
         weight: likewise.
 
     Raises:
-        InputError: a temperature that is not above 0; that of a schedule is checked at each step.
+        InputError: a temperature that is not above 0; that of a schedule is checked at each step, as shapes are.
     """
     schedule = temperature if callable(temperature) else lambda progress: temperature
-    checked(schedule(0.0))
+    positive_temperature(schedule(0.0))
 
     def student(student_outputs):
-        return student_outputs["logits"], checked(schedule(student_outputs["progress"]))
+        return student_outputs["logits"], schedule(student_outputs["progress"])
 
     def compare(student_value, teacher_logits):
         logits, now = student_value
-        if logits.shape != teacher_logits.shape:
-            sizes = f"{tuple(logits.shape)} and {tuple(teacher_logits.shape)}"
-            raise InputError(f"logits of student and teacher are {sizes}, expected the same images and classes")
-        return kd_kl(logits.float(), teacher_logits.float(), now)
+        return kd_kl(logits, teacher_logits, now)
 
     return Term("kd_kl", compare, student, "logits", weight=weight)
-
-
-def checked(temperature: float) -> float:
-    """The temperature. Raises InputError unless it is above 0."""
-    if not temperature > 0:
-        raise InputError(f"temperature is {temperature}, expected a number above 0")
-    return temperature
 
 
 def temperature_at(epoch: int, start: float = 2.0, stop: float = 1.0, factor: float = 0.95) -> float:

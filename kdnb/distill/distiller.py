@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from kdnb.distill.checks import describe
 from kdnb.distill.schedules import weight_at
 from kdnb.distill.taps import Taps
 from kdnb.distill.terms import Term
@@ -49,18 +50,36 @@ class LiveTeacher:
             student_outputs: what the student's step gave, or None without a student. The teacher moves to the device
                 of its "loss".
             taps: module paths, or keys of the step's output.
+
+        Raises:
+            InputError: a tap that is both.
         """
         if student_outputs is not None:
             self.model.to(student_outputs["loss"].device)
         with Taps(self.model, module_paths(self.model, taps)) as tapped:
             outputs = self.step(self.model, batch, student_outputs)
-        return {**outputs, **tapped}
+        return merged(outputs, tapped, self.model)
 
 
 def module_paths(model: nn.Module, taps: list[str]) -> list[str]:
     """Those of the taps that are modules; the others must be keys of the step's output."""
     modules = dict(model.named_modules())
     return [tap for tap in taps if tap in modules]
+
+
+def merged(outputs: dict, tapped: Mapping[str, Any], model: nn.Module) -> dict:
+    """A step's outputs and those of the tapped modules.
+
+    Raises:
+        InputError: a name that stands for two values, the output of a module and a key of the step.
+    """
+    for name, value in tapped.items():
+        if name in outputs and outputs[name] is not value:
+            raise InputError(
+                f"{name!r} is a module of {type(model).__name__}, which gives {describe(value)}, and a key of its "
+                f"step's output, {describe(outputs[name])}: expected one of the two, rename the key"
+            )
+    return {**outputs, **tapped}
 
 
 class Distiller(nn.Module):
@@ -78,7 +97,8 @@ class Distiller(nn.Module):
             of it under "parts" (optional), and whatever the terms read.
 
     Raises:
-        InputError: a term whose tap is neither a module nor a key of the step's output; two terms of one name.
+        InputError: a term whose tap is neither a module nor a key of the step's output, or is both; two terms of one
+            name, or a term and a part of the task loss; what a term's loss refuses, with the term's name.
     """
 
     too_large = 10.0
@@ -96,6 +116,8 @@ class Distiller(nn.Module):
             raise InputError(f"names of terms must be unique, none of them 'loss' or 'task'; got {names}")
         if terms and teacher is None:
             raise InputError(f"the terms {names} need a teacher")
+        if dotted := [name for name in names if not name or "." in name]:
+            raise InputError(f"names of terms are {dotted}, expected some without a point")
         terms = [term for term in terms if callable(term.weight) or term.weight != 0]
         self.student = student
         self.adapters = nn.ModuleDict({term.name: term.adapter for term in terms if term.adapter is not None})
@@ -109,7 +131,8 @@ class Distiller(nn.Module):
         taps = [term.student for term in active if isinstance(term.student, str)]
         with Taps(self.student, module_paths(self.student, taps)) as tapped:
             outputs = self.student_step(self.student, batch)
-        student_outputs = {"progress": progress, **outputs, **tapped}
+        self._require_names(outputs)
+        student_outputs = {"progress": progress, **merged(outputs, tapped, self.student)}
         parts = {"task": outputs["loss"], **outputs.get("parts", {})}
         total, teacher_outputs = outputs["loss"], {}
         if active and self.teacher is not None:
@@ -122,17 +145,30 @@ class Distiller(nn.Module):
             total = total + parts[term.name]
         return {"loss": total + self._keep_in_graph(active), **parts}
 
+    def _require_names(self, outputs: dict) -> None:
+        """The task loss is there, and no part of it has the name of another number."""
+        if "loss" not in outputs:
+            raise InputError(f"the student's step gives {list(outputs)}, expected its task loss as 'loss'")
+        taken = {"loss", "task", *(term.name for term in self.terms)} & set(outputs.get("parts", {}))
+        if taken:
+            raise InputError(f"parts of the task loss are named {sorted(taken)}, as the total or a term is")
+
     @staticmethod
     def _value(term: Term, student_outputs: dict, teacher_outputs: dict, adapted: dict) -> Tensor:
         sides = (("student", term.student, student_outputs), ("teacher", term.teacher, teacher_outputs))
         for side, tap, outputs in sides:
             if isinstance(tap, str) and tap not in outputs:
                 known = list(outputs)
-                raise InputError(f"term {term.name!r}: {side} tap {tap!r} is not a module path and not among {known}")
+                raise InputError(
+                    f"term {term.name!r}: {side} tap {tap!r} is not a module path that ran and not among {known}"
+                )
         key = (term.student, id(term.adapter))
-        if key not in adapted:
-            adapted[key] = term.read_student(student_outputs)
-        return term.compare(adapted[key], term.read_teacher(teacher_outputs, student_outputs), student_outputs)
+        try:
+            if key not in adapted:
+                adapted[key] = term.read_student(student_outputs)
+            return term.compare(adapted[key], term.read_teacher(teacher_outputs, student_outputs), student_outputs)
+        except InputError as error:
+            raise InputError(f"term {term.name!r}: {error}") from error
 
     def _keep_in_graph(self, active: list[Term]) -> Tensor | float:
         """0 times the adapters that this step does not use: DDP waits for a gradient of each parameter."""

@@ -1,7 +1,8 @@
 """Distillation losses: pure functions of a student's and a teacher's tensors, independent of any task.
 
 Each loss is a mean per element (per sample, pixel, region or cell), so its value does not depend on the batch size or
-on the image size, and it is 0 when student and teacher agree. The teacher's tensor never receives a gradient.
+on the image size, and it is 0 when student and teacher agree, or have no element. The teacher's tensor never receives a
+gradient. Half precision is compared in float32. All raise InputError for shapes that do not match: nothing broadcasts.
 """
 
 from __future__ import annotations
@@ -10,24 +11,42 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kdnb.distill.checks import MAP, pair, positive_temperature, precise, require_dim, require_levels, require_shape
+from kdnb.errors import InputError
+
 
 def kd_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0, dim: int = 1) -> Tensor:
     """KL divergence from the teacher's softened probabilities to the student's, times temperature².
 
     Args:
-        student_logits, teacher_logits: same shape, classes along ``dim``: (N, C), (N, C, H, W), ...
+        student_logits, teacher_logits: same shape, classes along ``dim``: (N, C), (N, C, H, W), ... A class that the
+            teacher excludes (logit −inf) counts nothing; one that the student alone excludes makes the loss infinite.
         temperature: both are divided by it. The factor temperature² keeps the gradient's size, which otherwise
             shrinks as 1/temperature² (Hinton et al. 2015, arXiv 1503.02531, section 2).
 
     Returns:
         A scalar, the mean over everything but ``dim`` (``reduction="batchmean"`` would sum over pixels); 0 for an
         empty input, such as no foreground proposal.
+
+    Raises:
+        InputError: two shapes, no dimension ``dim``, a temperature that is not above 0.
     """
-    if student_logits.numel() == 0:
-        return student_logits.sum()
-    student = F.log_softmax(student_logits / temperature, dim)
-    teacher = F.log_softmax(teacher_logits.detach() / temperature, dim)
-    return temperature**2 * F.kl_div(student, teacher, reduction="none", log_target=True).sum(dim).mean()
+    student, teacher = pair(student_logits, teacher_logits, "logits")
+    positive_temperature(temperature)
+    require_dim(dim, student)
+    if student.numel() == 0:
+        return student.sum()
+    student, teacher = F.log_softmax(student / temperature, dim), F.log_softmax(teacher / temperature, dim)
+    return temperature**2 * kl_terms(student, teacher).sum(dim).mean()
+
+
+def kl_terms(student: Tensor, teacher: Tensor) -> Tensor:
+    """p · (log p − log q) of each element, 0 where p is 0, of log-probabilities log q (student) and log p (teacher).
+
+    ``F.kl_div`` has NaN where p is 0 because its logarithm is −inf.
+    """
+    p = teacher.exp()
+    return torch.where(p == 0, 0.0, p * (teacher - student))
 
 
 def centred_mse(student_logits: Tensor, teacher_logits: Tensor, dim: int = 1) -> Tensor:
@@ -37,16 +56,23 @@ def centred_mse(student_logits: Tensor, teacher_logits: Tensor, dim: int = 1) ->
     temperature → ∞, ``kd_kl`` tends to ``centred_mse / 2``.
 
     Args:
-        student_logits, teacher_logits: same shape, classes along ``dim``.
+        student_logits, teacher_logits: same shape, classes along ``dim``, all finite.
     """
-    student = student_logits - student_logits.mean(dim, keepdim=True)
-    teacher = teacher_logits - teacher_logits.mean(dim, keepdim=True)
-    return F.mse_loss(student, teacher.detach())
+    student, teacher = pair(student_logits, teacher_logits, "logits")
+    require_dim(dim, student)
+    if student.numel() == 0:
+        return student.sum()
+    student = student - student.mean(dim, keepdim=True)
+    return F.mse_loss(student, teacher - teacher.mean(dim, keepdim=True))
 
 
 def cosine_loss(student: Tensor, teacher: Tensor, dim: int = -1) -> Tensor:
     """Mean of 1 − cos(student, teacher) along ``dim``, of one shape. ‖s − t‖² of unit vectors is twice this."""
-    return (1 - F.cosine_similarity(student, teacher.detach(), dim)).mean()
+    student, teacher = pair(student, teacher, "vectors")
+    require_dim(dim, student)
+    if student.numel() == 0:
+        return student.sum()
+    return (1 - F.cosine_similarity(student, teacher, dim)).mean()
 
 
 def rkd_distance(student: Tensor, teacher: Tensor) -> Tensor:
@@ -57,8 +83,15 @@ def rkd_distance(student: Tensor, teacher: Tensor) -> Tensor:
 
     Args:
         student, teacher: (N, D) and (N, E), one row per image, N at least 2.
+
+    Raises:
+        InputError: other shapes, fewer than two images.
     """
-    return F.smooth_l1_loss(relative_distances(student.float()), relative_distances(teacher.detach().float()))
+    require_shape("the student's value", student, (None, None), "(N, D)")
+    require_shape("the teacher's value", teacher, (len(student), None), f"(N, E) with N = {len(student)}")
+    if len(student) < 2:
+        raise InputError(f"distances between {len(student)} images, expected at least 2 in a batch")
+    return F.smooth_l1_loss(relative_distances(precise(student)), relative_distances(precise(teacher.detach())))
 
 
 def relative_distances(points: Tensor) -> Tensor:
@@ -73,10 +106,21 @@ def feature_mse(student: Tensor, teacher: Tensor, mask: Tensor | None = None) ->
     Args:
         student, teacher: (N, C, H, W).
         mask: (N, 1, H, W), weight of each cell in the mean; None takes all cells alike. An empty mask gives 0.
+
+    Raises:
+        InputError: other shapes.
     """
-    per_cell = (student - teacher.detach()).pow(2).mean(1, keepdim=True)
+    student, teacher = pair(student, teacher, "feature maps")
+    require_shape("the student's feature map", student, (None,) * 4, MAP)
+    if mask is not None:
+        size = (len(student), 1, *student.shape[2:])
+        require_shape(f"the mask of a feature map {tuple(student.shape)}", mask, size, "(N, 1, H, W)")
+    if student.numel() == 0:
+        return student.sum()
+    per_cell = (student - teacher).pow(2).mean(1, keepdim=True)
     if mask is None:
         return per_cell.mean()
+    mask = precise(mask)
     return (per_cell * mask).sum() / mask.sum().clamp(min=1)
 
 
@@ -90,7 +134,11 @@ def region_mse(student: list[Tensor], teacher: list[Tensor], mask: list[Tensor])
     Args:
         student, teacher: per level (N, C, H_l, W_l).
         mask: per level (N, 1, H_l, W_l) of 0 and 1.
+
+    Raises:
+        InputError: other shapes, or not as many levels.
     """
+    require_levels(student, teacher, mask)
     levels = [feature_mse(s, t, m) for s, t, m in zip(student, teacher, mask, strict=True)]
     return 0.5 * torch.stack(levels).mean()
 
@@ -102,9 +150,20 @@ def pkd(student: list[Tensor], teacher: list[Tensor]) -> Tensor:
 
     Args:
         student, teacher: per level (N, C, H_l, W_l).
+
+    Raises:
+        InputError: other shapes, or not as many levels.
     """
-    levels = [0.5 * F.mse_loss(standardise(s), standardise(t.detach())) for s, t in zip(student, teacher, strict=True)]
-    return torch.stack(levels).mean()
+    require_levels(student, teacher)
+    return torch.stack([_pkd_level(s, t) for s, t in zip(student, teacher, strict=True)]).mean()
+
+
+def _pkd_level(student: Tensor, teacher: Tensor) -> Tensor:
+    student, teacher = pair(student, teacher, "feature maps")
+    require_shape("the student's feature map", student, (None,) * 4, MAP)
+    if student.numel() == 0:
+        return student.sum()
+    return 0.5 * F.mse_loss(standardise(student), standardise(teacher))
 
 
 def standardise(feature_map: Tensor) -> Tensor:

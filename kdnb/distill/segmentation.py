@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdnb.distill.losses import feature_mse, kd_kl, pkd
+from kdnb.distill.checks import MAP, pair, positive_temperature, precise, require_shape
+from kdnb.distill.losses import feature_mse, kd_kl, kl_terms, pkd
 from kdnb.distill.terms import Term
 from kdnb.errors import InputError
 
@@ -34,12 +35,13 @@ def pixel_kl(
         mask: (N, H, W) bool. None takes all pixels, an empty one gives 0.
 
     Raises:
-        InputError: the two differ in shape.
+        InputError: shapes that do not match, a temperature that is not above 0.
     """
     student, teacher = same_shape(student_logits, teacher_logits)
+    positive_temperature(temperature)
     student, log_p = (F.log_softmax(logits / temperature, 1) for logits in (student, teacher))
     # masked afterwards: picking the pixels before the softmax takes three times as long
-    per_pixel = F.kl_div(student, log_p, reduction="none", log_target=True).sum(1)
+    per_pixel = kl_terms(student, log_p).sum(1)
     return temperature**2 * weighted_mean(per_pixel, pixel_weights(teacher, class_weights), mask)
 
 
@@ -48,8 +50,7 @@ def pixel_mse(
 ) -> Tensor:
     """``centred_mse`` of each pixel, averaged as in ``pixel_kl``, which tends to half of it at high temperatures.
 
-    Raises:
-        InputError: the two differ in shape.
+    Logits must be finite. Raises InputError for shapes that do not match.
     """
     student, teacher = same_shape(student_logits, teacher_logits)
     difference = student - teacher
@@ -70,11 +71,12 @@ def channel_kl(
         mask: (N, H, W) bool; pixels outside it get probability 0.
 
     Raises:
-        InputError: the two differ in shape.
+        InputError: shapes that do not match, a temperature that is not above 0.
     """
     student, teacher = same_shape(student_logits, teacher_logits)
     if mask is not None:
-        outside = ~mask[:, None].to(student.device)
+        require_shape("the mask", mask, _pixels(student), "(N, H, W)")
+        outside = ~mask[:, None].bool().to(student.device)
         student, teacher = (logits.masked_fill(outside, -1e4) for logits in (student, teacher))
     return kd_kl(student.flatten(2), teacher.flatten(2), temperature, dim=2)
 
@@ -90,29 +92,43 @@ def pixel_weights(teacher_logits: Tensor, class_weights: Tensor | None) -> Tenso
     Args:
         teacher_logits: (N, C, H, W).
         class_weights: (C,) positive; None gives None: all pixels alike.
+
+    Raises:
+        InputError: not as many weights as classes.
     """
     if class_weights is None:
         return None
+    require_shape("the class weights", class_weights, teacher_logits.shape[1:2], "(C,)")
     weights = class_weights.to(teacher_logits).view(1, -1, 1, 1)
     return 1 / (teacher_logits.detach().softmax(1) / weights).sum(1)
 
 
 def weighted_mean(per_pixel: Tensor, weights: Tensor | None, mask: Tensor | None) -> Tensor:
-    """Weighted mean of a map (N, H, W) within a mask; an empty mask gives 0, still in the graph."""
+    """Weighted mean of a map (N, H, W) within a mask; an empty mask gives 0, still in the graph.
+
+    Raises InputError for a mask of another shape.
+    """
+    if per_pixel.numel() == 0:
+        return per_pixel.sum()
     if weights is None and mask is None:
         return per_pixel.mean()
     weights = torch.ones_like(per_pixel) if weights is None else weights
     if mask is not None:
+        require_shape("the mask", mask, per_pixel.shape, "(N, H, W)")
         weights = weights * mask.to(weights)
     return (per_pixel * weights).sum() / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
 
 
 def same_shape(student_logits: Tensor, teacher_logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Both as float32, the teacher's without gradient. Raises InputError when they differ in shape."""
-    if student_logits.shape != teacher_logits.shape:
-        sizes = f"{tuple(student_logits.shape)} and {tuple(teacher_logits.shape)}"
-        raise InputError(f"logits of student and teacher are {sizes}, expected one shape: interpolate them first")
-    return student_logits.float(), teacher_logits.detach().float()
+    """Both as float32, the teacher's without gradient. Raises InputError unless both are (N, C, H, W), of one shape."""
+    student, teacher = pair(student_logits, teacher_logits, "logits", ": interpolate them first")
+    require_shape("the student's logits", student, (None,) * 4, MAP)
+    return student, teacher
+
+
+def _pixels(logits: Tensor) -> tuple[int, int, int]:
+    count, _, height, width = logits.shape
+    return count, height, width
 
 
 def dead_kl(
@@ -124,6 +140,9 @@ def dead_kl(
     (Yux1angJi/DIFF, mmseg/models/segmentors/encoder_decoder.py, with these defaults).
     """
     student, teacher = same_shape(student_logits, teacher_logits)
+    positive_temperature(temperature)
+    if student.numel() == 0:
+        return student.sum()
     student, teacher = F.log_softmax(student / temperature, 1), F.softmax(teacher / temperature, 1)
     return (factor * temperature**2 * F.kl_div(student, teacher, reduction="batchmean")).clamp(max=largest)
 
@@ -201,8 +220,8 @@ def feature_terms(
         adapter = nn.Conv2d(*channels, 1)
 
     def compare(student, teacher):
-        if teacher.shape[2:] != student.shape[2:]:
-            teacher = F.interpolate(teacher.float(), student.shape[2:], mode="bilinear", antialias=True)
+        if torch.is_tensor(teacher) and teacher.ndim == student.ndim == 4 and teacher.shape[2:] != student.shape[2:]:
+            teacher = F.interpolate(precise(teacher), student.shape[2:], mode="bilinear", antialias=True)
         return feature_mse(student, teacher) if kind == "mse" else pkd([student], [teacher])
 
     return [Term("kd_features", compare, "features", "features", adapter, weight=weight)]

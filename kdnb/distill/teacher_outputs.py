@@ -10,13 +10,14 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from kdnb.distill.distiller import LiveTeacher
+from kdnb.distill.output_files import flatten, plain_ids, positions, read_store, unflatten, write_rows
 from kdnb.errors import InputError
 
 if TYPE_CHECKING:
@@ -65,7 +66,8 @@ class TeacherOutputs:
         values: {output, or "output/key" of a dict: (views * items, ...) tensor of ``dtype``}; empty before ``fill``.
 
     Raises:
-        InputError: an id or a view that comes twice, an id of another type, no items, another dtype.
+        InputError: an id or a view that comes twice, an id of another type, no items, another dtype; a file of an
+            earlier fill that cannot be read.
     """
 
     def __init__(
@@ -126,7 +128,8 @@ class TeacherOutputs:
             mix_views: whether a batch may hold the last items in one view and the first in the next.
 
         Raises:
-            InputError: naming the item: an output that is missing, is NaN or differs in size; a batch of other items.
+            InputError: naming the item: an output that is missing, is NaN, is too large for ``dtype`` or differs in
+                size; a batch of other items.
             OSError: the disk is full; what was written stays valid.
         """
         total = len(self.row_seconds)
@@ -148,9 +151,9 @@ class TeacherOutputs:
         for rows, values in chain(first, computed):
             stored = [self._checked(name, rows, values) for name in self.values]
             for number, array in enumerate(stored):
-                _write(self.folder / f"output_{number}.npy", rows[0], array)
+                write_rows(self.folder / f"output_{number}.npy", rows[0], array)
             now = compute_seconds(acc.device)
-            _write(self.folder / "seconds.npy", rows[0], np.full(len(rows), (now - clock) / len(rows)))
+            write_rows(self.folder / "seconds.npy", rows[0], np.full(len(rows), (now - clock) / len(rows)))
             clock = now
         _barrier(acc)
         self._load()
@@ -173,8 +176,10 @@ class TeacherOutputs:
 
     def rows(self, ids: Ids, views: Iterable[str]) -> list[int]:
         """The rows of ``values`` that hold these ids in these views. Raises InputError for an unknown id or view."""
-        rows = []
-        for item, view in zip(_plain(ids), views, strict=True):
+        rows, ids, views = [], plain_ids(ids), list(views)
+        if len(ids) != len(views):
+            raise InputError(f"a batch has {len(ids)} ids and {len(views)} views, expected a view for each id")
+        for item, view in zip(ids, views, strict=True):
             if item not in self.items:
                 raise InputError(f"id {item!r} is not among the {len(self.items)} items of the kept teacher outputs")
             if view not in self.views:
@@ -185,9 +190,11 @@ class TeacherOutputs:
     # --- rows and files -----------------------------------------------------------------------------------------
 
     def _set_rows(self, items: Ids, views: Iterable[str], outputs: Iterable[str]) -> None:
-        self.items: dict[int | str, int] = _positions("id", _plain(items))
-        self.views: dict[str, int] = _positions("view", list(views))
-        self.outputs: list[str] = list(_positions("output", list(dict.fromkeys(outputs))))
+        self.items: dict[int | str, int] = positions("id", plain_ids(items))
+        self.views: dict[str, int] = positions("view", list(views))
+        self.outputs: list[str] = list(positions("output", list(dict.fromkeys(outputs))))
+        if slashed := [name for name in self.outputs if "/" in name]:
+            raise InputError(f"outputs are named {slashed}, expected names without '/', which marks the key of a dict")
         self.values: dict[str, Tensor] = {}
         self.row_seconds = np.full(len(self.items) * len(self.views), np.nan)  # NaN: the row is not filled
 
@@ -228,7 +235,12 @@ class TeacherOutputs:
         nan = values[name].isnan().reshape(len(rows), -1).any(1)
         if nan.any():
             raise InputError(f"teacher output {name!r} of {self._name(rows[int(nan.int().argmax())])} is NaN")
-        return values[name].to(self.dtype).cpu().contiguous().numpy()
+        stored = values[name].to(self.dtype)
+        large = (stored.isinf() & ~values[name].isinf()).reshape(len(rows), -1).any(1)
+        if large.any():
+            where = self._name(rows[int(large.int().argmax())])
+            raise InputError(f"teacher output {name!r} of {where} is too large for {self.dtype}: keep torch.float32")
+        return stored.cpu().contiguous().numpy()
 
     def _create(self, values: dict[str, Tensor]) -> None:
         """Empty files for outputs of these shapes: all of them or, on any error, none.
@@ -252,69 +264,11 @@ class TeacherOutputs:
 
     def _load(self) -> None:
         if self.folder.exists():
-            self.row_seconds = np.load(self.folder / "seconds.npy")
-            names = json.loads((self.folder / "outputs.json").read_text())
-            # copy on write: torch wants memory that it could write to, the files stay as they are
-            arrays = [np.load(self.folder / f"output_{number}.npy", mmap_mode="c") for number in range(len(names))]
-            if sum(array.nbytes for array in arrays) < IN_MEMORY:
-                arrays = [np.array(array) for array in arrays]
-            self.values = {name: torch.from_numpy(array) for name, array in zip(names, arrays, strict=True)}
+            self.row_seconds, self.values = read_store(
+                self.folder, len(self.row_seconds), DTYPES[self.dtype], IN_MEMORY
+            )
 
 
 def _barrier(acc: Accelerator) -> None:
     if torch.distributed.is_initialized():
         acc.wait_for_everyone()
-
-
-def _plain(ids: Any) -> list:
-    """Ids as Python's own integers and strings, also those of tensors and of numpy."""
-    if torch.is_tensor(ids):
-        return ids.tolist()
-    return [item.item() if hasattr(item, "item") else item for item in ids]
-
-
-def _positions(kind: str, names: list) -> dict[Any, int]:
-    """{name: position}. Raises InputError for an empty list, a name that comes twice or is no string or integer."""
-    if not names:
-        raise InputError(f"teacher outputs for no {kind}, expected at least one")
-    positions: dict[Any, int] = {}
-    for position, name in enumerate(names):
-        if not isinstance(name, int | str):
-            raise InputError(f"{kind} {name!r} is of type {type(name).__name__}, expected a string or an integer")
-        if name in positions:
-            raise InputError(f"{kind} {name!r} comes twice, at {positions[name]} and {position}; expected each once")
-        positions[name] = position
-    return positions
-
-
-def _write(path: Path, first: int, values: np.ndarray) -> None:
-    """Overwrite the rows of an .npy file from ``first`` on. Not through a memory map: a full disk would kill there."""
-    array = np.load(path, mmap_mode="r")
-    with open(path, "r+b") as file:
-        file.seek(array.offset + first * array.strides[0])
-        file.write(values.astype(array.dtype, copy=False).tobytes())
-
-
-def flatten(values: dict, outputs: Iterable[str]) -> dict[str, Tensor]:
-    """{"backbone": {"0": tensor}} → {"backbone/0": tensor}, for the chosen outputs."""
-    flat = {}
-    for name in outputs:
-        if name not in values:
-            raise InputError(f"the teacher gives no output {name!r}, only {list(values)}")
-        if isinstance(values[name], dict):
-            flat.update({f"{name}/{key}": tensor for key, tensor in values[name].items()})
-        else:
-            flat[name] = values[name]
-    return flat
-
-
-def unflatten(flat: dict[str, Tensor]) -> dict:
-    """The inverse of ``flatten``."""
-    values: dict = {}
-    for name, tensor in flat.items():
-        output, _, key = name.partition("/")
-        if key:
-            values.setdefault(output, {})[key] = tensor
-        else:
-            values[output] = tensor
-    return values

@@ -133,5 +133,5 @@ def test_errors_are_one_line():
     late = distiller(lambda progress: 1 - progress)
     with pytest.raises(InputError, match="temperature is 0.0"):
         late(batch_of(), 1.0)
-    with pytest.raises(InputError, match=r"\(2, 3\) and \(2, 2\), expected the same images and classes"):
+    with pytest.raises(InputError, match=r"\(2, 3\) and \(2, 2\), expected one shape"):
         distiller(1.0, teacher=[[0.0, 1.0], [1.0, 0.0]])(batch_of())

@@ -135,7 +135,7 @@ def test_a_full_disk_leaves_what_was_written(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         make(tmp_path).fill(Loader(stop=1), ACC, 3)
     with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
-        patch.setattr(teacher_outputs, "_write", full)
+        patch.setattr(teacher_outputs, "write_rows", full)
         make(tmp_path).fill(Loader(), ACC, 3)
     rest = Loader()
     make(tmp_path).fill(rest, ACC, 3)
