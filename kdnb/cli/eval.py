@@ -2,7 +2,9 @@
 
 import click
 
-JSON = click.option("--json", "json_out", metavar="FILE", help="Also write the result here.")
+from kdnb.cli.places import new_file
+
+JSON = click.option("--json", "json_out", metavar="FILE", callback=new_file, help="Also write the result here.")
 KITTI_PREDICTIONS = (
     "<frame>.txt with 16 fields a line, the last the score. "
     "A frame without a file counts as one without detections, with a warning."
@@ -21,12 +23,13 @@ def command() -> None:
 @click.option("--split", default="test", show_default=True)
 @click.option("--pred", required=True, metavar="DIR", help="Holds comp4_det_<split>_<class>.txt.")
 @click.option("--metric", type=click.Choice(["07", "area"]), default="07", show_default=True)
+@click.option("--year", metavar="YEAR", help="Such as 2012; else 2007, or the only one there.")
 @JSON
-def eval_voc(devkit: str, split: str, pred: str, metric: str, json_out: str | None) -> None:
+def eval_voc(devkit: str, split: str, pred: str, metric: str, year: str | None, json_out: str | None) -> None:
     """Average precision per class and its mean, in percent."""
     from kdnb.metrics.voc import voc_main
 
-    voc_main(devkit, split, pred, metric, json_out)
+    voc_main(devkit, split, pred, metric, json_out, year)
 
 
 @command.command("talk2car")

@@ -5,7 +5,8 @@ import struct
 import warnings
 import zlib
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ ORIENTATION = 0x0112  # EXIF's tag; 1 is upright
 DECODER_ERRORS = (
     *(OSError, SyntaxError, ValueError, EOFError, MemoryError, ArithmeticError, LookupError, TypeError),
     *(AttributeError, AssertionError, RuntimeError, struct.error, zlib.error),
-    *(UnidentifiedImageError, Image.DecompressionBombError, Image.DecompressionBombWarning),
+    *(Warning, UnidentifiedImageError, Image.DecompressionBombError),
 )
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # such images are refused below
 
@@ -30,12 +31,25 @@ def read_image(path: str | Path, kind: str = "JPEG") -> np.ndarray:
     Raises InputError for a file that is missing, truncated or no image, and, before decoding, for one of more than
     ``MOST_PIXELS`` pixels.
     """
+    with opened(path, kind) as image:
+        return as_rgb(image)
+
+
+def image_size(path: str | Path, kind: str = "JPEG") -> tuple[int, int]:
+    """Width and height of an image, as stored, without decoding it. Raises InputError as ``read_image``."""
+    with opened(path, kind) as image:
+        return image.size
+
+
+@contextmanager
+def opened(path: str | Path, kind: str = "JPEG") -> Iterator[Image.Image]:
+    """``with opened(path) as image``: Pillow's image; what its decoders raise in the block becomes an InputError."""
     # Some libraries switch this on globally; a truncated image would then be padded with grey, silently.
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     try:
         with Image.open(path) as image:
             _require_photograph(image)
-            return as_rgb(image)
+            yield image
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     except FileNotFoundError:
@@ -94,7 +108,7 @@ def rotated(paths: Iterable[str | Path]) -> list[str]:
 def _require_photograph(image: Image.Image) -> None:
     """Raise InputError, before decoding, for other formats and for too many pixels."""
     if image.format not in FORMATS:
-        raise InputError(f"is a {image.format} file, expected one of {', '.join(FORMATS)}")
+        raise InputError(f"is of the format {image.format}, expected one of {', '.join(FORMATS)}")
     width, height = image.size
     if width * height > MOST_PIXELS:
         raise InputError(f"has {width} x {height} pixels, expected at most {MOST_PIXELS} in all")

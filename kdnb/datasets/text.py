@@ -21,12 +21,12 @@ def read_text(path: str | Path, what: str = "a text file") -> str:
     return decode_text(read_bytes(path, what), path, what)
 
 
-def read_bytes(path: str | Path, what: str = "a file") -> bytes:
-    """The bytes of a file. Raises InputError if it is missing, a folder, or may not be read."""
+def read_bytes(path: str | Path, what: str = "a file", kind: str = "file") -> bytes:
+    """The bytes of a file. Raises InputError if no such ``kind`` exists, it is a folder, or it may not be read."""
     try:
         return Path(path).read_bytes()
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file, expected {what}") from None
+        raise InputError(f"{path}: no such {kind}, expected {what}") from None
     except IsADirectoryError:
         raise InputError(f"{path}: is a folder, expected {what}") from None
     except OSError as error:

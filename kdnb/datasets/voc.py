@@ -11,20 +11,19 @@ import torch
 from tqdm import tqdm
 
 from kdnb.datasets.download import download, or_by_hand, unpack
-from kdnb.datasets.images import read_image
+from kdnb.datasets.images import image_size, orientation, read_image, rotated
 from kdnb.datasets.voc_files import (
     VOC_CLASSES,
     annotation_path,
     find_devkit,
     image_path,
     list_path,
-    parse_annotation,
     parse_list,
-    read_annotation,
     read_list,
     voc_years,
     write_detections,
 )
+from kdnb.datasets.voc_xml import Annotation, parse_annotation, read_annotation, zero_based_note
 from kdnb.errors import InputError
 
 HOME = "http://host.robots.ox.ac.uk/pascal/VOC"
@@ -43,8 +42,9 @@ class VOC(torch.utils.data.Dataset):
     - ``labels``: int64 (N,), 1..20 as in ``VOC_CLASSES`` (0 is background)
     - ``difficult``: bool (N,);  ``area``: float32 (N,), pixels
 
-    An image without objects has boxes of shape (0, 4). ``keep_in_memory`` keeps decoded samples (uint8) for the next
-    epoch. Raises InputError, naming file and line, for every departure from the official format.
+    An image without objects has boxes of shape (0, 4). Images are read as stored: EXIF data do not turn them.
+    ``keep_in_memory`` keeps decoded samples (uint8) for the next epoch. Raises InputError, naming file and line, for
+    what is neither official nor in the list of data/voc.md.
     """
 
     def __init__(
@@ -72,9 +72,13 @@ class VOC(torch.utils.data.Dataset):
         return len(self.ids)
 
     def annotation(self, index: int) -> dict:
-        """The sample without its image; reads only the XML."""
+        """The sample without its image; reads only the XML, and the image's header where that has no <size>."""
         year, name = self.ids[index].split("/")
-        return self._sample(self.ids[index], read_annotation(annotation_path(self.devkit, year, name)))
+        xml = annotation_path(self.devkit, year, name)
+        annotation = read_annotation(xml)
+        if annotation.size is None:
+            annotation = read_annotation(xml, image_size(image_path(self.devkit, year, name)))
+        return self._sample(self.ids[index], annotation)
 
     def __getitem__(self, index: int) -> dict:
         sample = self._memory.get(self.ids[index])
@@ -88,9 +92,10 @@ class VOC(torch.utils.data.Dataset):
     def _read(self, index):
         year, name = self.ids[index].split("/")
         path, xml = image_path(self.devkit, year, name), annotation_path(self.devkit, year, name)
-        annotation = read_annotation(xml)
-        image = read_image(path)
-        fault = _size_fault(xml, annotation.size, image)
+        annotation, image = read_annotation(xml), read_image(path)
+        if annotation.size is None:
+            annotation = read_annotation(xml, image.shape[1::-1])
+        fault = _size_fault(xml, annotation.size, image, path)
         if fault:
             raise InputError(fault)
         tensor = torch.from_numpy(image).permute(2, 0, 1).contiguous()
@@ -116,11 +121,14 @@ def _require_files(devkit, year, names):
                 raise InputError(f"{path}: no such {what}, expected one for each id of the image list")
 
 
-def _size_fault(xml, size, image):
+def _size_fault(xml, size, image, path):
     height, width = image.shape[:2]
-    if size != (width, height):
-        return f"{xml}: <size> says {size[0]:g} x {size[1]:g}, expected {width} x {height} as in the image"
-    return None
+    if size == (width, height):
+        return None
+    hint = ""
+    if size == (height, width) and orientation(path) > 4:
+        hint = "; its EXIF data turn it, but sizes and boxes must be in stored pixels"
+    return f"{xml}: <size> says {size[0]:g} x {size[1]:g}, expected {width} x {height} as in the image{hint}"
 
 
 @dataclass
@@ -131,10 +139,11 @@ class VOCReport:
     images: dict = field(default_factory=dict)  # set -> number of images
     counts: dict = field(default_factory=dict)  # set -> Counter of objects per class name
     difficult: dict = field(default_factory=dict)  # set -> number of difficult objects
+    notes: list = field(default_factory=list)  # what was skipped or read beyond the official format, a line a folder
     faults: list = field(default_factory=list)  # "file:line: what", all of them
 
     def summary(self) -> str:
-        """A table of objects per class and set, then every fault on a line of its own."""
+        """A table of objects per class and set, then every note and every fault on a line of its own."""
         sets = list(self.images)
         rows = [("", *sets), ("images", *(self.images[s] for s in sets))]
         rows.append(("objects", *(sum(self.counts[s].values()) for s in sets)))
@@ -146,13 +155,13 @@ class VOCReport:
             for row in rows
         ]
         end = f"{len(self.faults)} fault{'s' * (len(self.faults) != 1)}" if self.faults else "no faults"
-        return "\n".join([str(self.root), *lines, *self.faults, end])
+        return "\n".join([str(self.root), *lines, *(f"note: {note}" for note in self.notes), *self.faults, end])
 
     __str__ = summary
 
 
 def check_voc(root: str | Path) -> VOCReport:
-    """Read all lists, XMLs and images of a devkit; report counts per class and every fault.
+    """Read all lists, XMLs and images of a devkit; report counts per class, every fault, and what was skipped and why.
 
     Raises InputError only when ``root`` is no devkit.
     """
@@ -174,6 +183,8 @@ def check_voc(root: str | Path) -> VOCReport:
         report.images[name] = len(group)
         report.counts[name] = Counter(VOC_CLASSES[label - 1] for label in labels)
         report.difficult[name] = int(sum(note.difficult.sum() for note in notes if note))
+    for year in voc_years(report.root):
+        report.notes += _notes(report.root, year, {name: results[y, name][0] for y, name in images if y == year})
     return report
 
 
@@ -181,24 +192,48 @@ def _set_lists(report, year):
     """The image lists of a year without the per-class ones (``car_trainval.txt``), which hold flags."""
     folder = list_path(report.root, year, "x").parent
     per_class = tuple(f"{name}_" for name in VOC_CLASSES)
-    paths = [path for path in sorted(folder.glob("*.txt")) if not path.stem.startswith(per_class)]
+    found = sorted(path for path in folder.glob("*.txt") if not path.name.startswith("."))
+    paths = [path for path in found if not path.stem.startswith(per_class)]
     if not paths:
         report.faults.append(f"{folder}: no image lists, expected trainval.txt or test.txt")
+    if len(paths) < len(found):
+        report.notes.append(
+            f"{folder}: {len(found) - len(paths)} lists of single classes are skipped, as {found[0].name}"
+        )
     return paths
 
 
 def _check_image(devkit, year, name):
     """``(Annotation or None, faults)`` of one image and its XML."""
-    xml = annotation_path(devkit, year, name)
-    annotation, faults = parse_annotation(xml)
+    xml, path = annotation_path(devkit, year, name), image_path(devkit, year, name)
     try:
-        image = read_image(image_path(devkit, year, name))
+        image, unread = read_image(path), []
     except InputError as error:
-        return annotation, [*faults, str(error)]
-    if annotation is not None and None not in annotation.size:
-        fault = _size_fault(xml, annotation.size, image)
+        image, unread = None, [str(error)]
+    try:
+        annotation, faults = parse_annotation(xml, None if image is None else image.shape[1::-1])
+    except Exception as error:  # one file must not end the check of all
+        annotation, faults = None, [f"{xml}: cannot be read ({type(error).__name__}: {error})"]
+    if annotation is not None and annotation.size is not None and image is not None:
+        fault = _size_fault(xml, annotation.size, image, path)
         faults += [fault] if fault else []
-    return annotation, faults
+    return annotation, [*faults, *unread]
+
+
+def _notes(devkit: Path, year: str, annotations: dict[str, Annotation | None]) -> list[str]:
+    """What a year's folders hold beyond the official format, and how many files belong to no list."""
+    images, xmls = image_path(devkit, year, "x").parent, annotation_path(devkit, year, "x").parent
+    known = {name: one for name, one in annotations.items() if one is not None}
+    notes = [zero_based_note(xmls, known)] if any(one.zero_based for one in known.values()) else []
+    shared = sum(one.shared for one in known.values())
+    if shared:
+        notes.append(f"{xmls}: {shared} boxes follow another in their <object>; each is read as an object of its class")
+    for folder in (images, xmls):
+        names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+        unused = [name for name in names if Path(name).stem not in annotations]
+        if unused:
+            notes.append(f"{folder}: {len(unused)} of {len(names)} files are in no list and skipped, as {unused[0]}")
+    return notes + rotated(image_path(devkit, year, name) for name in annotations)
 
 
 def download_voc(root: str | Path, parts: Iterable[str] = ("2007", "2007-test", "2012")) -> Path:

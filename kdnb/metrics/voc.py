@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from kdnb.datasets.voc_files import VOC_CLASSES, as_array
+from kdnb.datasets.voc_files import VOC_CLASSES, as_array, find_devkit, voc_years
 from kdnb.errors import InputError
 from kdnb.files import atomic_write
 from kdnb.metrics.voc_read import read_detections, read_ground_truth
@@ -39,6 +39,7 @@ __all__ = [
 
 Samples = Mapping[str, Mapping[str, Any]]  # image id → its boxes
 METRICS = ("07", "area")
+ELEVEN_POINTS = np.arange(0, 1.1, 0.1)  # of recall, with the rounding that public evaluators have
 CHUNK = 2_000_000  # weights x detections per pass of the bootstrap: some 100 MB
 
 
@@ -76,9 +77,9 @@ def evaluate_voc(
     Rules: detections by descending score (ties keep their order); each is compared to the object of its image and class
     that it overlaps most, even if that is taken; the overlap must *exceed* ``iou``; a second match of an object is a
     false positive; a match of a ``difficult`` object counts neither way. ``metric`` "07" averages the best
-    precision at recall 0, 0.1 ... 1 (VOC2007), "area" integrates the monotone envelope (VOC2010 and later). A class
-    without objects has AP NaN and is left out of the mean. Raises InputError for a NaN score or box, for an image that
-    is not in the ground truth, and for an unknown metric.
+    precision at the recalls of ``arange(0, 1.1, 0.1)`` (VOC2007), "area" integrates the monotone envelope (VOC2010 and
+    later). A class without objects has AP NaN and is left out of the mean. Raises InputError for a NaN score or box,
+    for an image that is not in the ground truth, and for an unknown metric.
     """
     table = match_table(ground_truth, detections, iou, classes)
     ap = _class_aps(table, np.ones((1, len(table.images))), metric)[:, 0]
@@ -234,8 +235,9 @@ def _average_precision(row: ClassMatches, weights: np.ndarray, total: np.ndarray
         score = (times * envelope).sum(axis=1) / np.where(empty, 1, total)
     else:
         padded = np.concatenate([envelope, np.zeros((len(weights), 1))], axis=1)
-        # in whole numbers, 10 * hits >= k * total: in floats 3 of 10 objects would miss a recall of 3 * 0.1
-        places = [(10 * hits < k * total[:, None]).sum(axis=1) for k in range(11)]
+        # as every public evaluator, in floats: 3 of 10 objects miss the point 3 * 0.1 = 0.30000000000000004
+        recall = hits / np.where(empty, 1, total)[:, None]
+        places = [(recall < point).sum(axis=1) for point in ELEVEN_POINTS]
         score = np.mean([padded[np.arange(len(weights)), place] for place in places], axis=0)
     return np.where(empty, np.nan, 100 * score)
 
@@ -253,13 +255,17 @@ def voc_main(
     pred: str | Path,
     metric: str,
     json_out: str | Path | None = None,
-    year: str = "2007",
+    year: str | None = None,
 ) -> dict[str, Any]:
     """Score the files in ``pred`` against ``VOC<year>/<split>``: print a table, write the JSON, return the result.
 
+    ``year`` None is 2007, or the only year of the devkit.
     Only classes with objects in the split need a detection file. The AP of the others is ``null`` in the JSON.
     Raises InputError for every fault of the files.
     """
+    if year is None:
+        years = voc_years(find_devkit(devkit))
+        year = years[0] if len(years) == 1 else "2007"
     truth = read_ground_truth(devkit, year, split)
     present = {VOC_CLASSES[label - 1] for sample in truth.values() for label in sample["labels"]}
     detections = read_detections(pred, [name for name in VOC_CLASSES if name in present], truth)

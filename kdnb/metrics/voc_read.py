@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Collection, Iterable, Sequence
 from difflib import get_close_matches
@@ -10,21 +11,25 @@ from typing import Any
 
 import numpy as np
 
-from kdnb.datasets.voc_files import VOC_CLASSES, annotation_path, find_devkit, read_annotation, read_list
+from kdnb.datasets.text import read_text
+from kdnb.datasets.voc_files import VOC_CLASSES, annotation_path, find_devkit, read_list
+from kdnb.datasets.voc_xml import FARTHEST, read_annotation, zero_based_note
 from kdnb.errors import InputError
 
 
 def read_ground_truth(devkit: str | Path, year: str = "2007", image_set: str = "test") -> dict[str, dict[str, Any]]:
     """Ground truth of one image set as ``kdnb.metrics.voc`` describes it; ids as in the lists, such as ``000012``.
 
-    Reads list and XML files only. Raises InputError with file and line for every fault.
+    Reads list and XML files only; XMLs need no <size>. Boxes that look 0-based are logged, once a folder. Raises
+    InputError with file and line for every fault.
     """
     devkit = find_devkit(devkit)
-    truth = {}
-    for image_id in read_list(devkit, year, image_set):
-        annotation = read_annotation(annotation_path(devkit, year, image_id))
-        truth[image_id] = {key: getattr(annotation, key) for key in ("boxes", "labels", "difficult")}
-    return truth
+    names = read_list(devkit, year, image_set)
+    annotations = {name: read_annotation(annotation_path(devkit, year, name)) for name in names}
+    if any(one.zero_based for one in annotations.values()):
+        logging.getLogger(__name__).warning(zero_based_note(annotation_path(devkit, year, "x").parent, annotations))
+    keys = ("boxes", "labels", "difficult")
+    return {name: {key: getattr(one, key) for key in keys} for name, one in annotations.items()}
 
 
 def read_detections(
@@ -71,17 +76,16 @@ def _class_files(folder: str | Path) -> dict[str, Path]:
 
 def _read_class_file(path: Path, known: Collection[str] | None) -> tuple[list[str], np.ndarray, np.ndarray]:
     """``(ids, values (N, 5): score and edges, line numbers (N,))`` of one file; blank lines are skipped."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as text ({error})") from None
+    lines = read_text(path, "lines of image score xmin ymin xmax ymax").split("\n")
     rows = [(number, line.split()) for number, line in enumerate(lines, start=1) if line.strip()]
     try:
         values = np.array([row[1:] for _, row in rows], dtype=np.float64).reshape(len(rows), 5)
     except ValueError:
         values = np.full((1, 5), np.nan)
-    if not np.isfinite(values).all() or (known is not None and any(row[0] not in known for _, row in rows)):
-        raise InputError(next(fault for number, row in rows if (fault := _line_fault(f"{path}:{number}", row, known))))
+    bad = not np.isfinite(values).all() or not (np.abs(values[:, 1:]) < FARTHEST).all()
+    if bad or (known is not None and any(row[0] not in known for _, row in rows)):
+        faults = (_line_fault(f"{path}:{number}", row, known) for number, row in rows)
+        raise InputError(next(fault for fault in faults if fault))
     return [row[0] for _, row in rows], values - [0, 1, 1, 0, 0], np.array([n for n, _ in rows], dtype=np.int64)
 
 
@@ -90,14 +94,14 @@ def _line_fault(where: str, row: Sequence[str], known: Collection[str] | None) -
     if len(row) != 6:
         return f"{where}: found {len(row)} columns, expected 6: image score xmin ymin xmax ymax"
     if known is not None and row[0] not in known:
-        return f"{where}: unknown image {row[0]!r}, expected one of the {len(known)} images of the set"
+        return f"{where}: unknown image {row[0][:60]!r}, expected one of the {len(known)} images of the set"
     for text, column in zip(row[1:], ("score", "xmin", "ymin", "xmax", "ymax"), strict=True):
         try:
-            finite = np.isfinite(float(text))
+            value = float(np.array([text], dtype=np.float64)[0])  # as the whole file is read
         except ValueError:
-            finite = False
-        if not finite:
-            return f"{where}: {column} is {text!r}, expected a finite number"
+            value = np.nan
+        if not np.isfinite(value) or (column != "score" and abs(value) >= FARTHEST):
+            return f"{where}: {column} is {text[:40]!r}, expected a finite number"
     return None
 
 

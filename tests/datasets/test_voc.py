@@ -222,7 +222,8 @@ def test_truncated_jpeg_is_never_padded(devkit, switched_on, monkeypatch):
         ("<xmin>5</xmin>", "", 3, "found no <xmin> in <bndbox>"),
         ("<xmin>5<", "<xmin>21<", 6, "xmax 20 is below xmin 21"),
         ("<ymax>16<", "<ymax>3<", 6, "ymax 3 is below ymin 6"),
-        ("<xmin>5<", "<xmin>0<", 6, "is outside the image, expected corners from 1 to 40 x 30"),
+        ("<xmin>5<", "<xmin>-1<", 6, "is outside the image, expected corners from 1 to 40 x 30"),
+        ("<xmax>20<", "<xmax>1e9<", 6, "<xmax> is '1e9', expected a number of pixels"),
         ("<xmax>20<", "<xmax>41<", 6, "is outside the image"),
         ("<ymax>16<", "<ymax>31<", 6, "is outside the image"),
         ("<difficult>0<", "<difficult>maybe<", 5, "<difficult> is 'maybe', expected 0 or 1"),
@@ -267,13 +268,14 @@ def test_check_reports_every_fault_and_still_counts_the_rest(devkit):
         assert part in fault
     assert report.images == {"VOC2007/trainval": 3} and report.counts["VOC2007/trainval"] == {"cat": 1}
     assert report.difficult == {"VOC2007/trainval": 1}
-    assert "7 faults" in str(report) and "'cra'" in str(report)
+    assert "7 faults" in str(report) and "'cra'" in str(report) and report.notes == []
 
 
 def test_check_passes_over_lists_of_single_classes(devkit):
     image_list(devkit).with_name("car_trainval.txt").write_text("000001  1\n000002 -1\n")
     report = check_voc(devkit)
     assert report.faults == [] and list(report.images) == ["VOC2007/trainval"] and "no faults" in report.summary()
+    assert len(report.notes) == 1 and "1 lists of single classes are skipped, as car_trainval.txt" in str(report)
 
 
 def test_download_voc_uses_the_table_of_torchvision(tmp_path, monkeypatch):

@@ -82,14 +82,24 @@ def test_precision_and_recall_by_hand():
     assert evaluate_voc(ground_truth, detections)["mAP"] == pytest.approx(100 * 6 / 11)
 
 
-def test_eleven_points_count_three_of_ten_as_recall_point_three():
-    # Hits at ranks 1, 2, 3 of 10 objects: recall 0.3 exactly, precision 1: points 0, .1, .2, .3 -> 4 / 11.
+def test_eleven_points_are_those_of_public_evaluators():
+    # They ask recall >= arange(0, 1.1, 0.1), of which three are a rounding above 0.3, 0.6 and 0.7. Hits at ranks 1, 2, 3
+    # of 10 objects: recall 0.3 misses 0.30000000000000004, which leaves the points 0, .1, .2 -> 3 / 11.
     boxes = [(1 + 20 * i, 1, 10 + 20 * i, 10) for i in range(10)]
     detections = {"a": found(*((0.9 - i / 10, boxes[i]) for i in range(3)))}
-    assert ap({"a": truth(*boxes)}, detections, "07") == pytest.approx(100 * 4 / 11)
-    # All but three of ten: 7 of 10 is recall 0.7: points 0 ... 0.7 -> 8 / 11.
-    detections = {"a": found(*((0.9 - i / 10, boxes[i]) for i in range(7)))}
-    assert ap({"a": truth(*boxes)}, detections, "07") == pytest.approx(100 * 8 / 11)
+    assert ap({"a": truth(*boxes)}, detections, "07") == pytest.approx(100 * 3 / 11)
+    # 7 of 10: points 0 ... 0.6 -> 7 / 11. 5 of 10: 0 ... 0.5 -> 6 / 11.
+    for hits, points in ((7, 7), (5, 6)):
+        detections = {"a": found(*((0.9 - i / 10, boxes[i]) for i in range(hits)))}
+        assert ap({"a": truth(*boxes)}, detections, "07") == pytest.approx(100 * points / 11)
+
+
+def test_a_detection_whose_right_is_left_of_its_left_matches_nothing():
+    object_, turned = (11, 11, 30, 30), (30, 11, 11, 30)
+    both = (30, 30, 11, 11)  # its width times its height is positive again
+    for metric in METRICS:
+        assert ap({"a": truth(object_)}, {"a": found((0.9, turned), (0.8, both))}, metric) == 0
+        assert ap({"a": truth(object_)}, {"a": found((0.9, object_), (0.8, turned))}, metric) == pytest.approx(100)
 
 
 def test_envelope_takes_the_best_precision_further_on():
@@ -242,7 +252,7 @@ def slow_evaluation(ground_truth, detections, metric, iou):
             result[name] = float("nan")
         elif metric == "07":
             curve = list(zip(precision, recall, strict=True))
-            best = [max((p for p, r in curve if r >= k / 10 - 1e-12), default=0) for k in range(11)]
+            best = [max((p for p, r in curve if r >= point), default=0) for point in np.arange(0, 1.1, 0.1)]
             result[name] = 100 * sum(best) / 11
         else:
             r, p = [0.0, *recall, 1.0], [0.0, *precision, 0.0]
