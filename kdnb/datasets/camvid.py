@@ -20,12 +20,15 @@ from kdnb.datasets.camvid_files import (
     Frame,
     decode_colours,
     find_root,
+    label_files,
     list_frames,
+    names_in,
     read_label,
     splits_of,
 )
 from kdnb.datasets.download import DiskError, download, or_by_hand, unpack, unverified
 from kdnb.datasets.images import read_image
+from kdnb.datasets.text import read_text
 from kdnb.errors import InputError
 
 __all__ = [
@@ -122,9 +125,8 @@ def read_frame(frame: Frame, layout: str) -> tuple[np.ndarray, np.ndarray]:
 
 def missing_files(frames: Iterable[Frame]) -> list[str]:
     """A fault for each image and each label that does not exist."""
-    existing = {}
-    for folder in {path.parent for frame in frames for path in (frame.image, frame.label)}:
-        existing[folder] = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    folders = {path.parent for frame in frames for path in (frame.image, frame.label)}
+    existing = {folder: names_in(folder) for folder in folders}
     faults = []
     for frame in frames:
         for what, path in (("image", frame.image), ("label", frame.label)):
@@ -134,7 +136,8 @@ def missing_files(frames: Iterable[Frame]) -> list[str]:
 
 
 def write_predictions(folder: Path, camvid: CamVid, predictions: Mapping[str, torch.Tensor]) -> None:
-    """Write a PNG of class ids per frame, named as the frame's label, as ``kdnb eval camvid`` reads them.
+    """Write a PNG of class ids per frame, named as the frame's label, as ``kdnb eval camvid`` reads them, given the
+    root or the folder of labels.
 
     Args:
         predictions: frame -> uint8 (H, W).
@@ -149,12 +152,13 @@ def write_predictions(folder: Path, camvid: CamVid, predictions: Mapping[str, to
 
 @dataclass
 class CamVidReport:
-    """The result of :func:`check_camvid`: ``pixels`` {split: int64 (frames, 12), pixels per class, void last} and
-    ``faults``, one line each."""
+    """The result of :func:`check_camvid`: ``pixels`` {split: int64 (frames, 12), pixels per class, void last};
+    ``skipped`` and ``faults``, one line each."""
 
     root: Path
     layout: str
     pixels: dict = field(default_factory=dict)
+    skipped: list = field(default_factory=list)
     faults: list = field(default_factory=list)
 
     def shares(self, split: str) -> tuple[np.ndarray, np.ndarray]:
@@ -164,7 +168,8 @@ class CamVidReport:
         return 100 * counts.sum(0) / total, 100 * (counts > 0).sum(0) / max(len(counts), 1)
 
     def summary(self) -> str:
-        """A table of pixels and frames per class and split, in percent, then every fault on a line of its own."""
+        """A table of pixels and frames per class and split, in percent, then what was skipped and every fault on a line
+        of its own."""
         lines = [
             f"{self.root} ({self.layout})",
             f"{'':<12}" + "".join(f"{split:>20}" for split in self.pixels),
@@ -175,13 +180,14 @@ class CamVidReport:
         for k, name in enumerate((*CLASSES, "void")):
             lines.append(f"  {name:<10}" + "".join(f"{share[k]:>11.2f}{frames[k]:>9.0f}" for share, frames in columns))
         end = f"{len(self.faults)} fault{'s' * (len(self.faults) != 1)}" if self.faults else "no faults"
-        return "\n".join([*lines, *self.faults, end])
+        return "\n".join([*lines, *self.skipped, *self.faults, end])
 
     __str__ = summary
 
 
 def check_camvid(root: str | Path) -> CamVidReport:
-    """Read every list, image and label of a root; report pixels and frames per class and every fault.
+    """Read every list, image and label of a root; report pixels and frames per class, files that are no frame's and
+    every fault. Whatever goes wrong with a file is that file's fault.
 
     Raises InputError only when there is no such root.
     """
@@ -200,9 +206,17 @@ def check_camvid(root: str | Path) -> CamVidReport:
             if first != split:
                 fault = f"{frame.where}frame {name} of {split} is in {first} too, expected disjoint splits"
                 report.faults.append(fault)
-        _count(report, split, [frame for frame in frames if frame.image.is_file() and frame.label.is_file()])
+        _count(report, split, [frame for frame in frames if _is_file(frame.image) and _is_file(frame.label)])
+    report.skipped = _skipped(report.root, report.layout, split_of)
     report.faults += _without_label(report.root, report.layout, split_of) + _colour_faults(report.root, report.layout)
     return report
+
+
+def _is_file(path):
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long
+        return False
 
 
 def _count(report, split, frames):
@@ -211,6 +225,9 @@ def _count(report, split, frames):
             return np.bincount(read_frame(frame, report.layout)[1].ravel(), minlength=VOID + 1), None
         except InputError as error:
             return None, str(error)
+        except Exception as error:  # one file must not end the check of all others
+            reason = (str(error).strip().splitlines() or [""])[0]
+            return None, f"{frame.label}: cannot be checked ({type(error).__name__} {reason}), expected a PNG of labels"
 
     with ThreadPoolExecutor() as pool:  # Pillow decodes without holding Python's lock
         notes = list(tqdm(pool.map(check, frames), total=len(frames), desc=f"check {split}", disable=None))
@@ -219,20 +236,42 @@ def _count(report, split, frames):
     report.faults += [fault for _, fault in notes if fault]
 
 
-def _without_label(root, layout, listed):
-    """Images without a label that no list names; those of the lists are reported already."""
-    pairs = {
+def _folders(root, layout):
+    """(images, labels, ending of a label's name) of a root."""
+    return {
         "segnet": [(root / split, root / f"{split}annot", "") for split in SPLITS],
         "colour": [(root / STILLS, root / LABELS, "_L")],
         "kitti": [(root / "training" / "image_2", root / "training" / "semantic", "")],
     }[layout]
+
+
+def _without_label(root, layout, listed):
+    """Images without a label that no list names; those of the lists are reported already."""
     faults = []
-    for images, labels, ending in pairs:
-        for image in sorted(images.glob("[!.]*.png")):
-            label = labels / f"{image.stem}{ending}.png"
-            if image.stem not in listed and not label.exists():
-                faults.append(f"{image}: image without label, expected {label}")
+    for images, labels, ending in _folders(root, layout):
+        known = names_in(labels)
+        for image in label_files(images):
+            label = f"{image.stem}{ending}.png"
+            if image.stem not in listed and label not in known:
+                faults.append(f"{image}: image without label, expected {labels / label}")
     return faults
+
+
+def _skipped(root, layout, listed):
+    """A line for each folder with files that are no frame's, and for each with labels that no list names."""
+    lines = []
+    for images, labels, ending in _folders(root, layout):
+        for folder, end in ((images, ""), (labels, ending)):
+            others = sorted(names_in(folder) - {path.name for path in label_files(folder, end)})
+            if others:
+                more = ", ..." if len(others) > 5 else ""
+                lines.append(
+                    f"skipped: {folder}: files that are no frame's: {len(others)}: {', '.join(others[:5])}{more}"
+                )
+        unused = [path for path in label_files(labels, ending) if path.stem.removesuffix(ending) not in listed]
+        if unused:
+            lines.append(f"skipped: {labels}: labels that no list names: {len(unused)}, the first is {unused[0].name}")
+    return lines
 
 
 def _colour_faults(root, layout):
@@ -241,7 +280,11 @@ def _colour_faults(root, layout):
     if layout != "colour" or not path.is_file():
         return []
     faults = []
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+    try:
+        lines = read_text(path, "lines 'r g b name'").split("\n")
+    except InputError as error:
+        return [str(error)]
+    for number, line in enumerate(lines, start=1):
         words = line.split()
         if words and (len(words) != 4 or words[:3] != [str(v) for v in COLOURS.get(words[3], ())]):
             faults.append(f"{path}:{number}: found {line.strip()!r}, expected 'r g b name' of one of CamVid's classes")

@@ -5,6 +5,8 @@ Layouts: "segnet" (SegNet's release: ``train/ trainannot/ ... train.txt``, 8-bit
 ``training/semantic`` with ids of Cityscapes).
 """
 
+import logging
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,8 @@ import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from kdnb.datasets.camvid_classes import CLASSES, COLOURS, SEGNET_GROUPS, VOID, class_id
+from kdnb.datasets.images import DECODER_ERRORS, MOST_PIXELS
+from kdnb.datasets.text import read_text
 from kdnb.errors import InputError
 
 SPLITS = ("train", "val", "test")
@@ -41,6 +45,9 @@ CITYSCAPES = {
 }
 CITYSCAPES_IDS = (*range(34), 255)  # 255 is -1, a licence plate, in 8 bits
 KITTI_CUT = (0.7, 0.8)  # of the sorted names: the first 70 % are train, the next 10 % val, the last 20 % test
+
+NAME = re.compile(r"[\w.-]{1,100}")  # of a frame; no backup ("a (1).png") and nothing hidden
+log = logging.getLogger(__name__)
 
 _CODES = {(r << 16) + (g << 8) + b: class_id(SEGNET_GROUPS[name]) for name, (r, g, b) in COLOURS.items()}
 _SORTED = np.array(sorted(_CODES))
@@ -86,6 +93,7 @@ def splits_of(root: Path) -> list[str]:
 def list_frames(root: Path, layout: str, split: str) -> tuple[list[Frame], list[str]]:
     """Frames of a split, in the order of its list, and the list's faults (strings ``file:line: what``).
 
+    SegNet's release without a list of the split is read by its folder of labels, sorted, and the log says so.
     Raises InputError for an unknown split, a missing or empty list, and frames that no rule assigns to a split.
     """
     if split not in SPLITS:
@@ -94,17 +102,34 @@ def list_frames(root: Path, layout: str, split: str) -> tuple[list[Frame], list[
         return _kitti_frames(root, split), []
     if layout == "colour" and not any((root / f"{name}.txt").is_file() for name in SPLITS):
         return _original_frames(root, split), []
+    if layout == "segnet" and not (root / f"{split}.txt").exists():
+        labels = label_files(root / f"{split}annot")
+        if labels:
+            log.warning("%s has no %s.txt: all %d labels in %s are taken", root, split, len(labels), f"{split}annot")
+            return [Frame(path.stem, root / split / path.name, path) for path in labels], []
     return _listed_frames(root, root / f"{split}.txt")
+
+
+def label_files(folder: Path, ending: str = "") -> list[Path]:
+    """The files ``<frame><ending>.png`` of a folder, sorted; none without the folder."""
+    names = sorted(name for name in names_in(folder) if name.endswith(f"{ending}.png") and not name.startswith("."))
+    return [folder / name for name in names if NAME.fullmatch(name)]
+
+
+def names_in(folder: Path) -> set[str]:
+    """Names of the files in a folder; empty if there is none or it cannot be read."""
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name for entry in entries if entry.is_file()}
+    except (OSError, ValueError):
+        return set()
 
 
 def _listed_frames(root, path):
     """A line is ``image label``; only the last folder and the name count, as SegNet's lists begin with its own root."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such list, expected a line 'image label' per frame") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as a list ({error})") from None
+    if not path.exists():
+        raise InputError(f"{path}: no such list, expected a line 'image label' per frame")
+    lines = read_text(path, "a list with a line 'image label' per frame").split("\n")
     frames, faults, first_line = [], [], {}
     for number, line in enumerate(lines, start=1):
         where, words = f"{path}:{number}: ", line.split()
@@ -112,7 +137,7 @@ def _listed_frames(root, path):
             continue
         parts = [Path(word).parts[-2:] for word in words]
         if len(words) != 2 or any(len(part) < 2 for part in parts):
-            faults.append(f"{where}found {line.strip()!r}, expected an image and its label, each with its folder")
+            faults.append(f"{where}found {line.strip()[:80]!r}, expected an image and its label, each with its folder")
             continue
         image, label = (root.joinpath(*part) for part in parts)
         if label.stem.removesuffix("_L") != image.stem:
@@ -140,7 +165,7 @@ def original_split(name: str) -> str | None:
 
 def _original_frames(root, split):
     """The original has no lists: its drives make the splits."""
-    labels = sorted((root / LABELS).glob("[!.]*_L.png"))
+    labels = label_files(root / LABELS, "_L")
     frames = []
     for label in labels:
         name = label.stem.removesuffix("_L")
@@ -159,7 +184,7 @@ def _original_frames(root, split):
 
 def _kitti_frames(root, split):
     """KITTI semantic has no lists: the sorted names are cut at KITTI_CUT."""
-    names = sorted(path.stem for path in (root / "training" / "semantic").glob("[!.]*.png"))
+    names = [path.stem for path in label_files(root / "training" / "semantic")]
     cuts = [0, *(round(len(names) * share) for share in KITTI_CUT), len(names)]
     place = SPLITS.index(split)
     chosen = names[cuts[place] : cuts[place + 1]]
@@ -184,7 +209,7 @@ def read_label(path: str | Path, layout: str = "segnet") -> np.ndarray:
     every pixel is void.
     """
     if layout == "colour":
-        ids = decode_colours(np.array(_decoded(path).convert("RGB")), path)
+        ids = decode_colours(_colours(path), path)
     elif layout == "kitti":
         ids = _from_cityscapes(read_ids(path), path)
     else:
@@ -216,7 +241,12 @@ def require_ids(ids: np.ndarray, highest: int, path: str | Path) -> None:
     """Raise InputError, with the first pixel (x, y), for an id above ``highest``."""
     if ids.max(initial=0) > highest:
         y, x = np.argwhere(ids > highest)[0].tolist()
-        raise InputError(f"{path}: pixel ({x}, {y}) has id {ids[y, x]}, expected 0 to {highest}")
+        found, hint = f"pixel ({x}, {y}) has id {ids[y, x]}", ""
+        if highest == VOID and (ids[ids > highest] == 255).all():
+            hint = f" ({VOID} is void: if 255 is void in your labels, write {VOID} in its place)"
+        elif highest < VOID and (ids[ids > highest] == VOID).all():
+            hint = f": a prediction has a class for every pixel, and {VOID} is void"
+        raise InputError(f"{path}: {found}, expected 0 to {highest}{hint}")
 
 
 def _from_cityscapes(ids, path):
@@ -236,6 +266,8 @@ def read_ids(path: str | Path) -> np.ndarray:
     order); with a palette of colours, the row numbers are.
     """
     image = _decoded(path)
+    if 0 in image.size:
+        raise InputError(f"{path}: {image.width} x {image.height} pixels, expected at least one")
     if image.mode not in ("L", "P"):
         raise InputError(f"{path}: pixels are {image.mode}, expected 8-bit ids (L or P)")
     ids = np.array(image)
@@ -243,7 +275,7 @@ def read_ids(path: str | Path) -> np.ndarray:
         return ids
     palette = np.zeros((256, 3), np.uint8)
     given = np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
-    palette[: len(given)] = given
+    palette[: len(given)] = given[:256]
     return palette[ids, 0] if (palette == palette[:, :1]).all() else ids
 
 
@@ -251,10 +283,24 @@ def _decoded(path):
     ImageFile.LOAD_TRUNCATED_IMAGES = False  # some libraries switch it on; missing pixels would be read as id 0
     try:
         with Image.open(path) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise ValueError(f"{image.width} x {image.height} pixels, at most {MOST_PIXELS} are read")
             return image.copy()
     except FileNotFoundError:
         raise InputError(f"{path}: no such label, expected a PNG file") from None
     except UnidentifiedImageError:
         raise InputError(f"{path}: not an image, expected a PNG file") from None
-    except (OSError, SyntaxError, ValueError) as error:
-        raise InputError(f"{path}: cannot be decoded ({error}), expected a whole PNG file") from None
+    except DECODER_ERRORS as error:
+        raise InputError(f"{path}: cannot be decoded ({_reason(error)}), expected a whole PNG file") from None
+
+
+def _colours(path):
+    image = _decoded(path)
+    try:
+        return np.array(image.convert("RGB"))
+    except DECODER_ERRORS as error:
+        raise InputError(f"{path}: no colours ({_reason(error)}), expected RGB") from None
+
+
+def _reason(error):
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -9,7 +9,17 @@ import numpy as np
 from PIL import Image
 
 from kdnb.datasets.camvid import CLASSES
-from kdnb.datasets.camvid_files import read_ids, read_label, require_ids
+from kdnb.datasets.camvid_files import (
+    LABELS,
+    find_root,
+    label_files,
+    list_frames,
+    read_ids,
+    read_label,
+    require_ids,
+    splits_of,
+)
+from kdnb.datasets.images import DECODER_ERRORS
 from kdnb.errors import InputError
 from kdnb.files import atomic_write
 from kdnb.metrics.segmentation import confusion, scores_from
@@ -19,22 +29,26 @@ def evaluate_folders(gt: str | Path, pred: str | Path) -> dict:
     """{"mIoU", "pixel_accuracy", "iou": {class: value}} in percent, from one confusion matrix over all frames.
 
     Args:
-        gt: folder of labels, ids 0 to 10 and 11 for void (``testannot``), or CamVid's colours (``*_L.png``).
+        gt: folder of labels, ids 0 to 10 and 11 for void (``testannot``), CamVid's colours (``LabeledApproved_full``)
+            or Cityscapes' ids (``training/semantic`` of KITTI); or a root that ``CamVid`` reads. Where a root or its
+            folder holds the labels of several splits, those of the split that was predicted count.
         pred: folder of predictions under the same names, ids 0 to 10, no void.
 
     Raises:
         InputError: names that do not match, sizes that differ, an unknown id or colour, a label that is all void.
     """
-    truth, predictions = _files(gt, "labels"), _files(pred, "predictions")
+    predictions = _files(pred, "predictions")
+    truth, layout = _labels(Path(gt), set(predictions))
     for name in truth:
         if name not in predictions:
             raise InputError(f"{Path(pred) / name}: no such prediction, expected one for {truth[name]}")
     for name in predictions:
         if name not in truth:
-            raise InputError(f"{predictions[name]}: prediction without label, expected {Path(gt) / name}")
+            folder = next(iter(truth.values())).parent
+            raise InputError(f"{predictions[name]}: prediction without label, expected {folder / name}")
     total = np.zeros((len(CLASSES), len(CLASSES)), np.int64)
     for name, path in truth.items():
-        label = read_label(path, "colour" if _is_coloured(path) else "segnet")
+        label = read_label(path, layout or ("colour" if _is_coloured(path) else "segnet"))
         ids = read_ids(predictions[name])
         if ids.shape != label.shape:
             raise InputError(
@@ -46,9 +60,46 @@ def evaluate_folders(gt: str | Path, pred: str | Path) -> dict:
     return scores_from(total)
 
 
+def _labels(gt: Path, predicted: set[str]) -> tuple[dict[str, Path], str | None]:
+    """({file name: label} of the split that was predicted, the root's layout or None for a folder of labels alone)."""
+    root, layout = _root_of(gt)
+    if root is None:
+        return _files(gt, "labels"), None
+    splits: list[dict[str, Path]] = []
+    for split in splits_of(root):
+        try:
+            frames, faults = list_frames(root, layout, split)
+        except InputError as error:
+            frames, faults = [], [str(error)]
+        splits.append({frame.label.name: frame.label for frame in frames})
+        if faults and predicted & set(splits[-1]):
+            raise InputError(faults[0])
+    splits.append({name: path for files in splits for name, path in files.items()})
+    if gt != root:
+        splits.append(_files(gt, "labels"))
+    splits = [files for files in splits if files]
+    if not splits:
+        raise InputError(f"{gt}: no labels of any split, expected a PNG per frame")
+    most = max(len(predicted & set(files)) for files in splits)
+    # of the splits that hold most of the predictions, the one with the fewest labels besides
+    return min((files for files in splits if len(predicted & set(files)) == most), key=len), layout
+
+
+def _root_of(gt: Path) -> tuple[Path | None, str]:
+    """The root and its layout, if ``gt`` is one or the folder in it that holds the labels of all its splits."""
+    if gt.name == LABELS:
+        return gt.parent, "colour"
+    if gt.parts[-2:] == ("training", "semantic"):
+        return gt.parent.parent, "kitti"
+    try:
+        return find_root(gt)
+    except InputError:
+        return None, ""
+
+
 def _files(folder: str | Path, what: str) -> dict[str, Path]:
     folder = Path(folder)
-    files = {path.name: path for path in sorted(folder.glob("[!.]*.png"))} if folder.is_dir() else {}
+    files = {path.name: path for path in label_files(folder)}
     if not files:
         kind = "a folder" if folder.is_dir() else "a file" if folder.exists() else "nothing"
         raise InputError(f"{folder}: no {what} ({kind}), expected a PNG per frame")
@@ -59,7 +110,7 @@ def _is_coloured(path: Path) -> bool:
     try:
         with Image.open(path) as image:
             return image.mode in ("RGB", "RGBA")
-    except OSError:
+    except DECODER_ERRORS:
         return False  # the reader says what is wrong
 
 

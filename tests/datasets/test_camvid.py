@@ -4,6 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 from PIL import Image
 
@@ -18,9 +19,11 @@ from kdnb.datasets.camvid import (
     CamVid,
     check_camvid,
     decode_colours,
+    write_predictions,
 )
 from kdnb.datasets.camvid_files import original_split, read_ids, read_label
 from kdnb.errors import InputError
+from kdnb.metrics.camvid_read import evaluate_folders
 
 SIZE = (6, 8)  # rows, columns
 
@@ -215,6 +218,49 @@ def test_a_root_may_lie_in_a_folder_called_camvid(segnet, tmp_path):
     assert message.startswith(f"{tmp_path / 'nowhere'}: found nothing, expected a CamVid root")
 
 
+def test_segnets_folders_make_the_splits_where_there_is_no_list(segnet, caplog):
+    lists = [CamVid(segnet, split).names for split in ("train", "val", "test")]
+    (segnet / "val.txt").unlink()
+    (segnet / "trainannot" / "train0 (1).png").write_bytes((segnet / "trainannot" / "train0.png").read_bytes())
+    (segnet / "valannot" / "Thumbs.db").write_bytes(b"x")
+    assert (
+        CamVid(segnet, "val").names == lists[1] and "has no val.txt: all 1 labels in valannot are taken" in caplog.text
+    )
+    report = check_camvid(segnet)
+    assert not report.faults and report.skipped == [
+        f"skipped: {segnet / 'trainannot'}: files that are no frame's: 1: train0 (1).png",
+        f"skipped: {segnet / 'valannot'}: files that are no frame's: 1: Thumbs.db",
+    ]
+    for split in ("train", "test"):
+        (segnet / f"{split}.txt").unlink()
+    assert [CamVid(segnet, split).names for split in ("train", "val", "test")] == lists
+
+
+def test_lists_may_be_utf16_and_have_a_mark(segnet):
+    for split, coding in (("train", "utf-16"), ("val", "utf-8-sig")):
+        path = segnet / f"{split}.txt"
+        path.write_text(path.read_text(), encoding=coding)
+    assert CamVid(segnet, "train").names == ["train0", "train1", "train2"] and CamVid(segnet, "val").names == ["val0"]
+    (segnet / "test.txt").write_bytes(b"test/\xff.png")
+    assert "test.txt:1: byte 0xff is not UTF-8" in error_of(CamVid, segnet, "test")
+
+
+@pytest.mark.parametrize("layout", ["segnet", "original", "kitti"])
+@pytest.mark.parametrize("given", ["root", "labels"])
+def test_every_layout_that_trains_scores(layout, given, request, tmp_path):
+    data = CamVid(request.getfixturevalue(layout), "test")
+    right = {item["name"]: item["label"].clamp(max=10).to(torch.uint8) for item in data}
+    write_predictions(tmp_path / "pred", data, right)
+    gt = data.root if given == "root" else data.frames[0].label.parent
+    scores = evaluate_folders(gt, tmp_path / "pred")
+    assert scores["mIoU"] == pytest.approx(100) and scores["pixel_accuracy"] == 100
+    first = tmp_path / "pred" / data.frames[0].label.name
+    first.unlink()
+    assert error_of(evaluate_folders, gt, tmp_path / "pred").startswith(
+        f"{first}: no such prediction, expected one for"
+    )
+
+
 # --- faults -----------------------------------------------------------------------------------------------------
 
 
@@ -224,6 +270,9 @@ def test_faults_of_labels(segnet):
     ids[4, 2] = 12
     save(label, ids)
     assert error_of(data.__getitem__, 1) == f"{label}: pixel (2, 4) has id 12, expected 0 to 11"
+    save(label, np.where(ids == 12, 255, ids))
+    hint = "(11 is void: if 255 is void in your labels, write 11 in its place)"
+    assert error_of(data.__getitem__, 1) == f"{label}: pixel (2, 4) has id 255, expected 0 to 11 {hint}"
     save(label, np.full(SIZE, VOID))
     assert error_of(data.__getitem__, 1).startswith(f"{label}: every pixel is void, expected at least one of")
     save(label, ids[:, 1:] % 11)
@@ -264,6 +313,7 @@ def test_faults_of_lists_and_missing_files(segnet):
     path.write_text("\n")
     assert error_of(CamVid, segnet, "train").startswith(f"{path}: no frames")
     path.unlink()
+    shutil.rmtree(segnet / "trainannot")
     assert error_of(CamVid, segnet, "train").startswith(f"{path}: no such list")
     assert error_of(CamVid, segnet, "training") == "split is 'training', expected one of train, val, test"
 
