@@ -98,9 +98,10 @@ def require_metres(model: DepthModel, errors: Mapping[str, Any]) -> None:
         return
     scale = errors["scale"]
     nearest = min(SCALES, key=lambda known: abs(np.log(known / scale)))
-    found = f"AbsRel {errors['AbsRel']:.2f} against the LiDAR of {errors['images']} frames, expected at most {WORST:g}"
+    found = f"AbsRel {errors['AbsRel']:.2f} against the LiDAR of {errors['images']} frames"
     hint = f", so these look like {SCALES[nearest]}" if 0.8 < nearest / scale < 1.25 else ""
-    raise InputError(f"{model.name}: {found}, metres; in the median true depth is {scale:.3g} times as large{hint}")
+    expected = f"expected metres and at most {WORST:g}; true depth is {scale:.3g} times as large"
+    raise InputError(f"{model.name}: {found}, {expected}{hint}")
 
 
 # --- the small network --------------------------------------------------------------------------------------------
