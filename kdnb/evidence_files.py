@@ -26,7 +26,7 @@ from kdnb.tables import Groups, photo_table, run_notes
 MAX_BYTES = 300_000  # of one run
 START, END = "<!-- photographs: made by kdnb publish -->", "<!-- end of photographs -->"
 ARMS = ("teacher", "baseline", "distilled", "baseline_matched", "few_labels_baseline", "few_labels_distilled")
-PROVENANCE = ("kdnb", "python", "torch", "torchvision", "commit", "date", "settings_sha256", "data")
+PROVENANCE = ("kdnb", "python", "torch", "torchvision", "commit", "date", "settings_sha256", "data", "data_id")
 PROVENANCE += ("cpus", "threads", "device")  # seconds and latency depend on them
 METRICS = ("project", "profile", "seed", "primary", "higher_is_better", "roles", "teacher", "arms", "comparisons")
 MACHINE = ("processes", "workers", "checkpoint_every")  # settings that change no number

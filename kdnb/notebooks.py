@@ -18,7 +18,8 @@ import yaml
 from nbformat import NotebookNode
 
 from kdnb.errors import InputError
-from kdnb.options import check_parameters, did_you_mean, is_checked, is_data_root
+from kdnb.options import NOT_YAML, NOTHING, check_parameters, course_folder, did_you_mean, is_checked, is_path
+from kdnb.run import NOTED
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,13 @@ class Execution:
 
 
 def notebooks_folder() -> Path:
-    """The repository's ``notebooks/``: below the current folder, the current folder itself, or beside the package."""
-    for root in (Path.cwd(), Path.cwd().parent, Path(__file__).resolve().parents[1]):
-        if (root / "notebooks").is_dir():
-            return (root / "notebooks").resolve()
-    raise InputError(f"no folder 'notebooks' in {Path.cwd()}; run kdnb from the root of the repository")
+    """The course's ``notebooks/``, see ``course_folder``. Raises InputError without one."""
+    folder = course_folder("notebooks", __file__)
+    if folder is None:
+        raise InputError(
+            f"no folder 'notebooks' of the course in {Path.cwd()}; run kdnb from the root of the repository"
+        )
+    return folder
 
 
 def find_notebooks(numbers: Iterable[str] = ()) -> list[Path]:
@@ -108,14 +111,14 @@ def _assigned_names(source: str) -> list[str]:
 
 
 def parse_parameter(name: str, text: str) -> Any:
-    """The VALUE of ``-p NAME VALUE``, a YAML scalar; paths become absolute, relative to the current folder."""
+    """The VALUE of ``-p NAME VALUE``, a YAML scalar. A path is taken as it stands ("null": None) and becomes absolute,
+    relative to the current folder: YAML would cut "kitti #2" and turn 2011_09_26 into a number."""
+    if is_path(name):
+        return None if text in NOTHING else str(Path(text).expanduser().absolute())
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        value = text
-    if (name == "RESULTS" or is_data_root(name)) and isinstance(value, str):
-        value = str(Path(value).expanduser().absolute())
-    return value
+        return yaml.safe_load(text)
+    except NOT_YAML:
+        return text
 
 
 def plan(
@@ -164,11 +167,27 @@ def own_kernel() -> Iterator[None]:
                 os.environ["JUPYTER_PATH"] = before
 
 
+@contextlib.contextmanager
+def noted_folders() -> Iterator[Path]:
+    """Within the block, processes that are started note the folders of their runs in this file, one a line."""
+    before = os.environ.get(NOTED)
+    with tempfile.TemporaryDirectory(prefix="kdnb_runs_") as folder:
+        os.environ[NOTED] = str(Path(folder) / "folders.txt")
+        try:
+            yield Path(os.environ[NOTED])
+        finally:
+            if before is None:
+                del os.environ[NOTED]
+            else:
+                os.environ[NOTED] = before
+
+
 def execute(path: Path, parameters: dict[str, Any], results: str | Path, timeout: int | None = None) -> Execution:
     """Execute one notebook with these parameters, with a progress bar; returns an ``Execution`` also if it fails.
 
-    The notebook itself makes its run folder in ``results``; the executed copy becomes ``notebook.ipynb`` in it, or
-    ``results/failed_<name>_<profile>_s<seed>.ipynb``. The kernel's working folder is the notebook's, as in JupyterLab.
+    The notebook itself makes its run folder in ``results``, and notes which, so that others may run there too; the
+    executed copy becomes ``notebook.ipynb`` in it, or ``results/failed_<name>_<profile>_s<seed>.ipynb``. The kernel's
+    working folder is the notebook's, as in JupyterLab.
 
     Args:
         timeout: seconds that one cell may take, None for no limit.
@@ -181,13 +200,16 @@ def execute(path: Path, parameters: dict[str, Any], results: str | Path, timeout
     profile, seed = parameters.get("PROFILE", "lite"), parameters.get("SEED", 0)
     label = f"{path.stem}_{profile}_s{seed}"
     executing = results / f".executing_{label}_{os.getpid()}.ipynb"
-    before, start, error = set(_run_folders(results, label)), time.perf_counter(), None
+    start, error = time.perf_counter(), None
     print(f"{path.stem}: profile {profile}, seed {seed}", flush=True)
     try:
-        with own_kernel():
-            kernel = {"kernel_name": "python3", "language": "python", "cwd": str(path.parent), "start_timeout": 120}
-            source, copy = _escape_braces(path), _escape_braces(executing)
-            papermill.execute_notebook(source, copy, parameters, execution_timeout=timeout, **kernel)
+        with own_kernel(), noted_folders() as noted:
+            try:
+                kernel = {"kernel_name": "python3", "language": "python", "cwd": str(path.parent), "start_timeout": 120}
+                source, copy = _escape_braces(path), _escape_braces(executing)
+                papermill.execute_notebook(source, copy, parameters, execution_timeout=timeout, **kernel)
+            finally:
+                run_folder = _own_folder(noted, results, label)
     except papermill.PapermillExecutionError as problem:
         error = _describe(problem)
     except (RuntimeError, TimeoutError) as problem:  # the kernel died, or a cell took longer than `timeout`
@@ -196,8 +218,8 @@ def execute(path: Path, parameters: dict[str, Any], results: str | Path, timeout
         executing.unlink(missing_ok=True)
         raise
     seconds = time.perf_counter() - start
-    made = [folder for folder in _run_folders(results, label) if folder not in before]
-    run_folder = made[-1] if made else None
+    if run_folder:
+        print(f"{path.stem}: its run folder is {run_folder}", flush=True)
     if error:
         target = results / f"failed_{label}.ipynb"
     else:
@@ -213,9 +235,12 @@ def _make_folder(folder: Path) -> None:
         raise InputError(f"results folder {str(folder)!r} is a file, expected a folder") from None
 
 
-def _run_folders(results: Path, label: str) -> list[Path]:
-    """Run folders of one notebook, profile and seed, oldest first."""
-    return sorted(folder for folder in results.glob(f"result_*_{label}") if folder.is_dir())
+def _own_folder(noted: Path, results: Path, label: str) -> Path | None:
+    """The last folder that a notebook noted as that of its run, if it made one."""
+    folders = map(Path, noted.read_text(encoding="utf-8").splitlines() if noted.exists() else [])
+    made = [folder for folder in folders if folder.name.startswith("result_") and folder.name.endswith(f"_{label}")]
+    made = [results / folder.name for folder in made if (results / folder.name).is_dir()]
+    return made[-1] if made else None
 
 
 def _escape_braces(path: Path) -> str:

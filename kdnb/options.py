@@ -5,10 +5,11 @@ A misspelt name or a wrong type is one error line, before anything runs.
 
 import difflib
 import re
+import types
 from collections.abc import Collection, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 import pydantic
 import yaml
@@ -16,8 +17,8 @@ import yaml
 from kdnb.errors import InputError
 
 PROFILES = ("smoke", "lite", "photo", "full")
-
-
+# what PyYAML raises: on 2011-99-26 a ValueError, on "!!bool x" a KeyError
+NOT_YAML = (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
 Model = TypeVar("Model", bound="Settings")
 
 # --- settings ---------------------------------------------------------------------------------------------------
@@ -88,6 +89,30 @@ def validate_settings(model: type[Model], values: dict[str, Any], where: object)
         raise InputError(_explain(error.errors()[0], model, where)) from None
 
 
+def parse_setting(model: type[Settings], name: str, text: str) -> Any:
+    """The value of ``--set NAME=VALUE``: as it stands where the setting is a text, such as a path, since YAML would cut
+    "runs #2" and turn 2011_09_26 into a number; else what it is in YAML. "null" is None where a setting may be that.
+
+    Raises InputError for a value that is not readable as YAML.
+    """
+    kind = model.model_fields[name].annotation if name in model.model_fields else None
+    if _takes_text(kind):
+        return None if text in NOTHING and type(None) in get_args(kind) else text
+    try:
+        return yaml.safe_load(text)
+    except NOT_YAML as error:
+        reason = getattr(error, "problem", None) or "syntax error"
+        raise InputError(f"--set '{name}={text}': not readable as YAML: {reason}") from None
+
+
+def _takes_text(kind: Any) -> bool:
+    if get_origin(kind) in (Union, types.UnionType):
+        return all(_takes_text(one) for one in get_args(kind) if one is not type(None))
+    if get_origin(kind) is Literal:
+        return all(isinstance(one, str) for one in get_args(kind))
+    return kind in (str, Path)
+
+
 def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     """``above`` laid over ``below``; blocks inside blocks are merged too."""
     merged = dict(below)
@@ -129,6 +154,7 @@ def did_you_mean(word: str, known: Collection[str]) -> str:
 
 # --- parameters -------------------------------------------------------------------------------------------------
 
+NOTHING = ("", "null", "None", "~")  # as a value on the command line
 CHECKS = {  # parameter: what it must be
     "PROFILE": (lambda v: v in PROFILES, "one of 'smoke', 'lite', 'photo', 'full'"),
     "SEED": (lambda v: isinstance(v, int) and not isinstance(v, bool) and v >= 0, "a whole number (int) >= 0"),
@@ -141,6 +167,11 @@ CHECKS = {  # parameter: what it must be
 def is_data_root(name: str) -> bool:
     """Whether a notebook's parameter is the root of a data set: DATA, or any name that ends so."""
     return name.endswith("DATA")
+
+
+def is_path(name: str) -> bool:
+    """Whether a notebook's parameter is a path: RESULTS, or the root of a data set."""
+    return name == "RESULTS" or is_data_root(name)
 
 
 def is_checked(name: str) -> bool:
@@ -165,3 +196,29 @@ def check_parameters(**parameters: Any) -> None:
             raise InputError(
                 f"parameter {name} is {str(value)!r}, which does not exist; expected the root of a data set"
             )
+
+
+# --- the course's folder ----------------------------------------------------------------------------------------
+
+
+def course_folder(part: str, package: str) -> Path | None:
+    """The folder ``part`` ("notebooks") of the course: in the current folder, its parent, or beside the package.
+
+    A folder is the course's if its pyproject.toml is kdnb's: a user's own ``notebooks/`` is not taken for it. None if
+    there is none.
+
+    Args:
+        package: path of a file of the package.
+    """
+    for root in (Path.cwd(), Path.cwd().parent, Path(package).resolve().parents[1]):
+        if _is_course(root) and (root / part).is_dir():
+            return (root / part).resolve()
+    return None
+
+
+def _is_course(root: Path) -> bool:
+    try:
+        text = (root / "pyproject.toml").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return False
+    return re.search(r"""^name\s*=\s*["']kdnb["']""", text, re.MULTILINE) is not None

@@ -15,6 +15,7 @@ import pydantic
 from kdnb.errors import InputError
 from kdnb.evidence import Comparison
 from kdnb.files import atomic_write
+from kdnb.options import course_folder
 from kdnb.tables import Groups, arms_table, comparisons_table, course_notes, course_table, run_notes, seeds_table
 
 if TYPE_CHECKING:
@@ -111,24 +112,38 @@ def _run_folders(folders: Iterable[str | Path]) -> Iterator[Path]:
 
 
 def group_runs(folders: Iterable[str | Path]) -> dict[tuple[str, str, str], list[Metrics]]:
-    """Runs that may be merged: {(project, profile, data): [one per seed]}; of two runs of a seed the newer counts."""
+    """Runs that may be merged: {(project, profile, data): [one per seed]}; of two runs of a seed the newer counts.
+
+    Data sets whose folders share a name stay apart, as "VOCdevkit (1a2b3c4d)". Runs of before these digits were kept
+    count as the only data set of that name, if there is one.
+    """
+    runs = sorted(map(read_run, _run_folders(folders)), key=lambda run: run.folder.name)
+    ids: dict[tuple[str, str, str], set[str]] = {}
+    for run in runs:
+        ids.setdefault(_group(run), set()).update([run.provenance["data_id"]] if run.provenance.get("data_id") else [])
     groups: dict[tuple[str, str, str], dict[int, Metrics]] = {}
-    for run in sorted(map(read_run, _run_folders(folders)), key=lambda run: run.folder.name):
-        key = (run.project, run.profile, run.provenance.get("data", "drawn"))
-        groups.setdefault(key, {})[run.seed] = run
+    for run in runs:
+        project, profile, data = _group(run)
+        own = run.provenance.get("data_id")
+        if own and len(ids[project, profile, data]) > 1:
+            data = f"{data} ({own[:8]})"
+        groups.setdefault((project, profile, data), {})[run.seed] = run
     return {key: [seeds[seed] for seed in sorted(seeds)] for key, seeds in sorted(groups.items())}
+
+
+def _group(run: Metrics) -> tuple[str, str, str]:
+    return run.project, run.profile, str(run.provenance.get("data", "drawn"))
 
 
 # --- published runs ---------------------------------------------------------------------------------------------
 
 
 def evidence_folder() -> Path:
-    """The course's ``data/evidence``: below the current folder, its parent (of ``notebooks/``), or beside the package.
-    Raises InputError if there is none."""
-    for root in (Path.cwd(), Path.cwd().parent, Path(__file__).resolve().parents[1]):
-        if (root / EVIDENCE).is_dir():
-            return (root / EVIDENCE).resolve()
-    raise InputError(f"no folder {EVIDENCE} in {Path.cwd()}; expected the published runs in the course's folder")
+    """The course's ``data/evidence``, see ``course_folder``. Raises InputError if there is none."""
+    folder = course_folder(str(EVIDENCE), __file__)
+    if folder is None:
+        raise InputError(f"no folder {EVIDENCE} in {Path.cwd()}; expected the published runs in the course's folder")
+    return folder
 
 
 def published(number: str, profile: str = "photo") -> list[Metrics]:

@@ -5,6 +5,7 @@ Notebooks and the command line write everything through ``Run``, so all results 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import io
@@ -15,7 +16,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
+    "NOTED",
     "PROFILES",
     "Run",
     "Settings",
@@ -44,6 +46,10 @@ __all__ = [
     "set_threads",
     "to_json",
 ]
+
+
+NOTED = "KDNB_RUN_FOLDERS"  # environment variable: a file in which each run notes its folder, for who started it
+SAMPLED = 256  # files of a data set whose sizes tell it from another
 
 
 def to_json(value: Any) -> Any:
@@ -125,7 +131,8 @@ class Run:
             settings = settings.model_dump(mode="json")
         settings = dict(settings or {})
         run = cls(_new_folder(Path(results), f"{project}_{profile}_s{seed}"), project, profile, seed, settings, data)
-        config = {"project": project, "profile": profile, "seed": seed, "data": _data_name(data), "settings": settings}
+        config = {"project": project, "profile": profile, "seed": seed, "data": _data_name(data)}
+        config |= {**({} if data is None else {"data_id": data_id(data)}), "settings": settings}
         atomic_write(run.folder / "config.yaml", yaml.safe_dump(to_json(config), sort_keys=False))
         return run
 
@@ -142,7 +149,7 @@ class Run:
         saved = yaml.safe_load(config.read_text(encoding="utf-8"))
         if saved["project"] != project:
             raise InputError(f"--run {folder}: is a run of {saved['project']}, expected one of {project}")
-        if _data_name(data) != saved["data"]:
+        if _data_name(data) != saved["data"] or saved.get("data_id") not in (None, data_id(data)):
             raise InputError(f"--run {folder}: its arms were trained on {saved['data']!r}, expected the same --data")
         return cls(folder, project, saved["profile"], saved["seed"], saved["settings"], data)
 
@@ -235,11 +242,43 @@ def _new_folder(results: Path, ending: str) -> Path:
             continue
         (folder / "figures").mkdir()
         (folder / "weights").mkdir()
+        if NOTED in os.environ:
+            with contextlib.suppress(OSError), open(os.environ[NOTED], "a", encoding="utf-8") as file:
+                file.write(f"{folder.absolute()}\n")
         return folder
 
 
 def _data_name(data: str | Path | None) -> str:
     return "drawn" if data is None else Path(data).resolve().name
+
+
+def data_id(data: str | Path | None) -> str | None:
+    """What tells a data set from another whose folder has the same name: 12 digits of a hash of the names of its files
+    and of the sizes of SAMPLED of them, evenly chosen. It says nothing of this machine. None for rendered data.
+
+    Hidden files and notes (``.md``) do not count.
+    """
+    if data is None:
+        return None
+    root = Path(data).resolve()
+    names = sorted(_files_below(root)) if root.is_dir() else [""]
+    digest = hashlib.sha256("\0".join(names).encode("utf-8", "surrogateescape"), usedforsecurity=False)
+    for index in np.unique(np.linspace(0, len(names) - 1, SAMPLED).round().astype(int)) if names else ():
+        with contextlib.suppress(OSError):
+            digest.update(str((root / names[index]).stat().st_size).encode())
+    return digest.hexdigest()[:12]
+
+
+def _files_below(root: Path) -> Iterator[str]:
+    """Names of files, with ``/``, relative to ``root``; links to folders are followed, but not in circles."""
+    seen = set()
+    for folder, inside, files in os.walk(root, followlinks=True):
+        place = os.path.realpath(folder)
+        inside[:] = [] if place in seen else [name for name in inside if name[0] != "."]
+        if place not in seen:
+            below = Path(folder).relative_to(root)
+            yield from ((below / name).as_posix() for name in files if name[0] != "." and not name.endswith(".md"))
+        seen.add(place)
 
 
 def provenance(
@@ -261,6 +300,7 @@ def provenance(
         "commit": _commit(),
         "settings_sha256": hashlib.sha256(text.encode()).hexdigest(),
         "data": _data_name(data),
+        "data_id": data_id(data),
     }
 
 

@@ -68,6 +68,7 @@ def course(tmp_path, monkeypatch):
     """A course's folder with a README and no evidence, as the current folder."""
     root = tmp_path / "course"
     (root / "notebooks").mkdir(parents=True)
+    (root / "pyproject.toml").write_text('[project]\nname = "kdnb"\n')
     (root / "README.md").write_text(f"# Course\n\n{START}\n{END}\n\nThe end.\n")
     monkeypatch.chdir(root)
     return root

@@ -52,6 +52,11 @@ def cells():
     ]
 
 
+def make_course(root):
+    """A folder that is known as the course's."""
+    (root / "pyproject.toml").write_text('[project]\nname = "kdnb"\n')
+
+
 def write(path, own_cells):
     path.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(new_notebook(cells=own_cells), path)
@@ -61,6 +66,7 @@ def write(path, own_cells):
 @pytest.fixture
 def repo(tmp_path, monkeypatch):
     """An empty repository with one toy notebook, as the current folder."""
+    make_course(tmp_path)
     write(tmp_path / "notebooks" / "90_toy.ipynb", cells())
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -70,6 +76,7 @@ def repo(tmp_path, monkeypatch):
 def executed(tmp_path_factory):
     """The toy notebook executed once through `kdnb run`, with what the command printed."""
     root = tmp_path_factory.mktemp("repo")
+    make_course(root)
     write(root / "notebooks" / "90_toy.ipynb", cells())
     (root / "devkit").mkdir()
     return root, python("-m", "kdnb.cli", "run", "90", "--seeds", "4", "-p", "DATA", "devkit", cwd=root)[0]
@@ -454,7 +461,7 @@ def test_commands_pass_on_what_they_are_given(monkeypatch):
     monkeypatch.setattr("kdnb.datasets.voc.download_voc", lambda out: calls.append(out))
     assert kdnb("eval", "voc", "--devkit", "d", "--pred", "p", "--metric", "area", "--json", "j").exit_code == 0
     assert kdnb("data", "get", "voc", "--out", "o").exit_code == 0
-    assert calls == [("d", "test", "p", "area", "j"), "o"]
+    assert calls == [("d", "test", "p", "area", "j", None), "o"]
 
 
 def test_data_check_on_photographs(real_data, tmp_path):

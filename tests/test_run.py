@@ -238,6 +238,7 @@ def test_metrics_are_as_designed(tmp_path):
         "commit",
         "settings_sha256",
         "data",
+        "data_id",
     } == set(metrics["provenance"])
     assert metrics["provenance"]["data"] == tmp_path.name
     with np.load(run.folder / "replicates.npz") as replicates:

@@ -3,25 +3,31 @@
 Heavy imports are inside the commands, so that ``kdnb --help`` is fast.
 """
 
+import errno
 from typing import Any
 
 import click
 
 from kdnb.cli import bench, data, doctor, export, predict, publish, report, run
 from kdnb.cli import eval as evaluate
-from kdnb.errors import InputError
+from kdnb.errors import InputError, os_error_line
 
 __all__ = ["main"]
 
 
 class CommandLine(click.Group):
-    """A group whose commands end with one line and status 1 when the input is wrong."""
+    """A group whose commands end with one line and status 1 when the input is wrong, or the system refuses a file."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except InputError as error:
             click.echo(f"kdnb: {error}", err=True)
+            ctx.exit(1)
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # who reads has seen enough: click ends quietly
+                raise
+            click.echo(f"kdnb: {os_error_line(error)}", err=True)
             ctx.exit(1)
 
 

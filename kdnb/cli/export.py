@@ -2,10 +2,12 @@
 
 import click
 
+from kdnb.cli.places import new_file
+
 
 @click.command("export")
 @click.argument("number", metavar="NN")
-@click.option("--out", required=True, metavar="FILE", help="The ONNX file.")
+@click.option("--out", required=True, metavar="FILE", callback=new_file, help="The ONNX file.")
 @click.option("--arm", default="distilled", show_default=True, help="Which of the students that ship.")
 @click.option("--weights", metavar="FILE", help="A student's file instead.")
 @click.option("--int8", is_flag=True, help="Weights in eight bits (dynamic quantisation by ONNX Runtime).")

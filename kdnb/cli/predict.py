@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from kdnb.cli.places import require_file, require_folder
 from kdnb.errors import InputError
 
 if TYPE_CHECKING:
@@ -47,6 +48,9 @@ def command(
     from kdnb.run import set_threads
     from kdnb.students import load_student
 
+    (require_file if dataset == "cars" else require_folder)("--out", out)
+    if draw:
+        require_folder("--draw", draw)
     student, paths, threads = load_student(dataset, arm, weights, device), photographs(Path(images)), set_threads()
     answers, faults = {}, 0
     for path, answer in ask(student, paths, batch, threads if device == "cpu" else 1, Path(draw) if draw else None):

@@ -7,15 +7,14 @@ from collections.abc import Sequence
 
 import click
 import torch
-import yaml
 from accelerate.utils import broadcast_object_list
 
 from kdnb.engine import accelerator
-from kdnb.errors import InputError
+from kdnb.errors import InputError, os_error_line
 from kdnb.experiment.experiment import Experiment
 from kdnb.experiment.settings import TrainSettings
 from kdnb.experiment.workers import WorkerFailed, train_waves
-from kdnb.options import PROFILES, check_parameters, did_you_mean, load_settings
+from kdnb.options import PROFILES, check_parameters, did_you_mean, load_settings, parse_setting
 from kdnb.run import Run, set_threads
 
 
@@ -44,7 +43,7 @@ def command(kind: type[Experiment]) -> click.Command:
         try:
             set_threads()
             if folder is None:
-                settings = dict(map(parse_change, changes))
+                settings = dict(parse_change(kind, change) for change in changes)
                 experiments = [start(kind, profile, seed, data, root, out, settings) for seed in seeds]
             elif changes:
                 raise InputError(f"--run {folder}: resumes with its own settings, expected no --set")
@@ -53,6 +52,8 @@ def command(kind: type[Experiment]) -> click.Command:
             run_stages(experiments, stages, ablations)
         except (InputError, WorkerFailed) as error:
             sys.exit(f"kdnb: {error}")
+        except OSError as error:  # a target that is read-only, missing or full
+            sys.exit(f"kdnb: {os_error_line(error)}")
 
     return main
 
@@ -128,13 +129,9 @@ def check_batch(settings: TrainSettings, processes: int) -> None:
         )
 
 
-def parse_change(change: str) -> tuple[str, object]:
+def parse_change(kind: type[Experiment], change: str) -> tuple[str, object]:
     """ "batch=16" -> ("batch", 16); InputError without a "=", or for a value that is not YAML."""
     name, equals, value = change.partition("=")
     if not equals:
         raise InputError(f"--set {change!r}, expected NAME=VALUE")
-    try:
-        return name, yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        reason = getattr(error, "problem", None) or "syntax error"
-        raise InputError(f"--set {change!r}: not readable as YAML: {reason}") from None
+    return name, parse_setting(kind.settings_class, name, value)

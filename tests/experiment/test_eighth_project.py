@@ -41,6 +41,7 @@ def place(tmp_path_factory):
     shutil.copytree(TOY, folder / "mine" / "toy_crops", ignore=shutil.ignore_patterns("__pycache__"))
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in CELLS])
     notebook.cells[0].metadata["tags"] = ["parameters"]
+    (folder / "pyproject.toml").write_text('[project]\nname = "kdnb"\n')  # a course's folder
     (folder / "notebooks").mkdir()
     nbformat.write(notebook, folder / "notebooks" / "08_toy_crops.ipynb")
     in_place(folder, "-m", "kdnb.cli", "run", "08", "--profile", "smoke", "--out", "results")
