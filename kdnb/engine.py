@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -51,11 +52,28 @@ class Plan:
             ``[(labelled, 4), (unlabelled, 4)]`` gives batches of eight, half of them labelled.
         views: names of the views; one is sampled for each item of each batch.
         seed: of orders and views.
+
+    Raises:
+        InputError: a pool without items to draw from, a number of items that is no whole number from 0 on, batches of
+            no item, no view, a negative seed.
     """
 
     pools: Sequence[tuple[Sequence[int], int]]
     views: Sequence[str] = ("plain",)
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for number, (indices, count) in enumerate(self.pools, start=1):
+            if not isinstance(count, Integral) or count < 0:
+                raise InputError(f"pool {number} gives {count} items to each batch, expected a whole number from 0 on")
+            if count and not len(indices):
+                raise InputError(f"pool {number} has no item, expected some to draw {count} for each batch from")
+        if not any(count for _, count in self.pools):
+            raise InputError(f"batches of {len(self.pools)} pools have no item, expected at least one")
+        if not len(self.views):
+            raise InputError("batches have no view, expected at least one, such as 'plain'")
+        if self.seed < 0:
+            raise InputError(f"the seed of batches is {self.seed}, expected a number from 0 on")
 
     def batch(self, step: int) -> list[tuple[int, str]]:
         """(item index, view) of each member of the global batch of a step (0, 1, ...)."""
@@ -180,6 +198,8 @@ def fit(
 
     Raises:
         NonFiniteLoss: naming the step and the part.
+        InputError: a checkpoint that cannot be read, or of another network.
+        OSError: a checkpoint cannot be written; the one before it stays.
     """
     acc = accelerator(config.precision, cpu=not torch.cuda.is_available())
     module.to(acc.device)
@@ -249,12 +269,18 @@ def train_step(
         parts = model(batch, step / config.steps)
     names = list(parts)
     values = mean_over_processes(acc, torch.stack([parts[name].detach().float() for name in names]))
-    for name, value in zip(names, values, strict=True):
-        if name != "loss" and not math.isfinite(value):
-            advice = "lower the learning rate, clip gradients, or look at this batch"
-            raise NonFiniteLoss(f"step {step + 1}: part {name!r} of the loss is {value}; {advice}")
+    require_finite(dict(zip(names, values, strict=True)), step)
     acc.backward(parts["loss"])
     if config.clip:
         acc.clip_grad_norm_(model.parameters(), config.clip)
     optimizer.step()
     return dict(zip(names, values, strict=True))
+
+
+def require_finite(parts: dict[str, float], step: int) -> None:
+    """Raises NonFiniteLoss for a loss that is NaN or infinite, naming the part that made it so if there is one."""
+    for name in sorted(parts, key=lambda name: name == "loss"):  # the total last: its parts say more
+        if not math.isfinite(parts[name]):
+            which = "the loss" if name == "loss" else f"part {name!r} of the loss"
+            advice = "lower the learning rate, clip gradients, or look at this batch"
+            raise NonFiniteLoss(f"step {step + 1}: {which} is {parts[name]}; {advice}")

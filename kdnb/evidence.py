@@ -49,10 +49,23 @@ def verdict(low: float, high: float, higher_is_better: bool = True) -> str:
 
 
 def mean_metric(values: ArrayLike) -> Metric:
-    """The weighted mean of per-item scores (n_items,), as a metric for ``paired_bootstrap``."""
-    scores = np.asarray(values, dtype=float)
+    """The weighted mean of per-item scores (n_items,), as a metric for ``paired_bootstrap``.
+
+    Raises InputError for scores that are no list of finite numbers and, when it is asked, for another number of items.
+    """
+    try:
+        scores = np.asarray(values, dtype=float)
+    except (TypeError, ValueError):
+        raise InputError("scores of test items are no numbers, expected one number an item") from None
+    if scores.ndim != 1:
+        raise InputError(f"scores of test items have shape {scores.shape}, expected (items,)")
+    if not np.isfinite(scores).all():
+        place = int(np.argmin(np.isfinite(scores)))
+        raise InputError(f"the score of test item {place} is {scores[place]}, expected a finite number")
 
     def metric(weights: np.ndarray) -> np.ndarray:
+        if weights.shape[1:] != scores.shape:
+            raise InputError(f"{len(scores)} scores for {weights.shape[1]} test items, expected one an item")
         return weights @ scores / weights.sum(axis=1)
 
     return metric
@@ -120,7 +133,11 @@ def _values(metric: Metric, weights: np.ndarray) -> np.ndarray:
 def from_replicates(
     delta: float, replicates: np.ndarray, higher_is_better: bool = True, per_seed: tuple[float, ...] = ()
 ) -> Comparison:
-    """A difference with the interval and the verdict that its bootstrap replicates (R,) give; NaNs are left out."""
+    """A difference with the interval and the verdict that its bootstrap replicates (R,) give.
+
+    NaNs are left out; a difference that is itself NaN has the verdict INCONCLUSIVE.
+    """
     known = replicates[~np.isnan(replicates)]
     low, high = np.percentile(known, [2.5, 97.5]).tolist() if len(known) else (float("nan"), float("nan"))
-    return Comparison(delta, (low, high), verdict(low, high, higher_is_better), replicates, higher_is_better, per_seed)
+    word = verdict(low, high, higher_is_better) if not np.isnan(delta) else verdict(delta, delta)
+    return Comparison(delta, (low, high), word, replicates, higher_is_better, per_seed)

@@ -1,4 +1,5 @@
 import json
+import math
 import os
 import signal
 import sys
@@ -90,6 +91,29 @@ def test_a_batch_must_divide_by_the_world_size():
         make_loader(Points(), Plan([(range(40), 4)]), TrainConfig(**CONFIG), acc, collate, start=0)
 
 
+@pytest.mark.parametrize(
+    ("pools", "more", "line"),
+    [
+        ([(range(9), 4), ([], 4)], {}, "^pool 2 has no item, expected some to draw 4 for each batch from$"),
+        ([([], 4)], {}, "^pool 1 has no item"),
+        ([(range(9), 0), ([], 0)], {}, "^batches of 2 pools have no item, expected at least one$"),
+        ([], {}, "^batches of 0 pools have no item"),
+        ([(range(9), -1)], {}, "^pool 1 gives -1 items to each batch, expected a whole number from 0 on$"),
+        ([(range(9), 2.0)], {}, "^pool 1 gives 2.0 items to each batch"),
+        ([(range(9), 2)], {"views": ()}, "^batches have no view, expected at least one, such as 'plain'$"),
+        ([(range(9), 2)], {"seed": -1}, "^the seed of batches is -1, expected a number from 0 on$"),
+    ],
+)
+def test_a_plan_that_has_nothing_to_draw_is_refused(pools, more, line):
+    with pytest.raises(InputError, match=line):
+        Plan(pools, **more)
+
+
+def test_a_pool_that_gives_no_item_changes_nothing():
+    with_it = Plan([(range(9), 4), ([], 0), (np.arange(3), np.int64(0))], seed=2)
+    assert [with_it.batch(step) for step in range(5)] == [Plan([(range(9), 4)], seed=2).batch(n) for n in range(5)]
+
+
 def test_training_learns_and_logs_every_step():
     module, result = run(steps=60, schedule="cosine", lr=0.02)
     assert [h["step"] for h in result.history] == list(range(1, 61))
@@ -151,6 +175,44 @@ def test_nan_stops_with_the_step_and_the_part():
     module.student.layers = make().student.layers
     with pytest.raises(NonFiniteLoss, match=r"step 4: part '(task|box)' of the loss is nan"):
         run(module)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize(
+    ("parts", "which"), [((), "the loss"), (("task",), "part 'task' of the loss"), (("fine",), "the loss")]
+)
+def test_a_total_that_is_not_finite_stops_before_it_reaches_the_weights(value, parts, which):
+    class Plain(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(1))
+
+        def forward(self, batch, progress):
+            loss = self.weight.sum() * value
+            return {"loss": loss, **{name: torch.ones(()) if name == "fine" else loss for name in parts}}
+
+    module = Plain()
+    with pytest.raises(NonFiniteLoss, match=f"^step 1: {which} is {value}; lower the learning rate"):
+        run(module)
+    assert module.weight.item() == 1
+
+
+def test_numbers_of_numpy_in_a_validation_do_not_stop_a_resume(tmp_path):
+    def validate(module):
+        return {"score": np.float64(0.5), "per class": np.array([0.1, 0.2])}
+
+    options = {"checkpoint": tmp_path / "c.pt", "checkpoint_every": 2, "validate_every": 2, "validate": validate}
+    run(steps=2, **options)
+    _, history = run(steps=4, **options)
+    assert history.steps == 4
+    assert history.validated == [{"step": n, "score": 0.5, "per class": [0.1, 0.2]} for n in (2, 4)]
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04abc"])
+def test_a_damaged_checkpoint_is_named(content, tmp_path):
+    (tmp_path / "c.pt").write_bytes(content)
+    with pytest.raises(InputError, match=f"^{tmp_path / 'c.pt'}: cut or damaged .*; delete it to train anew$"):
+        run(checkpoint=tmp_path / "c.pt")
 
 
 def test_best_state_is_restored_and_patience_stops():

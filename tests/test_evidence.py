@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 
@@ -73,6 +75,29 @@ def test_nan_replicates_are_left_out():
     assert np.isnan(result.replicates).any() and result.ci95 == (1, 1) and result.verdict == "BEATS"
     nothing = paired_bootstrap(lambda w: np.zeros(len(w)), lambda w: np.full(len(w), np.nan), 3)
     assert nothing.verdict == "INCONCLUSIVE" and np.isnan(nothing.delta)
+
+
+def test_a_difference_that_is_nan_has_no_verdict():
+    """Of two seeds, one of which could not be scored: the other must not decide alone."""
+    good = compare([0.0, 0, 0], [1.0, 1, 1])
+    nothing = paired_bootstrap(lambda w: np.zeros(len(w)), lambda w: np.full(len(w), np.nan), 3)
+    both = over_seeds([good, nothing])
+    assert good.verdict == "BEATS" and np.isnan(both.delta) and both.verdict == "INCONCLUSIVE"
+
+
+@pytest.mark.parametrize(
+    ("scores", "line"),
+    [
+        ([0.0, math.nan, 1.0], "^the score of test item 1 is nan, expected a finite number$"),
+        ([0.0, 1.0, math.inf], "^the score of test item 2 is inf"),
+        ([[0.0], [1.0]], r"^scores of test items have shape \(2, 1\), expected \(items,\)$"),
+        (["a"], "^scores of test items are no numbers, expected one number an item$"),
+        ([0.0, 1.0], "^2 scores for 3 test items, expected one an item$"),
+    ],
+)
+def test_scores_that_are_no_numbers_are_named_by_their_item(scores, line):
+    with pytest.raises(InputError, match=line):
+        paired_bootstrap(mean_metric([0.0, 0.0, 0.0]), mean_metric(scores), 3)
 
 
 def test_bad_calls_are_named():

@@ -220,7 +220,8 @@ def feature_terms(
         adapter = nn.Conv2d(*channels, 1)
 
     def compare(student, teacher):
-        if torch.is_tensor(teacher) and teacher.ndim == student.ndim == 4 and teacher.shape[2:] != student.shape[2:]:
+        maps = torch.is_tensor(teacher) and teacher.ndim == student.ndim == 4
+        if maps and teacher.shape[2:] != student.shape[2:] and 0 not in (*teacher.shape[1:], *student.shape[2:]):
             teacher = F.interpolate(precise(teacher), student.shape[2:], mode="bilinear", antialias=True)
         return feature_mse(student, teacher) if kind == "mse" else pkd([student], [teacher])
 

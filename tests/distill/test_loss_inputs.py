@@ -70,7 +70,7 @@ LOSSES = {  # name: (loss of a student's and a teacher's tensor, the two)
     "centred_mse": (centred_mse, MAPS),
     "cosine_loss": (cosine_loss, MAPS),
     "feature_mse": (feature_mse, MAPS),
-    "region_mse": (lambda s, t: region_mse([s], [t], [torch.ones(len(s), 1, *s.shape[2:])]), MAPS),
+    "region_mse": (lambda s, t: region_mse([s], [t], [torch.ones(*s.shape[:1], 1, *s.shape[2:])]), MAPS),
     "pkd": (lambda s, t: pkd([s], [t]), MAPS),
     "pixel_kl": (lambda s, t: pixel_kl(s, t, 10.0), MAPS),
     "pixel_mse": (pixel_mse, MAPS),
