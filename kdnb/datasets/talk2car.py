@@ -19,6 +19,7 @@ from kdnb.datasets.talk2car_files import (
     find_commands,
     find_images,
     find_proposals,
+    image_path,
     is_small,
     names_colour,
     names_side,
@@ -63,7 +64,9 @@ class Talk2Car(torch.utils.data.Dataset):
         self.path = find_commands(root, split)
         self.commands = read_commands(self.path, blind=split == "test")
         self.images = find_images(root, split, self.commands[0].image)
-        _require_images(self.path, self.images, self.commands)
+        self.paths, faults = _image_paths(self.path, self.images, self.commands)
+        if faults:  # better now than an hour into training
+            raise InputError(faults[0])
         self.proposals = None
         proposals = find_proposals(root)
         if proposals is not None:
@@ -82,7 +85,7 @@ class Talk2Car(torch.utils.data.Dataset):
             "token": command.token,
             "command": command.text,
             "name": command.name,
-            "image_path": self.images / command.image,
+            "image_path": self.paths[command.image],
             "box": _tensor(command.box),
             "twin": command.twin,
             "twin_box": _tensor(command.twin_box),
@@ -94,7 +97,7 @@ class Talk2Car(torch.utils.data.Dataset):
 
     def image(self, index: int) -> torch.Tensor:
         """The command's image, uint8 (3, H, W), RGB. Raises InputError when it is truncated or no image."""
-        image = read_image(self.images / self.commands[index].image)
+        image = read_image(self.paths[self.commands[index].image])
         return torch.from_numpy(image).permute(2, 0, 1).contiguous()
 
 
@@ -102,14 +105,22 @@ def _tensor(box):
     return None if box is None else torch.tensor(box, dtype=torch.float32)
 
 
-def _require_images(path, folder, commands):
-    """Raise InputError for the first command without its image: better now than an hour into training."""
-    existing = {file.name for file in folder.iterdir()}
+def _image_paths(path, folder, commands):
+    """({image as written: file}, faults): a fault for each image that is missing, and for names of two folders for one
+    file, as where only the last parts of longer paths were kept."""
+    paths, faults, written = {}, [], {}
     for command in commands:
-        if command.image not in existing:
-            raise InputError(
-                f"{folder / command.image}: no such image, expected it for command {command.token} of {path}"
-            )
+        if command.image in paths:
+            continue
+        file = image_path(folder, command.image)
+        paths[command.image] = file
+        if file is None:
+            missing = folder / command.image
+            faults.append(f"{missing}: no such image, expected it for command {command.token} of {path}")
+        elif written.setdefault(file, command.image) != command.image:
+            found = f"{path}: command {command.token}: images {written[file]} and {command.image} are one file, {file}"
+            faults.append(f"{found}, expected a file for each")
+    return paths, faults
 
 
 def hold_out(commands: list[Command], share: float = 1 / 8) -> tuple[list[Command], list[Command]]:
@@ -181,7 +192,7 @@ def check_talk2car(root: str | Path) -> Talk2CarReport:
             continue
         report.faults += faults
         report.counts[split] = _counts(commands)
-        report.faults += _image_faults(root, split, commands) if commands else []
+        report.faults += _image_faults(root, split, find_commands(root, split), commands) if commands else []
         report.faults += _proposal_faults(root, split, commands, report.counts[split])
     return report
 
@@ -201,22 +212,26 @@ def _counts(commands):
     }
 
 
-def _image_faults(root, split, commands):
-    names = sorted({c.image for c in commands})
+def _image_faults(root, split, path, commands):
     try:
-        folder = find_images(root, split, names[0])
+        folder = find_images(root, split, min(c.image for c in commands))
     except InputError as error:
         return [str(error)]
+    paths, faults = _image_paths(path, folder, commands)
 
-    def fault(name):
+    def fault(file):
         try:
-            read_image(folder / name)
+            read_image(file)
         except InputError as error:
             return str(error)
+        except Exception as error:  # one file must not end the check of all others
+            reason = (str(error).strip().splitlines() or [""])[0]
+            return f"{file}: cannot be checked ({type(error).__name__} {reason}), expected a JPEG file"
 
+    files = sorted({file for file in paths.values() if file is not None})
     with ThreadPoolExecutor() as pool:  # Pillow decodes without holding Python's lock
-        faults = list(tqdm(pool.map(fault, names), total=len(names), desc=f"check {split}", disable=None))
-    return [text for text in faults if text]
+        found = list(tqdm(pool.map(fault, files), total=len(files), desc=f"check {split}", disable=None))
+    return faults + [text for text in found if text]
 
 
 def _proposal_faults(root, split, commands, counts):

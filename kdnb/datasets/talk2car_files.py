@@ -4,16 +4,16 @@ All boxes are in pixels of a 1600 x 900 image, whatever the size of the file on 
 height]``; boxes leave this module as edges ``(x1, y1, x2, y2)``.
 """
 
-import json
 import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
+from kdnb.datasets.talk2car_json import load_json, shown
 from kdnb.errors import InputError
 
 WIDTH, HEIGHT = 1600, 900
@@ -54,6 +54,7 @@ COLOUR_WORDS = (
     "maroon",
 )
 SIDE_WORDS = ("left", "right", "middle", "leftmost", "rightmost", "center", "centre")
+LARGEST = 1e6  # of a number of a box: pixels
 SMALL = 64  # a box of less than 64 x 64 pixels counts as small
 _COLOUR = re.compile(rf"\b({'|'.join(COLOUR_WORDS)})\b")
 _SIDE = re.compile(rf"\b({'|'.join(SIDE_WORDS)})\b")
@@ -63,9 +64,9 @@ _SIDE = re.compile(rf"\b({'|'.join(SIDE_WORDS)})\b")
 class Command:
     """One command. ``box`` and ``twin_box`` are (x1, y1, x2, y2) in 1600 x 900, None if the file has none.
 
-    ``image`` is the image's file name, ``name`` the category of the target. ``twin`` is "colour" or "side": all that
-    tells the thing at ``twin_box`` from the target. It is None where the image has no such thing, or no annotation of
-    it, as the photographs; ``knows_twins`` tells these apart.
+    ``image`` is the image's file name as written, with or without a folder (see ``image_path``), ``name`` the category
+    of the target. ``twin`` is "colour" or "side": all that tells the thing at ``twin_box`` from the target. It is None
+    where the image has no such thing, or no annotation of it, as the photographs; ``knows_twins`` tells these apart.
     """
 
     token: str
@@ -129,8 +130,8 @@ def find_images(root: str | Path, split: str, first: str) -> Path:
     """
     folders = [Path(root) / place.format(split) for place in IMAGE_PLACES]
     folders = [folder for folder in folders if folder.is_dir()]
-    for folder in folders:
-        if (folder / first).is_file():
+    for folder in [*folders, Path(root)] if "/" in first else folders:
+        if image_path(folder, first) is not None:
             return folder
     if folders:
         return folders[0]
@@ -138,6 +139,17 @@ def find_images(root: str | Path, split: str, first: str) -> Path:
         f"{Path(root) / 'images'}: no such folder, expected the images, such as {first}; the link to "
         f"the archive imgs.zip is on {HOME}"
     )
+
+
+def image_path(folder: Path, image: str) -> Path | None:
+    """The file of an image in a folder: under the folders that its name is written with, else without them; or None."""
+    for name in dict.fromkeys((image, PurePosixPath(image).name)):
+        try:
+            if (folder / name).is_file():
+                return folder / name
+        except (OSError, ValueError):  # no name for a file
+            continue
+    return None
 
 
 def find_proposals(root: str | Path) -> Path | None:
@@ -151,28 +163,6 @@ def find_proposals(root: str | Path) -> Path | None:
 
 
 # --- contents ---------------------------------------------------------------------------------------------------
-
-
-def load_json(path: str | Path) -> Any:
-    """Parse a JSON file. Raises InputError, with file and line, for invalid JSON and a repeated key."""
-    path = Path(path)
-
-    def unique(pairs):
-        keys = dict(pairs)
-        if len(keys) < len(pairs):
-            names = [key for key, _ in pairs]
-            twice = next(key for key in names if names.count(key) > 1)
-            raise InputError(f"{path}: key {twice!r} appears twice, expected it once")
-        return keys
-
-    try:
-        return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file, expected a JSON file") from None
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}:{error.lineno}: not JSON ({error.msg})") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error})") from None
 
 
 def read_commands(path: str | Path, blind: bool = False) -> list[Command]:
@@ -199,7 +189,8 @@ def parse_commands(path: str | Path, blind: bool = False) -> tuple[list[Command]
             commands.append(_command(row, blind, tokens))
         except ValueError as error:
             token = row.get("command_token") if isinstance(row, dict) else None
-            faults.append(f"{path}: command {token or f'number {number}'}: {error}")
+            known = token if isinstance(token, str) and token.isprintable() else f"number {number}"
+            faults.append(f"{path}: command {known or f'number {number}'}: {error}")
     if not rows:
         faults.append(f"{path}: no commands, expected at least one")
     return commands, faults
@@ -209,10 +200,14 @@ def _command(row, blind, tokens):
     """The Command of an entry. Raises ValueError with its first fault."""
     if not isinstance(row, dict):
         raise ValueError(f"is a {type(row).__name__}, expected an object with its fields")
+    token = row.get("command_token")
+    row = row | {"command_token": str(token)} if type(token) is int else row
     for key in ("command_token", "command", "t2c_img"):
-        if not isinstance(row.get(key), str) or not row[key].strip():
-            raise ValueError(f"{key!r} is {row.get(key)!r}, expected a text")
-    token = row["command_token"]
+        if not _is_text(row.get(key)) or not row[key].strip():
+            raise ValueError(f"{key!r} is {shown(row.get(key))}, expected a text")
+    token, image = row["command_token"], row["t2c_img"].replace("\\", "/")
+    if not PurePosixPath(image).name.isprintable() or not PurePosixPath(image).name:
+        raise ValueError(f"'t2c_img' is {shown(row['t2c_img'])}, expected the name of a file")
     if token in tokens:
         raise ValueError("appears twice, expected unique command_tokens")
     tokens.add(token)
@@ -222,21 +217,41 @@ def _command(row, blind, tokens):
             raise ValueError("has no '2d_box', expected [x, y, width, height] (the first release of the data has none)")
         box = edges(row["2d_box"])
         if box[0] < -1 or box[1] < -1 or box[2] > WIDTH + 1 or box[3] > HEIGHT + 1:
-            raise ValueError(f"'2d_box' {row['2d_box']} reaches outside, expected it within {WIDTH} x {HEIGHT}")
+            raise ValueError(f"'2d_box' {shown(row['2d_box'])} reaches outside, expected it within {WIDTH} x {HEIGHT}")
     twin_box = edges(row["twin_box"]) if row.get("twin_box") is not None else None
-    name, scene = str(row.get("obj_name", "")), str(row.get("scene_token", ""))
-    return Command(token, row["command"], box, row["t2c_img"], name, scene, row.get("twin"), twin_box, "twin" in row)
+    if row.get("twin") not in (None, "colour", "side"):
+        raise ValueError(f'\'twin\' is {shown(row["twin"])}, expected "colour", "side" or null')
+    name, scene = _optional(row, "obj_name"), _optional(row, "scene_token")
+    return Command(token, row["command"], box, image, name, scene, row.get("twin"), twin_box, "twin" in row)
+
+
+def _is_text(value):
+    """Whether a value is a text that can be written: JSON can hold halves of characters, which cannot."""
+    return isinstance(value, str) and not re.search("[\ud800-\udfff]", value)
+
+
+def _optional(row, key):
+    """The text of a field that may be missing or null; a whole number is a text too."""
+    value = row.get(key)
+    if value is None:
+        return ""
+    if type(value) is int:
+        return str(value)
+    if not _is_text(value):
+        raise ValueError(f"{key!r} is {shown(value)}, expected a text")
+    return value
 
 
 def edges(box: Sequence[float]) -> tuple[float, float, float, float]:
-    """(x1, y1, x2, y2) of an official [x, y, width, height]. Raises ValueError for anything else and an empty box."""
+    """(x1, y1, x2, y2) of an official [x, y, width, height]. Raises ValueError for anything else, also for a number
+    beyond ``LARGEST``, and for an empty box."""
     numbers = isinstance(box, (list, tuple)) and len(box) == 4
     numbers = numbers and all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in box)
-    if not numbers or not all(math.isfinite(v) for v in box):
-        raise ValueError(f"found {box!r}, expected four finite numbers [x, y, width, height]")
+    if not numbers or not all(-LARGEST <= v <= LARGEST for v in box):  # false for NaN; integers may be huge
+        raise ValueError(f"found {shown(box)}, expected four finite numbers [x, y, width, height]")
     x, y, width, height = (float(v) for v in box)
-    if width <= 0 or height <= 0:
-        raise ValueError(f"box {box!r} has no area, expected a positive width and height")
+    if width <= 0 or height <= 0 or not (x + width > x and y + height > y):
+        raise ValueError(f"box {shown(box)} has no area, expected a positive width and height")
     return x, y, x + width, y + height
 
 
@@ -254,11 +269,13 @@ def read_proposals(path: str | Path, split: str) -> dict[str, tuple[np.ndarray, 
     out = {}
     for key, entry in content[split].items():
         if isinstance(entry, dict):
-            key, entry = entry.get("command_token", key), entry.get("centernet")
+            token, entry = entry.get("command_token", key), entry.get("centernet")
+            key = str(token) if isinstance(token, (str, int)) else key
         try:
             out[key] = _proposals(entry)
         except ValueError as error:
-            raise InputError(f"{path}: proposals of {split} {key}: {error}") from None
+            place = key if key.isprintable() else shown(key)
+            raise InputError(f"{path}: proposals of {split} {place}: {error}") from None
     return out
 
 
@@ -268,15 +285,16 @@ def _proposals(entry):
     boxes, scores = np.zeros((len(entry), 4), np.float32), np.zeros(len(entry), np.float32)
     for k, proposal in enumerate(entry):
         if not isinstance(proposal, dict) or "bbox" not in proposal or "score" not in proposal:
-            raise ValueError(f"number {k} is {proposal!r}, expected an object with 'bbox' and 'score'")
+            raise ValueError(f"number {k} is {shown(proposal)}, expected an object with 'bbox' and 'score'")
         box, score = proposal["bbox"], proposal["score"]
         try:
-            x, y, width, height = (float(v) for v in box)
-            boxes[k], scores[k] = (x, y, x + width, y + height), float(score)
-        except (TypeError, ValueError):
-            boxes[k] = np.nan
-        if not np.isfinite(boxes[k]).all() or not np.isfinite(scores[k]):
-            raise ValueError(f"number {k} has bbox {box!r} and score {score!r}, expected finite numbers")
+            x, y, width, height, score = (float(v) for v in ([*box, score] if isinstance(box, list) else ()))
+        except (TypeError, ValueError, OverflowError):
+            x = math.nan
+        if math.isnan(x) or not all(abs(v) <= LARGEST for v in (x, y, width, height, score)):
+            found = f"number {k} has bbox {shown(box)} and score {shown(proposal['score'])}"
+            raise ValueError(f"{found}, expected finite numbers")
+        boxes[k], scores[k] = (x, y, x + width, y + height), score
     boxes = np.clip(boxes, 0, np.array([WIDTH, HEIGHT] * 2, np.float32))
     keep = ((boxes[:, 2:] - boxes[:, :2]) >= 1).all(axis=1)
     boxes, scores = boxes[keep], scores[keep]

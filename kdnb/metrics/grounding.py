@@ -18,11 +18,11 @@ from kdnb.datasets.talk2car_files import (
     Command,
     edges,
     is_small,
-    load_json,
     names_colour,
     names_side,
     read_commands,
 )
+from kdnb.datasets.talk2car_json import load_json, shown
 from kdnb.errors import InputError
 from kdnb.files import atomic_write
 
@@ -92,7 +92,7 @@ def _same_tokens(tokens: Sequence[str], predictions: object) -> None:
     missing = [token for token in tokens if token not in predictions]
     extra = [token for token in predictions if token not in known]
     faults = [
-        f"{len(some)} {what}: {', '.join(map(str, some[:10]))}{', ...' if len(some) > 10 else ''}"
+        f"{len(some)} {what}: {', '.join(map(_name, some[:10]))}{', ...' if len(some) > 10 else ''}"
         for some, what in ((missing, "commands without a prediction"), (extra, "predictions without a command"))
         if some
     ]
@@ -100,12 +100,18 @@ def _same_tokens(tokens: Sequence[str], predictions: object) -> None:
         raise InputError(f"predictions do not fit the commands: {'; '.join(faults)}; expected exactly one per command")
 
 
+def _name(token: object) -> str:
+    """A token for a message; quoted where it cannot be printed on one line."""
+    text = str(token)
+    return text if text.isprintable() and len(text) <= 80 else shown(text)
+
+
 def _prediction(token: str, box: Any) -> tuple:
     """Edges x1, y1, x2, y2 of a predicted box."""
     try:
         return edges(box.tolist() if hasattr(box, "tolist") else box)
     except ValueError as error:
-        raise InputError(f"prediction of command {token}: {error}") from None
+        raise InputError(f"prediction of command {_name(token)}: {error}") from None
 
 
 def iou(a: ArrayLike, b: ArrayLike) -> np.ndarray:

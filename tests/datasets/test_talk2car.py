@@ -163,6 +163,40 @@ def test_words():
     assert names_side("on the left!") and names_side("leftmost") and not names_side("bright lights, leftover")
 
 
+def test_images_may_be_written_with_their_folders(tmp_path, rows):
+    root = make(tmp_path / "t2c", rows)
+    for written in ("images/{}", "data/old/{}", "images\\{}", "/home/somebody/{}"):
+        longer = [row | {"t2c_img": written.format(row["t2c_img"])} for row in rows]
+        write(root / "commands/val_commands.json", {"commands": longer})
+        t2c = Talk2Car(root, "val")
+        assert t2c[1]["image_path"] == root / "images/img_val_1.jpg" and t2c.image(1).shape == (3, 18, 32)
+        assert not check_talk2car(root).faults
+    (root / "samples/front").mkdir(parents=True)
+    (root / "images/img_val_0.jpg").rename(root / "samples/front/img_val_0.jpg")
+    longer = [rows[0] | {"t2c_img": "samples/front/img_val_0.jpg"}, rows[1] | {"t2c_img": "images/img_val_1.jpg"}]
+    write(root / "commands/val_commands.json", {"commands": longer})
+    assert [item["image_path"].is_file() for item in Talk2Car(root, "val")] == [True, True]
+    longer = [row | {"t2c_img": f"{k}/img_val_1.jpg"} for k, row in enumerate(rows)]
+    write(root / "commands/val_commands.json", {"commands": longer})
+    fault = error_of(lambda: Talk2Car(root, "val"))
+    assert "command val1: images 0/img_val_1.jpg and 1/img_val_1.jpg are one file" in fault
+    assert check_talk2car(root).faults == [fault]
+
+
+def test_tokens_may_be_whole_numbers(tmp_path):
+    root = make(tmp_path, [command(0, command_token=7292, scene_token=4)])
+    assert Talk2Car(root, "val").commands[0].token == "7292" and Talk2Car(root, "val").commands[0].scene == "4"
+    assert read_commands(root / "commands/val_commands.json")[0].name == "vehicle.car"
+
+
+def test_commands_may_be_utf16_and_have_a_mark(root):
+    path = root / "commands/val_commands.json"
+    text = path.read_text()
+    for coding in ("utf-8-sig", "utf-16"):
+        path.write_text(text, encoding=coding)
+        assert len(Talk2Car(root, "val")) == 2
+
+
 # ---------------------------------------------------------------- the real commands
 
 
@@ -203,7 +237,13 @@ def test_missing_files_say_where_to_get_them(tmp_path, root):
         ({"2d_box": [1, 2, 3]}, "four finite numbers"),
         ({"2d_box": [1, 2, "3", 4]}, "four finite numbers"),
         ({"2d_box": [1, 2, float("nan"), 4]}, "four finite numbers"),
+        ({"2d_box": [1, 2, None, 4]}, "found [1, 2, None, 4], expected four finite numbers"),
+        ({"2d_box": [1, 2, 10**400, 4]}, "four finite numbers"),
+        ({"2d_box": "1 2 3 4"}, "found '1 2 3 4', expected four finite numbers"),
         ({"2d_box": [1500, 2, 200, 40]}, "within 1600 x 900"),
+        ({"obj_name": [1]}, "'obj_name' is [1], expected a text"),
+        ({"twin": "front"}, "'twin' is 'front', expected"),
+        ({"command": "turn \ud800"}, "'command' is 'turn \\ud800', expected a text"),
         ({"command": "  "}, "'command' is '  ', expected a text"),
         ({"t2c_img": None}, "'t2c_img' is None"),
         ({"command_token": "val0"}, "appears twice"),
@@ -231,6 +271,8 @@ def test_a_faulty_command_is_named(tmp_path, change, what):
         ('{"commands": [3]}', "command number 0: is a int"),
         ('{"commands": [{}]}', "command number 0: 'command_token'"),
         ('{"commands": [], "commands": []}', "key 'commands' appears twice"),
+        ('{"commands": [' + "9" * 5000 + "]}", "not JSON that can be read"),
+        ("[" * 100_000, "not JSON that can be read"),
     ],
 )
 def test_a_bad_file_is_named(tmp_path, content, what):
@@ -274,6 +316,9 @@ def test_missing_proposals_are_named_with_image_and_command(root, rows):
         ({"val": {"val0": [{"bbox": [1, 2, 3], "score": 1}]}}, "expected finite numbers"),
         ({"val": {"val0": [{"bbox": [1, 2, 3, 4], "score": None}]}}, "expected finite numbers"),
         ({"val": {"val0": [{"bbox": [1, 2, float("nan"), 4], "score": 1}]}}, "expected finite numbers"),
+        ({"val": {"val0": [{"bbox": [1, 2, 10**400, 4], "score": 1}]}}, "expected finite numbers"),
+        ({"val": {"val0": [{"bbox": "1234", "score": 1}]}}, "expected finite numbers"),
+        ({"val": {"0": {"command_token": [], "centernet": 3}}}, "val 0: found a int"),
     ],
 )
 def test_faulty_proposals_are_named(root, content, what):
