@@ -1,6 +1,7 @@
 """COCO 2017, photographed or rendered, in the official layout: regions with texts; and a checker that reads a whole
 root and names every fault in it."""
 
+import os
 from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ from tqdm import tqdm
 
 from kdnb.datasets.coco_files import (
     SPLITS,
+    Id,
     Instance,
     Instances,
     captions_path,
@@ -24,7 +26,7 @@ from kdnb.datasets.coco_files import (
     read_instances,
 )
 from kdnb.datasets.download import download, or_by_hand, unpack
-from kdnb.datasets.images import read_image
+from kdnb.datasets.images import read_image, rotated, size_hint
 from kdnb.errors import InputError
 from kdnb.world.phrases import USUAL_SIDE, coloured, size_word
 
@@ -54,7 +56,7 @@ class Region:
     edges, ``category`` COCO's name, ``size`` "small" or "large", ``attributes`` what only rendered files have."""
 
     id: str
-    image_id: int
+    image_id: Id
     file: Path
     box: tuple[float, float, float, float]
     category: str
@@ -149,13 +151,13 @@ class COCORegionText:
             self._images[region.image_id] = image
         return image
 
-    def captions(self, image_id: int) -> list[str]:
+    def captions(self, image_id: Id) -> list[str]:
         """Sentences about an image, usually five. Raises InputError for a faulty file or an unknown id."""
         path = captions_path(self.root, self.split)
         if self._captions is None:
             self._captions = read_captions(path)
         if image_id not in self._captions:
-            raise InputError(f"{path}: has no image {image_id}, expected an entry of 'images' with that id")
+            raise InputError(f"{path}: has no image {image_id!r}, expected an entry of 'images' with that id")
         return self._captions[image_id]
 
 
@@ -178,14 +180,15 @@ def missing_images(root: str | Path, split: str, content: Instances) -> list[str
         f"{folder / image.file_name}: no such image, expected one for every entry of 'images' in "
         f"{instances_path(root, split).name}"
         for image in content.images.values()
-        if image.file_name not in existing
+        if image.file_name not in existing and not os.path.exists(image_path(root, split, image.file_name))
     ]
 
 
 def _size_fault(path, size, image):
     height, width = image.shape[:2]
     if size != (width, height):
-        return f"{path}: is {width} x {height}, expected {size[0]} x {size[1]} as in the instances file"
+        hint = size_hint(path, size, (width, height))
+        return f"{path}: is {width} x {height}, expected {size[0]} x {size[1]} as in the instances file{hint}"
     return None
 
 
@@ -198,10 +201,11 @@ class COCOReport:
     counts: dict = field(default_factory=dict)  # split -> Counter of instances per category, crowds left out
     crowds: dict = field(default_factory=dict)
     captions: dict = field(default_factory=dict)
+    notes: list = field(default_factory=list)  # what was skipped or is rotated, a line a folder
     faults: list = field(default_factory=list)  # "file: key is ..., expected ...", all of them
 
     def summary(self) -> str:
-        """A table of instances per category and split, then every fault on a line of its own."""
+        """A table of instances per category and split, then every note and every fault on a line of its own."""
         splits = list(self.images)
         names = sorted({name for counts in self.counts.values() for name in counts})
         rows = [
@@ -218,24 +222,29 @@ class COCOReport:
             for row in rows
         ]
         end = f"{len(self.faults)} fault{'s' * (len(self.faults) != 1)}" if self.faults else "no faults"
-        return "\n".join([str(self.root), *lines, *self.faults, end])
+        return "\n".join([str(self.root), *lines, *(f"note: {note}" for note in self.notes), *self.faults, end])
 
     __str__ = summary
 
 
 def check_coco(root: str | Path) -> COCOReport:
-    """Read both JSON files and all images of each split; report counts per category and every fault.
+    """Read both JSON files and all images of each split; report counts per category, every fault, and what was skipped.
 
-    A split without an instances file is skipped. Raises InputError only when ``root`` is no COCO root at all.
+    A split without an instances file is skipped, and captions may be missing, as no notebook reads them. Raises
+    InputError only when ``root`` is no COCO root at all.
     """
     report = COCOReport(find_coco(root))
     for split in SPLITS:
-        if not instances_path(report.root, split).is_file():
+        path, other = instances_path(report.root, split), captions_path(report.root, split)
+        if not path.is_file():
             continue
-        content, faults = parse_instances(instances_path(report.root, split))
-        sentences, more = parse_captions(captions_path(report.root, split))
+        content, faults = _guarded(path, parse_instances, Instances())
+        sentences, more = _guarded(other, parse_captions, {}) if other.exists() else ({}, [])
+        if not other.exists():
+            report.notes.append(f"{other}: is missing; no notebook reads it")
         report.faults += faults + more + missing_images(report.root, split, content)
         report.faults += _image_faults(report.root, split, content)
+        report.notes += _notes(report.root, split, content)
         report.images[split] = len(content.images)
         report.captions[split] = sum(map(len, sentences.values()))
         report.crowds[split] = sum(instance.crowd for instance in content.instances)
@@ -243,10 +252,17 @@ def check_coco(root: str | Path) -> COCOReport:
     return report
 
 
+def _guarded(path, parse, empty):
+    try:
+        return parse(path)
+    except Exception as error:  # one file must not end the check of all
+        return empty, [f"{path}: cannot be read ({type(error).__name__}: {error})"]
+
+
 def _image_faults(root, split, content: Instances) -> list[str]:
     def check(image):
         path = image_path(root, split, image.file_name)
-        if not path.exists():
+        if not os.path.exists(path):
             return None  # in missing_images already
         try:
             return _size_fault(path, (image.width, image.height), read_image(path))
@@ -257,6 +273,19 @@ def _image_faults(root, split, content: Instances) -> list[str]:
     with ThreadPoolExecutor() as pool:  # Pillow decodes without holding Python's lock
         faults = tqdm(pool.map(check, images), total=len(images), desc=f"check {split}", disable=None)
         return [fault for fault in faults if fault]
+
+
+def _notes(root, split, content: Instances) -> list[str]:
+    """How many files of the images' folders are in no entry, and which photographs their EXIF data turn."""
+    paths = [image_path(root, split, image.file_name) for image in content.images.values()]
+    listed, notes = set(paths), []
+    for folder in sorted({path.parent for path in paths} - {root}):
+        files = sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
+        unused = [path.name for path in files if path not in listed]
+        if unused:
+            what = f"{len(unused)} of {len(files)} files are no entry of 'images' and skipped, as {unused[0]}"
+            notes.append(f"{folder}: {what}")
+    return notes + rotated(paths)
 
 
 def download_coco(root: str | Path, parts: Iterable[str] = ("annotations", "val", "train")) -> Path:

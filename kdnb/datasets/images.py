@@ -88,6 +88,13 @@ def orientation(path: str | Path) -> int:
     return value if value in range(2, 9) else 1
 
 
+def size_hint(path: str | Path, listed: tuple[float, float], size: tuple[int, int]) -> str:
+    """What to add to a message about a ``listed`` size (width, height) that is not the image's: its EXIF data."""
+    if tuple(listed) == (size[1], size[0]) and orientation(path) > 4:
+        return "; its EXIF data turn it, but sizes and boxes must be in stored pixels"
+    return ""
+
+
 def rotated(paths: Iterable[str | Path]) -> list[str]:
     """A note for each folder with photographs that EXIF data say to turn: their names, 8 at most, and their number."""
     found = defaultdict(list)

@@ -11,7 +11,7 @@ import torch
 from tqdm import tqdm
 
 from kdnb.datasets.download import download, or_by_hand, unpack
-from kdnb.datasets.images import image_size, orientation, read_image, rotated
+from kdnb.datasets.images import image_size, read_image, rotated, size_hint
 from kdnb.datasets.voc_files import (
     VOC_CLASSES,
     annotation_path,
@@ -125,9 +125,7 @@ def _size_fault(xml, size, image, path):
     height, width = image.shape[:2]
     if size == (width, height):
         return None
-    hint = ""
-    if size == (height, width) and orientation(path) > 4:
-        hint = "; its EXIF data turn it, but sizes and boxes must be in stored pixels"
+    hint = size_hint(path, size, (width, height))
     return f"{xml}: <size> says {size[0]:g} x {size[1]:g}, expected {width} x {height} as in the image{hint}"
 
 

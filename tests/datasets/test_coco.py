@@ -316,7 +316,7 @@ BAD_INSTANCES = [
     (put("annotations", 3, "image_id", 9), "annotations[3].image_id is 9, expected the id of an entry of 'images'"),
     (put("annotations", 3, "id", 1), "annotations[3].id 1 is used before"),
     (put("annotations", 3, "area", "big"), "annotations[3].area is 'big', expected a number"),
-    (put("annotations", 3, "iscrowd", None), "annotations[3].iscrowd is missing, expected a whole number"),
+    (put("annotations", 3, "iscrowd", "no"), "annotations[3].iscrowd is 'no', expected 0 or 1"),
     (put("annotations", 0, "attributes", {"colour": 3}), "annotations[0].attributes is {'colour': 3}, expected an obj"),
     (put("annotations", 0, "attributes", ["red"]), "annotations[0].attributes is ['red'], expected an object"),
     (put("categories", 1, "name", " "), "categories[1].name is ' ', expected a text that is not empty"),
