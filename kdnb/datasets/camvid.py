@@ -4,6 +4,7 @@ names every fault in it."""
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from os.path import isfile
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ from kdnb.datasets.camvid_files import (
     splits_of,
 )
 from kdnb.datasets.download import DiskError, download, or_by_hand, unpack, unverified
-from kdnb.datasets.images import read_image
+from kdnb.datasets.images import read_image, rotated
 from kdnb.datasets.text import read_text
 from kdnb.errors import InputError
 
@@ -206,17 +207,10 @@ def check_camvid(root: str | Path) -> CamVidReport:
             if first != split:
                 fault = f"{frame.where}frame {name} of {split} is in {first} too, expected disjoint splits"
                 report.faults.append(fault)
-        _count(report, split, [frame for frame in frames if _is_file(frame.image) and _is_file(frame.label)])
+        _count(report, split, [frame for frame in frames if isfile(frame.image) and isfile(frame.label)])
     report.skipped = _skipped(report.root, report.layout, split_of)
     report.faults += _without_label(report.root, report.layout, split_of) + _colour_faults(report.root, report.layout)
     return report
-
-
-def _is_file(path):
-    try:
-        return path.is_file()
-    except OSError:  # a name that is too long
-        return False
 
 
 def _count(report, split, frames):
@@ -258,9 +252,10 @@ def _without_label(root, layout, listed):
 
 
 def _skipped(root, layout, listed):
-    """A line for each folder with files that are no frame's, and for each with labels that no list names."""
+    """A line for each folder with files that are no frame's, with labels that no list names, with rotated images."""
     lines = []
     for images, labels, ending in _folders(root, layout):
+        lines += rotated(label_files(images))
         for folder, end in ((images, ""), (labels, ending)):
             others = sorted(names_in(folder) - {path.name for path in label_files(folder, end)})
             if others:

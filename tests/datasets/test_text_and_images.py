@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from kdnb.datasets import images as images_module
+from kdnb.datasets.camvid import check_camvid
 from kdnb.datasets.images import as_rgb, image_size, orientation, read_image, rotated
 from kdnb.datasets.text import decode_text, read_text
 from kdnb.errors import InputError
@@ -233,3 +234,16 @@ def test_damaged_images_give_pixels_or_one_line(place: Path, content):
         assert str(error).startswith(str(path)) and "\n" not in str(error)
     else:
         assert pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3
+
+
+def test_the_check_of_camvid_names_rotated_images(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    for split in ("train", "val", "test"):
+        for folder in (split, f"{split}annot"):
+            (tmp_path / folder).mkdir()
+        save(tmp_path / split / f"{split}.png", Image.fromarray(RGB), **({"exif": exif} if split == "val" else {}))
+        save(tmp_path / f"{split}annot" / f"{split}.png", Image.fromarray(np.zeros((6, 9), np.uint8)))
+        (tmp_path / f"{split}.txt").write_text(f"{split}/{split}.png {split}annot/{split}.png\n")
+    report = check_camvid(tmp_path)
+    assert report.faults == [] and len(report.skipped) == 1 and "val.png (3); read as stored" in report.skipped[0]
