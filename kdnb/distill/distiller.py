@@ -33,7 +33,7 @@ class LiveTeacher:
     It is deliberately no ``nn.Module``: so a Distiller keeps it out of the optimiser, DDP and the saved state.
 
     Args:
-        model: the teacher; set to eval mode, without gradients.
+        model: the teacher; set to eval mode, also if it has left it since, and without gradients.
         step: ``step(model, batch, student_outputs) -> dict`` of what the terms may read.
     """
 
@@ -54,6 +54,8 @@ class LiveTeacher:
         Raises:
             InputError: a tap that is both.
         """
+        if self.model.training:  # someone called train() on it since
+            self.model.eval()
         if student_outputs is not None:
             self.model.to(student_outputs["loss"].device)
         with Taps(self.model, module_paths(self.model, taps)) as tapped:

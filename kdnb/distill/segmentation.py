@@ -53,6 +53,8 @@ def pixel_mse(
     Logits must be finite. Raises InputError for shapes that do not match.
     """
     student, teacher = same_shape(student_logits, teacher_logits)
+    if student.numel() == 0:
+        return student.sum()
     difference = student - teacher
     per_pixel = (difference - difference.mean(1, keepdim=True)).pow(2).mean(1)
     return weighted_mean(per_pixel, pixel_weights(teacher, class_weights), mask)

@@ -100,6 +100,17 @@ def test_teacher_is_frozen_and_outside_while_adapters_train(parts):
     assert not teacher.model.training and not any(p.requires_grad for p in teacher.model.parameters())
 
 
+def test_a_teacher_that_was_put_into_train_mode_is_put_back():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.BatchNorm1d(4), nn.Dropout(0.5))
+    teacher = LiveTeacher(model, lambda model, batch, _: {"y": model(batch)})
+    before = model[0].running_mean.clone()
+    model.train()
+    x = torch.randn(8, 4)
+    assert torch.equal(*(teacher.observe(x, None, [])["y"] for _ in range(2)))
+    assert torch.equal(model[0].running_mean, before) and not model.training
+
+
 def test_the_students_file_is_a_plain_state_dict(parts):
     student, teacher, _ = parts
     saved = Distiller(student, teacher, [body_term()]).student.state_dict()
