@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -67,8 +68,12 @@ class Taps(Mapping[str, Any]):
         self.taken: dict[str, Taken] = {}
 
     def __enter__(self) -> Taps:
-        def keep(path: str):
-            return lambda module, inputs, output: self._take(path, output)
+        def keep(path: str) -> Callable[..., None]:
+            def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+                self._take(path, output)
+
+            # a compiled network must not trace it; where torch's compiler is not loaded, nothing is compiled
+            return torch.compiler.disable(hook) if "torch._dynamo" in sys.modules else hook
 
         self.untouched = UNTOUCHED.setdefault(self.model, set())
         self.handles = [module.register_forward_hook(keep(path)) for path, module in self.modules.items()]

@@ -169,6 +169,14 @@ def test_a_module_called_twice_gives_its_last_output_and_paths_may_come_from_a_g
     assert torch.equal(seen["1"], out) and list(seen) == ["1"] and len(seen) == 1
 
 
+def test_a_compiled_network_is_tapped_as_it_is():
+    compiled = torch.compile(Block(nn.ReLU(inplace=True)).eval(), backend="eager")
+    for _ in range(2):
+        with torch.no_grad(), Taps(compiled, ["_orig_mod.bn"]) as seen:
+            compiled(IMAGES)
+        assert torch.equal(seen["_orig_mod.bn"], true_output(compiled._orig_mod))
+
+
 def test_models_are_not_kept_alive():
     net = Block(nn.ReLU())
     with Taps(net, ["bn"]):
