@@ -27,7 +27,8 @@ class InputError(ValueError):
 
     def __init__(self, message: str = ""):
         # a DataLoader worker passes its error on as a whole traceback that ends with the message
-        super().__init__(str(message).rpartition("InputError: ")[2].strip())
+        own = str(message).rpartition("InputError: ")[2]
+        super().__init__(" ".join(own.splitlines()).strip())  # a name in a file may hold a line break
 
 
 def os_error_line(error: OSError) -> str:

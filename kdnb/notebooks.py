@@ -98,8 +98,9 @@ def parameter_names(notebook: NotebookNode) -> list[str]:
 def _assigned_names(source: str) -> list[str]:
     try:
         statements = ast.parse(source).body
-    except SyntaxError as error:
-        where = f"the cell tagged 'parameters' is not Python, line {error.lineno}: {error.msg}"
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        line, reason = getattr(error, "lineno", None) or 1, getattr(error, "msg", None) or error
+        where = f"the cell tagged 'parameters' is not Python, line {line}: {reason}"
         raise InputError(f"{where}; expected lines such as SEED = 0") from None
     targets = []
     for statement in statements:
@@ -114,7 +115,7 @@ def parse_parameter(name: str, text: str) -> Any:
     """The VALUE of ``-p NAME VALUE``, a YAML scalar. A path is taken as it stands ("null": None) and becomes absolute,
     relative to the current folder: YAML would cut "kitti #2" and turn 2011_09_26 into a number."""
     if is_path(name):
-        return None if text in NOTHING else str(Path(text).expanduser().absolute())
+        return None if text in NOTHING else str(Path(os.path.expanduser(text)).absolute())
     try:
         return yaml.safe_load(text)
     except NOT_YAML:

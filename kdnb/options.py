@@ -4,6 +4,7 @@ A misspelt name or a wrong type is one error line, before anything runs.
 """
 
 import difflib
+import os
 import re
 import types
 from collections.abc import Collection, Sequence
@@ -192,7 +193,7 @@ def check_parameters(**parameters: Any) -> None:
         is_right, expected = CHECKS["DATA" if is_data_root(name) else name]
         if not is_right(value):
             raise InputError(f"parameter {name} is {value!r} ({type(value).__name__}), expected {expected}")
-        if is_data_root(name) and value is not None and not Path(value).exists():
+        if is_data_root(name) and value is not None and not os.path.exists(value):
             raise InputError(
                 f"parameter {name} is {str(value)!r}, which does not exist; expected the root of a data set"
             )

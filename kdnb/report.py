@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import html
 import json
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 EVIDENCE = Path("data") / "evidence"  # below the course's folder: what `kdnb publish --evidence` keeps of runs
+# what numpy and zipfile raise on damaged files
+NO_ARRAYS = (OSError, ValueError, LookupError, EOFError, zipfile.BadZipFile, zlib.error, struct.error, RuntimeError)
+NO_ARRAYS += (MemoryError, SyntaxError, TypeError, AttributeError, ArithmeticError)
 Section = tuple[str, list[str], list[tuple[str, list[str], list[list[str]]]]]  # title, notes, (caption, header, rows)
 
 
@@ -76,7 +81,7 @@ def read_run(folder: str | Path) -> Metrics:
         raise InputError(f"{folder} has no metrics.json; expected the results folder of a finished run")
     try:
         metrics = Metrics(**{**json.loads(path.read_text(encoding="utf-8")), "folder": folder})
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise InputError(f"{path} is malformed: {first_problem(error)}") from None
     for name, numbers in metrics.arms.items():
         if metrics.primary not in numbers:
@@ -84,9 +89,9 @@ def read_run(folder: str | Path) -> Metrics:
     try:
         with np.load(folder / "replicates.npz", allow_pickle=False) as file:
             metrics.replicates = {name: file[name].astype(float) for name in metrics.comparisons}
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except NO_ARRAYS as error:
         fault = "does not hold the replicates of the comparisons in metrics.json"
-        raise InputError(f"{folder / 'replicates.npz'} {fault}: {error}") from None
+        raise InputError(f"{folder / 'replicates.npz'} {fault}: {first_problem(error)}") from None
     return metrics
 
 
@@ -95,7 +100,7 @@ def first_problem(error: Exception) -> str:
     if isinstance(error, pydantic.ValidationError):
         problem = error.errors()[0]
         return f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
-    return str(error).splitlines()[0]
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _run_folders(folders: Iterable[str | Path]) -> Iterator[Path]:

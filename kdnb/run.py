@@ -16,7 +16,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,8 +27,8 @@ import yaml
 
 from kdnb import __version__
 from kdnb.errors import InputError
-from kdnb.files import atomic_write
-from kdnb.options import PROFILES, Settings, check_parameters, load_settings
+from kdnb.files import atomic_write, data_id
+from kdnb.options import NOT_YAML, PROFILES, Settings, check_parameters, load_settings
 
 if TYPE_CHECKING:
     import torch
@@ -49,7 +49,6 @@ __all__ = [
 
 
 NOTED = "KDNB_RUN_FOLDERS"  # environment variable: a file in which each run notes its folder, for who started it
-SAMPLED = 256  # files of a data set whose sizes tell it from another
 
 
 def to_json(value: Any) -> Any:
@@ -146,7 +145,7 @@ class Run:
         config = Path(folder) / "config.yaml"
         if not config.exists():
             raise InputError(f"--run {folder}: no config.yaml there, expected the folder of an earlier run")
-        saved = yaml.safe_load(config.read_text(encoding="utf-8"))
+        saved = _read_config(config)
         if saved["project"] != project:
             raise InputError(f"--run {folder}: is a run of {saved['project']}, expected one of {project}")
         if _data_name(data) != saved["data"] or saved.get("data_id") not in (None, data_id(data)):
@@ -228,6 +227,20 @@ class Run:
         return folder
 
 
+def _read_config(path: Path) -> dict[str, Any]:
+    """A run's config.yaml. Raises InputError for one that is damaged."""
+    try:
+        saved = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except NOT_YAML as error:
+        mark = getattr(error, "problem_mark", None)
+        reason = getattr(error, "problem", None) or type(error).__name__
+        raise InputError(f"{path}:{mark.line + 1 if mark else 1}: not readable as YAML ({reason})") from None
+    needed = ("project", "profile", "seed", "settings", "data")
+    if not isinstance(saved, dict) or not all(key in saved for key in needed):
+        raise InputError(f"{path}: is no run's config, expected the keys {', '.join(needed)}")
+    return saved
+
+
 def _new_folder(results: Path, ending: str) -> Path:
     """A new folder; of two runs that start in the same second, the later one waits for the next second."""
     if results.exists() and not results.is_dir():
@@ -250,35 +263,6 @@ def _new_folder(results: Path, ending: str) -> Path:
 
 def _data_name(data: str | Path | None) -> str:
     return "drawn" if data is None else Path(data).resolve().name
-
-
-def data_id(data: str | Path | None) -> str | None:
-    """What tells a data set from another whose folder has the same name: 12 digits of a hash of the names of its files
-    and of the sizes of SAMPLED of them, evenly chosen. It says nothing of this machine. None for rendered data.
-
-    Hidden files and notes (``.md``) do not count.
-    """
-    if data is None:
-        return None
-    root = Path(data).resolve()
-    names = sorted(_files_below(root)) if root.is_dir() else [""]
-    digest = hashlib.sha256("\0".join(names).encode("utf-8", "surrogateescape"), usedforsecurity=False)
-    for index in np.unique(np.linspace(0, len(names) - 1, SAMPLED).round().astype(int)) if names else ():
-        with contextlib.suppress(OSError):
-            digest.update(str((root / names[index]).stat().st_size).encode())
-    return digest.hexdigest()[:12]
-
-
-def _files_below(root: Path) -> Iterator[str]:
-    """Names of files, with ``/``, relative to ``root``; links to folders are followed, but not in circles."""
-    seen = set()
-    for folder, inside, files in os.walk(root, followlinks=True):
-        place = os.path.realpath(folder)
-        inside[:] = [] if place in seen else [name for name in inside if name[0] != "."]
-        if place not in seen:
-            below = Path(folder).relative_to(root)
-            yield from ((below / name).as_posix() for name in files if name[0] != "." and not name.endswith(".md"))
-        seen.add(place)
 
 
 def provenance(

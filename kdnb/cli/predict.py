@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kdnb.cli.places import require_file, require_folder
+from kdnb.datasets.archive_names import is_left_behind
 from kdnb.errors import InputError
 
 if TYPE_CHECKING:
@@ -70,7 +71,9 @@ def photographs(folder: Path) -> list[Path]:
     """The image files of a folder, by name. Raises InputError without any, and for two with the same stem."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder, expected one with images")
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in ENDINGS)
+    paths = sorted(
+        path for path in folder.iterdir() if path.suffix.lower() in ENDINGS and not is_left_behind(path.name)
+    )
     if not paths:
         raise InputError(f"{folder}: no image in it, expected files that end in {', '.join(ENDINGS)}")
     stems: dict[str, Path] = {}

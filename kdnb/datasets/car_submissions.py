@@ -82,7 +82,9 @@ def check_rows(
             at = f" in column {columns[column] if columns else column + 1}: {values[row, column]:g}"
             more = f" (and {len(rows) - 1} more rows)" if len(rows) > 1 else ""
             found = what + ("" if what == "only zeros" else at)
-            raise InputError(f"{path}{where}: row {ids[row]} has {found}{more}, expected probabilities from 0 to 1")
+            raise InputError(
+                f"{path}{where}: row {ids[row][:80]} has {found}{more}, expected probabilities from 0 to 1"
+            )
 
 
 def read_submission(path: str | Path) -> tuple[list[str], list[str], np.ndarray]:
@@ -135,9 +137,8 @@ def _no_number(table, ids, columns):
             try:
                 float(row[k])
             except ValueError:
-                return InputError(
-                    f"{table.path}:{line}: row {name}, column {table.header[k]} is {row[k]!r}, expected a number"
-                )
+                column, found = table.header[k][:80], row[k][:40]
+                return InputError(f"{table.path}:{line}: row {name}, column {column} is {found!r}, expected a number")
 
 
 def check_submission(path: str | Path, sample: str | Path) -> None:

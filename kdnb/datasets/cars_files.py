@@ -50,8 +50,8 @@ def merged(classes: Iterable[str]) -> list[int]:
 
 
 def some(names: Iterable, most: int = 5) -> str:
-    """The first ``most`` names, and how many more there are."""
-    names = [str(name) or "(without a name)" for name in names]
+    """The first ``most`` names, long ones shortened, and how many more there are."""
+    names = [f"{name}"[:80] or "(without a name)" for name in names]
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
 
@@ -117,7 +117,7 @@ class Table:
         for k in found:
             for line, row in zip(self.lines, self.rows, strict=True):
                 if not re.fullmatch(r"[0-9]*", row[k].strip()):
-                    column = f"column {k + 1} has no name and holds {row[k]!r}"
+                    column = f"column {k + 1} has no name and holds {row[k][:40]!r}"
                     raise InputError(f"{self.path}:{line}: {column}, expected a name, or numbers of rows")
         return found
 
@@ -171,7 +171,7 @@ def class_folders(root: Path) -> dict[str, list[Path]]:
     classes = {}
     for folder in sorted(path for path in (root / "train").iterdir() if path.is_dir()):
         if not _is_hidden(folder):
-            images = [path for path in folder.iterdir() if _is_image(path)]
+            images = [path for path in folder.iterdir() if is_image(path)]
             classes.setdefault(normal(folder.name), []).extend(images)
     if not classes:
         raise InputError(f"{root / 'train'}: no folders, expected one per class")
@@ -182,7 +182,8 @@ def _is_hidden(path: Path) -> bool:
     return path.name.startswith(".") or is_left_behind(path.name)
 
 
-def _is_image(path: Path) -> bool:
+def is_image(path: Path) -> bool:
+    """Whether a file is an image by its ending, and none that macOS left behind."""
     return path.suffix.lower() in IMAGES and not _is_hidden(path)
 
 
@@ -195,7 +196,7 @@ def skipped_files(root: Path, listed: Iterable[Path]) -> list[str]:
             why.setdefault(_why_skipped(path) or "images outside the folder of a class", []).append(path)
         else:
             for inside in sorted(path.iterdir()):
-                if not _is_image(inside):
+                if not is_image(inside):
                     why.setdefault(_why_skipped(inside), []).append(inside)
     for path in sorted((root / "test").iterdir()) if (root / "test").is_dir() else ():
         if path not in listed:
@@ -279,7 +280,7 @@ def read_solution(path: str | Path, classes: Sequence[str], ids: Sequence[str] |
     id_of = {name: k for k, name in enumerate(classes)}
     for line, label in zip(table.lines, labels, strict=True):
         if label not in id_of:
-            raise InputError(f"{table.path}:{line}: label {label!r}, expected one of the {len(id_of)} classes")
+            raise InputError(f"{table.path}:{line}: label {label[:80]!r}, expected one of the {len(id_of)} classes")
     return {name: id_of[label] for name, label in zip(names, labels, strict=True)}
 
 

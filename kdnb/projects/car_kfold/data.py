@@ -18,6 +18,7 @@ from torch import Tensor
 from kdnb.datasets import car_views
 from kdnb.datasets.car_views import CarViews, meta_constants
 from kdnb.datasets.cars import Cars
+from kdnb.datasets.cars_files import IMAGES, is_image
 from kdnb.errors import InputError
 from kdnb.experiment import TrainSettings
 from kdnb.models.classifier import ClassifierConfig
@@ -132,9 +133,9 @@ def pool_of(settings: CarKfoldSettings, cars: Cars) -> list[Path]:
     pool = []
     if settings.unlabelled is not None:
         folder = Path(settings.unlabelled)
-        pool = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
+        pool = sorted(path for path in folder.rglob("*") if is_image(path))
         if not pool:
-            raise InputError(f"setting 'unlabelled': no image below {folder}, expected .jpg, .jpeg or .png files")
+            raise InputError(f"setting 'unlabelled': no image below {folder}, expected {', '.join(IMAGES)} files")
     if settings.transductive:
         warnings.warn(
             "transductive: students learn from the test images (without labels), so scores on them say "
