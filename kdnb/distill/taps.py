@@ -6,7 +6,7 @@ import copy
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 import torch
@@ -73,7 +73,7 @@ class Taps(Mapping[str, Any]):
                 self._take(path, output)
 
             # a compiled network must not trace it; where torch's compiler is not loaded, nothing is compiled
-            return torch.compiler.disable(hook) if "torch._dynamo" in sys.modules else hook
+            return cast(Any, torch.compiler.disable)(hook) if "torch._dynamo" in sys.modules else hook
 
         self.untouched = UNTOUCHED.setdefault(self.model, set())
         self.handles = [module.register_forward_hook(keep(path)) for path, module in self.modules.items()]
