@@ -23,11 +23,11 @@ from kdnb.datasets.camvid_files import (
     find_root,
     label_files,
     list_frames,
-    names_in,
     read_label,
     splits_of,
 )
 from kdnb.datasets.download import DiskError, download, or_by_hand, unpack, unverified
+from kdnb.datasets.folders import names_in, some
 from kdnb.datasets.images import read_image, rotated
 from kdnb.datasets.text import read_text
 from kdnb.errors import InputError
@@ -154,12 +154,12 @@ def write_predictions(folder: Path, camvid: CamVid, predictions: Mapping[str, to
 @dataclass
 class CamVidReport:
     """The result of :func:`check_camvid`: ``pixels`` {split: int64 (frames, 12), pixels per class, void last};
-    ``skipped`` and ``faults``, one line each."""
+    ``notes`` of what was skipped or is rotated and ``faults``, one line each."""
 
     root: Path
     layout: str
     pixels: dict = field(default_factory=dict)
-    skipped: list = field(default_factory=list)
+    notes: list = field(default_factory=list)
     faults: list = field(default_factory=list)
 
     def shares(self, split: str) -> tuple[np.ndarray, np.ndarray]:
@@ -169,8 +169,8 @@ class CamVidReport:
         return 100 * counts.sum(0) / total, 100 * (counts > 0).sum(0) / max(len(counts), 1)
 
     def summary(self) -> str:
-        """A table of pixels and frames per class and split, in percent, then what was skipped and every fault on a line
-        of its own."""
+        """A table of pixels and frames per class and split, in percent, then every note and fault on a line of its
+        own."""
         lines = [
             f"{self.root} ({self.layout})",
             f"{'':<12}" + "".join(f"{split:>20}" for split in self.pixels),
@@ -181,7 +181,7 @@ class CamVidReport:
         for k, name in enumerate((*CLASSES, "void")):
             lines.append(f"  {name:<10}" + "".join(f"{share[k]:>11.2f}{frames[k]:>9.0f}" for share, frames in columns))
         end = f"{len(self.faults)} fault{'s' * (len(self.faults) != 1)}" if self.faults else "no faults"
-        return "\n".join([*lines, *self.skipped, *self.faults, end])
+        return "\n".join([*lines, *(f"note: {note}" for note in self.notes), *self.faults, end])
 
     __str__ = summary
 
@@ -208,7 +208,7 @@ def check_camvid(root: str | Path) -> CamVidReport:
                 fault = f"{frame.where}frame {name} of {split} is in {first} too, expected disjoint splits"
                 report.faults.append(fault)
         _count(report, split, [frame for frame in frames if isfile(frame.image) and isfile(frame.label)])
-    report.skipped = _skipped(report.root, report.layout, split_of)
+    report.notes = _notes(report.root, report.layout, split_of)
     report.faults += _without_label(report.root, report.layout, split_of) + _colour_faults(report.root, report.layout)
     return report
 
@@ -251,22 +251,19 @@ def _without_label(root, layout, listed):
     return faults
 
 
-def _skipped(root, layout, listed):
-    """A line for each folder with files that are no frame's, with labels that no list names, with rotated images."""
-    lines = []
+def _notes(root, layout, listed):
+    """Files that are no frame's, labels that no list names, and images that EXIF data would turn: a line a folder."""
+    notes, used = [], []
     for images, labels, ending in _folders(root, layout):
-        lines += rotated(label_files(images))
         for folder, end in ((images, ""), (labels, ending)):
             others = sorted(names_in(folder) - {path.name for path in label_files(folder, end)})
             if others:
-                more = ", ..." if len(others) > 5 else ""
-                lines.append(
-                    f"skipped: {folder}: files that are no frame's: {len(others)}: {', '.join(others[:5])}{more}"
-                )
-        unused = [path for path in label_files(labels, ending) if path.stem.removesuffix(ending) not in listed]
+                notes.append(f"{folder}: files that are no frame's are skipped: {len(others)}, {some(others)}")
+        unused = [path.name for path in label_files(labels, ending) if path.stem.removesuffix(ending) not in listed]
         if unused:
-            lines.append(f"skipped: {labels}: labels that no list names: {len(unused)}, the first is {unused[0].name}")
-    return lines
+            notes.append(f"{labels}: labels that no list names are skipped: {len(unused)}, {some(unused)}")
+        used += [path for path in label_files(images) if path.stem in listed]
+    return notes + rotated(used)
 
 
 def _colour_faults(root, layout):

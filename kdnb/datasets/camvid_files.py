@@ -6,7 +6,6 @@ Layouts: "segnet" (SegNet's release: ``train/ trainannot/ ... train.txt``, 8-bit
 """
 
 import logging
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from kdnb.datasets.camvid_classes import CLASSES, COLOURS, SEGNET_GROUPS, VOID, class_id
+from kdnb.datasets.folders import names_in
 from kdnb.datasets.images import DECODER_ERRORS, MOST_PIXELS
 from kdnb.datasets.text import read_text
 from kdnb.errors import InputError
@@ -114,15 +114,6 @@ def label_files(folder: Path, ending: str = "") -> list[Path]:
     """The files ``<frame><ending>.png`` of a folder, sorted; none without the folder."""
     names = sorted(name for name in names_in(folder) if name.endswith(f"{ending}.png") and not name.startswith("."))
     return [folder / name for name in names if NAME.fullmatch(name)]
-
-
-def names_in(folder: Path) -> set[str]:
-    """Names of the files in a folder; empty if there is none or it cannot be read."""
-    try:
-        with os.scandir(folder) as entries:
-            return {entry.name for entry in entries if entry.is_file()}
-    except (OSError, ValueError):
-        return set()
 
 
 def _listed_frames(root, path):

@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from kdnb.datasets.folders import names_in
 from kdnb.datasets.images import DECODER_ERRORS, read_image
 from kdnb.datasets.kitti_calib import Calibration, read_calibration
 from kdnb.datasets.kitti_labels import KittiLabel, read_labels
-from kdnb.datasets.kitti_names import IMAGES, files_left, frame_files, names_in, parse_list, shared_frames
+from kdnb.datasets.kitti_names import IMAGES, files_left, frame_files, parse_list, shared_frames
 from kdnb.datasets.kitti_sense import looks_like
 from kdnb.datasets.text import read_bytes, read_text
 from kdnb.errors import InputError

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from kdnb.datasets.images import rotated
 from kdnb.datasets.kitti import SPLITS, list_frames, list_of, rival_lists
 from kdnb.datasets.kitti_labels import CLASSES, DIFFICULTIES, TYPES, counts_as, numbered_labels
 from kdnb.datasets.kitti_names import IMAGES, files_left, frame_files, shared_frames
@@ -19,18 +20,19 @@ from kdnb.errors import InputError
 @dataclass
 class KittiReport:
     """The result of :func:`check_kitti` per split: ``counts`` {what: how many}, ``types`` objects per type, ``valid``
-    {(class, difficulty): objects that count}; ``skipped`` and ``faults`` one line each."""
+    {(class, difficulty): objects that count}; ``notes`` of what was skipped or is rotated and
+    ``faults``, one line each."""
 
     root: Path
     counts: dict = field(default_factory=dict)
     types: dict = field(default_factory=dict)
     valid: dict = field(default_factory=dict)
-    skipped: list = field(default_factory=list)
+    notes: list = field(default_factory=list)
     faults: list = field(default_factory=list)
 
     def summary(self) -> str:
-        """Tables of frames, objects and counted objects per split, then what was skipped and every fault on a line of
-        its own."""
+        """Tables of frames, objects and counted objects per split, then every note and fault on a line of its
+        own."""
         lines = [str(self.root)]
         if self.counts:
             lines.append(f"{'':<24}" + "".join(f"{split:>9}" for split in self.counts))
@@ -43,7 +45,7 @@ class KittiReport:
                 for d in DIFFICULTIES
             ]
         end = f"{len(self.faults)} fault{'s' * (len(self.faults) != 1)}" if self.faults else "no faults"
-        return "\n".join([*lines, *self.skipped, *self.faults, end])
+        return "\n".join([*lines, *(f"note: {note}" for note in self.notes), *self.faults, end])
 
     __str__ = summary
 
@@ -65,6 +67,7 @@ def check_kitti(root: str | Path) -> KittiReport:
     if {"train", "val"} <= set(listed):
         listed = [split for split in listed if split != "trainval"]
     used: dict[str, set] = {"training": set(), "testing": set()}
+    images: list[Path] = []
     for split in listed or ["train"]:
         try:
             side, frames, _, faults = list_frames(root, split, "velodyne")
@@ -78,11 +81,12 @@ def check_kitti(root: str | Path) -> KittiReport:
             list_of(root, split), [path for path in rival_lists(root, split) if path in earlier]
         )
         used[side] |= {frame.name for frame in frames}
+        images += [frame.image_path for frame in frames]
         with ThreadPoolExecutor() as pool:  # Pillow decodes without holding Python's lock
             notes = list(tqdm(pool.map(_check_frame, frames), total=len(frames), desc=f"check {split}", disable=None))
         report.faults += [fault for _, _, _, faults in notes for fault in faults]
         _count(report, split if listed else "all", notes)
-    report.skipped = _skipped(root, used, listed)
+    report.notes = _notes(root, used, listed) + rotated(images)
     return report
 
 
@@ -115,7 +119,7 @@ def _check_frame(frame):
     return None if labels is None else list(labels.values()), 0 if points is None else len(points), size, faults
 
 
-def _skipped(root, used, listed):
+def _notes(root, used, listed):
     """A line for each folder with files that are no frame's, and for the frames of each side that nothing lists."""
     lines = []
     for side, names in used.items():
@@ -124,11 +128,11 @@ def _skipped(root, used, listed):
             files, others = frame_files(folder, suffixes)
             found |= set(files)
             if others:
-                lines.append(f"skipped: {folder}: {files_left(others)}")
+                lines.append(f"{folder}: skipped {files_left(others)}")
         unused = sorted(found - names)
         if unused:
             why = "that no list names" if listed else "without a label"
-            lines.append(f"skipped: {root / side}: frames {why}: {len(unused)}, the first is {unused[0]}")
+            lines.append(f"{root / side}: frames {why} are skipped: {len(unused)}, the first is {unused[0]}")
     return lines
 
 
@@ -147,7 +151,7 @@ def _count(report, split, notes):
         "frames": len(notes),
         "with labels": sum(own is not None for own, *_ in notes),
         "image sizes": len(sizes),
-        "points, median": int(np.median(clouds)),
+        "points, median": int(np.median(clouds or [0])),
         "empty clouds": clouds.count(0),
     }
     report.types[split] = Counter(label.type for label in labels)

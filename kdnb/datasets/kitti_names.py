@@ -1,9 +1,9 @@
 """Names of KITTI's frames: which files of a folder are a frame's, and lists such as ``ImageSets/train.txt``."""
 
-import os
 import re
 from pathlib import Path
 
+from kdnb.datasets.folders import names_in, some
 from kdnb.datasets.text import read_text
 from kdnb.errors import InputError
 
@@ -31,20 +31,10 @@ def frame_files(folder: Path, suffixes: tuple[str, ...]) -> tuple[dict[str, Path
     return files, sorted(names - used)
 
 
-def names_in(folder: Path) -> set[str]:
-    """Names of the files in a folder; empty if there is none or it cannot be read."""
-    try:
-        with os.scandir(folder) as entries:
-            return {entry.name for entry in entries if entry.is_file()}
-    except (OSError, ValueError):
-        return set()
-
-
 def files_left(names: list[str]) -> str:
     """'2 files that are no frame's: a.txt~, Thumbs.db': how many, and the first five."""
-    more = ", ..." if len(names) > 5 else ""
     what = "a file that is no frame's" if len(names) == 1 else f"{len(names)} files that are no frame's"
-    return f"{what}: {', '.join(names[:5])}{more}"
+    return f"{what}: {some(names)}"
 
 
 def parse_list(path: Path) -> tuple[list[str], list[str], list[str]]:

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from kdnb.datasets.images import read_image
+from kdnb.datasets.folders import names_in, some
+from kdnb.datasets.images import read_image, rotated
 from kdnb.datasets.talk2car_files import (
     COMMAND_PLACES,
     HEIGHT,
@@ -156,21 +157,23 @@ def _missing_proposals(path, proposals, commands):
 
 @dataclass
 class Talk2CarReport:
-    """The result of :func:`check_talk2car`: ``counts`` split → {what: how many}, ``faults`` one line each."""
+    """The result of :func:`check_talk2car`: ``counts`` split → {what: how many}; ``notes`` of what was skipped or is
+    rotated and ``faults``, one line each."""
 
     root: Path
     counts: dict = field(default_factory=dict)
+    notes: list = field(default_factory=list)
     faults: list = field(default_factory=list)
 
     def summary(self) -> str:
-        """A table of counts per split, then every fault on a line of its own."""
+        """A table of counts per split, then every note and fault on a line of its own."""
         lines = [f"{self.root}"]
         if self.counts:
             lines.append(f"{'':<22}" + "".join(f"{split:>8}" for split in self.counts))
             for what in next(iter(self.counts.values())):
                 lines.append(f"{what:<22}" + "".join(f"{counts[what]:>8}" for counts in self.counts.values()))
         end = f"{len(self.faults)} fault{'s' * (len(self.faults) != 1)}" if self.faults else "no faults"
-        return "\n".join([*lines, *self.faults, end])
+        return "\n".join([*lines, *(f"note: {note}" for note in self.notes), *self.faults, end])
 
     __str__ = summary
 
@@ -184,6 +187,7 @@ def check_talk2car(root: str | Path) -> Talk2CarReport:
     splits = [s for s in SPLITS if any((root / place.format(s)).is_file() for place in COMMAND_PLACES)]
     if not splits:
         find_commands(root, SPLITS[0])  # raises
+    used: list[Path] = []
     for split in splits:
         try:
             commands, faults = parse_commands(find_commands(root, split), blind=split == "test")
@@ -192,9 +196,23 @@ def check_talk2car(root: str | Path) -> Talk2CarReport:
             continue
         report.faults += faults
         report.counts[split] = _counts(commands)
-        report.faults += _image_faults(root, split, find_commands(root, split), commands) if commands else []
+        if commands:
+            faults, images = _image_faults(root, split, commands)
+            report.faults += faults
+            used += images
         report.faults += _proposal_faults(root, split, commands, report.counts[split])
+    report.notes = _notes(used)
     return report
+
+
+def _notes(used):
+    """Files in the folders of images that no command names, and images that EXIF data would turn: a line a folder."""
+    notes = []
+    for folder in sorted({path.parent for path in used}):
+        unused = sorted(names_in(folder) - {path.name for path in used if path.parent == folder})
+        if unused:
+            notes.append(f"{folder}: files that no command names are skipped: {len(unused)}, {some(unused)}")
+    return notes + rotated(used)
 
 
 def _counts(commands):
@@ -212,12 +230,13 @@ def _counts(commands):
     }
 
 
-def _image_faults(root, split, path, commands):
+def _image_faults(root, split, commands):
+    """(faults, files) of the images that the commands name."""
     try:
         folder = find_images(root, split, min(c.image for c in commands))
     except InputError as error:
-        return [str(error)]
-    paths, faults = _image_paths(path, folder, commands)
+        return [str(error)], []
+    paths, faults = _image_paths(find_commands(root, split), folder, commands)
 
     def fault(file):
         try:
@@ -231,7 +250,7 @@ def _image_faults(root, split, path, commands):
     files = sorted({file for file in paths.values() if file is not None})
     with ThreadPoolExecutor() as pool:  # Pillow decodes without holding Python's lock
         found = list(tqdm(pool.map(fault, files), total=len(files), desc=f"check {split}", disable=None))
-    return faults + [text for text in found if text]
+    return faults + [text for text in found if text], files
 
 
 def _proposal_faults(root, split, commands, counts):

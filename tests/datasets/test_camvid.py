@@ -227,9 +227,9 @@ def test_segnets_folders_make_the_splits_where_there_is_no_list(segnet, caplog):
         CamVid(segnet, "val").names == lists[1] and "has no val.txt: all 1 labels in valannot are taken" in caplog.text
     )
     report = check_camvid(segnet)
-    assert not report.faults and report.skipped == [
-        f"skipped: {segnet / 'trainannot'}: files that are no frame's: 1: train0 (1).png",
-        f"skipped: {segnet / 'valannot'}: files that are no frame's: 1: Thumbs.db",
+    assert not report.faults and report.notes == [
+        f"{segnet / 'trainannot'}: files that are no frame's are skipped: 1, train0 (1).png",
+        f"{segnet / 'valannot'}: files that are no frame's are skipped: 1, Thumbs.db",
     ]
     for split in ("train", "test"):
         (segnet / f"{split}.txt").unlink()

@@ -183,6 +183,13 @@ def test_images_may_be_written_with_their_folders(tmp_path, rows):
     assert check_talk2car(root).faults == [fault]
 
 
+def test_files_that_no_command_names_are_counted(root):
+    (root / "images/Thumbs.db").write_bytes(b"x")
+    assert not check_talk2car(root).faults
+    note = f"note: {root / 'images'}: files that no command names are skipped: 1, Thumbs.db"
+    assert note in check_talk2car(root).summary().splitlines()
+
+
 def test_tokens_may_be_whole_numbers(tmp_path):
     root = make(tmp_path, [command(0, command_token=7292, scene_token=4)])
     assert Talk2Car(root, "val").commands[0].token == "7292" and Talk2Car(root, "val").commands[0].scene == "4"

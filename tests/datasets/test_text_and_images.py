@@ -246,4 +246,4 @@ def test_the_check_of_camvid_names_rotated_images(tmp_path):
         save(tmp_path / f"{split}annot" / f"{split}.png", Image.fromarray(np.zeros((6, 9), np.uint8)))
         (tmp_path / f"{split}.txt").write_text(f"{split}/{split}.png {split}annot/{split}.png\n")
     report = check_camvid(tmp_path)
-    assert report.faults == [] and len(report.skipped) == 1 and "val.png (3); read as stored" in report.skipped[0]
+    assert report.faults == [] and len(report.notes) == 1 and "val.png (3); read as stored" in report.notes[0]
