@@ -21,12 +21,9 @@ def similarity_logits(images: Tensor, texts: Tensor, scale: Tensor | float) -> T
     Half precision rounds a cosine near 1 to 1/256 (bf16), which at CLIP's scale of 100 is 0.4 of a logit.
     Raises InputError for other shapes.
     """
-    for name, value in (("images", images), ("texts", texts)):
-        if not torch.is_tensor(value) or value.ndim != 2 or value.shape[-1] != images.shape[-1]:
-            raise InputError(
-                f"embeddings of images and texts are {describe(images)} and {describe(texts)}, "
-                f"expected (N, D) and (M, D): look at the {name}"
-            )
+    if images.ndim != 2 or texts.ndim != 2 or images.shape[1] != texts.shape[1]:
+        found = f"{describe(images)} and {describe(texts)}"
+        raise InputError(f"embeddings of images and texts are {found}, expected (N, D) and (M, D)")
     with torch.autocast(images.device.type, enabled=False):
         return scale * (images.float() @ texts.float().T)
 

@@ -54,7 +54,7 @@ def require_shape(name: str, value: Tensor, expected: Sequence[int | None], lett
     fits = torch.is_tensor(value) and value.ndim == len(expected)
     if not fits or any(e not in (None, size) for e, size in zip(expected, value.shape, strict=True)):
         known = "" if None in expected else f" = {tuple(expected)}"
-        raise InputError(f"{name} is {describe(value)}, expected {letters}{known}")
+        raise InputError(f"{name}: {describe(value)}, expected {letters}{known}")
 
 
 def require_levels(student: Sequence[Tensor], *others: Sequence[Tensor]) -> None:

@@ -192,6 +192,7 @@ def test_what_it_was_not_computed_for_is_refused(tmp_path):
         ({"views": ["plain", "plain"]}, "view 'plain' comes twice"),
         ({"items": []}, "no id, expected at least one"),
         ({"outputs": []}, "no output, expected at least one"),
+        ({"outputs": ["maps/0"]}, r"outputs are named \['maps/0'\], expected names without '/'"),
         ({"items": [1.5]}, "id 1.5 is of type float, expected a string or an integer"),
     ],
 )
@@ -227,6 +228,33 @@ def altered(change):
 def test_a_batch_that_cannot_be_kept_is_refused(tmp_path, change, message):
     with pytest.raises(InputError, match=message):
         make(tmp_path).fill(altered(change), ACC, 2)
+
+
+def test_a_value_beyond_half_precision_is_refused_and_infinity_is_kept(tmp_path):
+    """A class that the teacher excludes has the logit −inf; a logit of 1e6 would become +inf."""
+
+    def changed(value):
+        return altered(lambda batch: batch["images"].fill_(value))
+
+    with pytest.raises(InputError, match="of 'c' in view 'plain' is too large for torch.float16: keep torch.float32"):
+        make(tmp_path / "half", dtype=torch.float16).fill(changed(1e6), ACC, 2)
+    make(tmp_path / "full").fill(changed(1e6), ACC, 2)
+
+    def excluding(model, batch, student_outputs):
+        return {"logits": torch.full((len(batch["ids"]), 3), -torch.inf)}
+
+    teacher = LiveTeacher(nn.Linear(1, 1), excluding)
+    store = make(tmp_path, teacher, outputs=["logits"], dtype=torch.float16).fill(Loader(), ACC)
+    assert (store.values["logits"] == -torch.inf).all()
+
+
+def test_a_damaged_store_is_named_and_a_batch_needs_a_view_for_each_id(tmp_path):
+    store = make(tmp_path).fill(Loader(), ACC)
+    with pytest.raises(InputError, match="^a batch has 2 ids and 1 views, expected a view for each id$"):
+        store.observe({"ids": ["c", "d"], "views": ["plain"]}, LOSS, [])
+    (store.folder / "seconds.npy").write_bytes(b"")
+    with pytest.raises(InputError, match="seconds.npy: cannot be read .*; delete its folder$"):
+        make(tmp_path)
 
 
 def test_gaps_and_unknown_outputs_are_told(tmp_path):
