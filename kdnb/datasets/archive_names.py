@@ -29,10 +29,14 @@ def zip_names(members: Sequence[ZipInfo]) -> tuple[list[str], str]:
     return names, encoding
 
 
+def drawn_in_boxes(name: str) -> bool:
+    """Whether a name has characters that draw boxes or shades: what cp437 makes of Korean in cp949."""
+    return any("\u2500" <= letter <= "\u259f" for letter in name)
+
+
 def _encoding(silent: list[str]) -> str:
     """The encoding of names that zipfile decoded as cp437."""
-    drawn = any("\u2500" <= letter <= "\u259f" for name in silent for letter in name)  # boxes and blocks
-    for encoding in ("utf-8", *(["cp949"] if drawn else [])):
+    for encoding in ("utf-8", *(["cp949"] if any(map(drawn_in_boxes, silent)) else [])):
         try:
             for name in silent:
                 _decoded(name, encoding)

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from kdnb.datasets.archive_names import drawn_in_boxes
 from kdnb.datasets.cars_files import (
     DUPLICATES,
     class_folders,
@@ -123,6 +124,11 @@ def check_cars(root: str | Path) -> CarsReport:
     report.pairs = sum(k != own for k, own in enumerate(merged(classes)))
     report.test = len(images)
     report.notes += skipped_files(root, images.values())
+    garbled = [name for name in folders if drawn_in_boxes(name)]
+    if garbled:
+        report.notes.append(
+            f"{root / 'train'}: names such as {garbled[0]} were unpacked in the wrong encoding; give the zip instead"
+        )
     _read_all(report, [*(path for paths in folders.values() for path in paths), *images.values()])
     return report
 

@@ -231,6 +231,17 @@ def test_a_file_is_counted_skipped_with_a_word_or_named(folder, name, make, imag
     assert all("\n" not in line for line in report.notes + report.faults)
 
 
+def test_a_folder_that_was_unpacked_in_the_wrong_encoding_is_named(folder):
+    wrong = folder / "train" / "모닝".encode("cp949").decode("cp437")
+    (folder / "train" / "모닝").rename(wrong)
+    try:
+        assert any(
+            "names such as ╕≡┤╫ were unpacked in the wrong encoding" in note for note in check_cars(folder).notes
+        )
+    finally:
+        wrong.rename(folder / "train" / "모닝")
+
+
 def test_16_bits_are_read_by_their_upper_8(tmp_path):
     in_16_bits(tmp_path / "a.png")
     assert (read_car(tmp_path / "a.png")[0] == 30000 >> 8).all()
