@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageFile, UnidentifiedImageError
 
 from kdnb.datasets.camvid_classes import CLASSES, COLOURS, SEGNET_GROUPS, VOID, class_id
 from kdnb.datasets.folders import names_in
-from kdnb.datasets.images import DECODER_ERRORS, MOST_PIXELS
+from kdnb.datasets.images import opened
 from kdnb.datasets.text import read_text
 from kdnb.errors import InputError
 
@@ -271,27 +270,10 @@ def read_ids(path: str | Path) -> np.ndarray:
 
 
 def _decoded(path):
-    ImageFile.LOAD_TRUNCATED_IMAGES = False  # some libraries switch it on; missing pixels would be read as id 0
-    try:
-        with Image.open(path) as image:
-            if image.width * image.height > MOST_PIXELS:
-                raise ValueError(f"{image.width} x {image.height} pixels, at most {MOST_PIXELS} are read")
-            return image.copy()
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such label, expected a PNG file") from None
-    except UnidentifiedImageError:
-        raise InputError(f"{path}: not an image, expected a PNG file") from None
-    except DECODER_ERRORS as error:
-        raise InputError(f"{path}: cannot be decoded ({_reason(error)}), expected a whole PNG file") from None
+    with opened(path, "PNG") as image:
+        return image.copy()
 
 
 def _colours(path):
-    image = _decoded(path)
-    try:
+    with opened(path, "PNG") as image:
         return np.array(image.convert("RGB"))
-    except DECODER_ERRORS as error:
-        raise InputError(f"{path}: no colours ({_reason(error)}), expected RGB") from None
-
-
-def _reason(error):
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -9,10 +9,9 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from kdnb.datasets.folders import names_in
-from kdnb.datasets.images import DECODER_ERRORS, read_image
+from kdnb.datasets.images import image_size, read_image
 from kdnb.datasets.kitti_calib import Calibration, read_calibration
 from kdnb.datasets.kitti_labels import KittiLabel, read_labels
 from kdnb.datasets.kitti_names import IMAGES, files_left, frame_files, parse_list, shared_frames
@@ -45,11 +44,7 @@ class Frame:
     @cached_property
     def image_size(self) -> tuple[int, int]:
         """(width, height) in pixels; reads only the file's header."""
-        try:
-            with Image.open(self.image_path) as image:
-                return image.size
-        except DECODER_ERRORS:
-            raise InputError(f"{self.image_path}: not an image, expected a PNG file") from None
+        return image_size(self.image_path, "PNG")
 
     def points(self) -> np.ndarray:
         """float32 (N, 4): x, y, z in the velodyne frame (metres) and intensity 0..1; (0, 4) for an empty cloud."""

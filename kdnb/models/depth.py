@@ -16,11 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
 from kdnb.datasets.depth_views import resized
-from kdnb.datasets.images import DECODER_ERRORS, MOST_PIXELS
+from kdnb.datasets.images import DECODER_ERRORS, opened
 from kdnb.datasets.kitti import Frame
 from kdnb.datasets.kitti_calib import Calibration
 from kdnb.errors import InputError
@@ -234,13 +233,8 @@ def folder_depth(folder: str | Path) -> DepthModel:
 
 def read_depth_png(path: Path) -> np.ndarray:
     """float32 (H, W), metres, 0 for unknown, from a 16-bit image of metres x 256 (KITTI depth development kit)."""
-    try:
-        with Image.open(path) as image:
-            if image.width * image.height > MOST_PIXELS:
-                raise ValueError(f"more than {MOST_PIXELS} pixels")
-            mode, values = image.mode, np.asarray(image)
-    except DECODER_ERRORS as error:
-        raise InputError(f"{path}: not a readable image ({error}), expected a 16-bit PNG of metres x 256") from None
+    with opened(path, "16-bit PNG") as image:
+        mode, values = image.mode, np.asarray(image)
     if not mode.startswith("I"):
         raise InputError(f"{path}: an image of mode {mode}, expected a 16-bit PNG of metres x 256")
     return values.astype(np.float32) / 256

@@ -95,7 +95,7 @@ def test_folder_names_what_is_missing_or_wrong(tmp_path):
     for frame, message in (
         ("000009", "000009.png: no such file"),
         ("eight", "mode L, expected a 16-bit PNG"),
-        ("text", "not a readable image"),
+        ("text", "not an image, expected a 16-bit PNG"),
         ("whole", "uint16.*floating point metres"),
         ("small", r"\(5, 7\), expected \(50, 70\)"),
         ("below", "down to -1"),
