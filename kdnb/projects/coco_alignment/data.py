@@ -20,7 +20,7 @@ from kdnb.world.phrases import coloured, with_article
 
 class TeacherNetwork(Settings):
     """``name`` "small" is a CLIP from scratch, with a common space of ``width`` and an image tower of ``dims``
-    channels; any other name is one of open_clip's models."""
+    channels; "pretrained" is ``kdnb.models.pretrained_clip``; any other name is one of open_clip's models."""
 
     name: str = "small"
     width: int = 128

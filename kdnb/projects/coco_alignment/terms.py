@@ -18,6 +18,7 @@ from kdnb.distill.terms import Term, choose_terms
 from kdnb.engine import dataloader_kwargs
 from kdnb.models.alignment import Student
 from kdnb.models.clip import build_tokenizer, encode_images, encode_texts, full_teacher, lite_teacher
+from kdnb.models.pretrained_clip import pretrained_clip, pretrained_tokenizer
 from kdnb.projects.coco_alignment.data import CocoAlignmentSettings
 
 KD = ("similarity", "cosine")
@@ -32,17 +33,24 @@ def build_teacher(settings: CocoAlignmentSettings, seed: int) -> nn.Module:
     network = settings.teacher
     if network.name == "small":
         return lite_teacher(network.width, network.dims, text_layers=network.text_layers, image_size=settings.crop)
+    if network.name == "pretrained":
+        return pretrained_clip(network.width, settings.crop, network.pretrained is not None)
     return full_teacher(network.name, network.pretrained)
 
 
 def tokenizer_of(settings: CocoAlignmentSettings) -> Callable:
     """Texts -> (M, L) token ids for the teacher."""
+    if settings.teacher.name == "pretrained":
+        return pretrained_tokenizer()
     return build_tokenizer(None if settings.teacher.name == "small" else settings.teacher.name)
 
 
 def width_of(teacher: nn.Module) -> int:
     """D, the width of the space that images and texts share."""
-    projection = teacher.text_projection if hasattr(teacher, "text_projection") else teacher.text.text_projection
+    if hasattr(teacher, "text_projection"):
+        return teacher.text_projection.shape[1]
+    tower = teacher.text  # open_clip's own, or one of Hugging Face
+    projection = tower.text_projection if hasattr(tower, "text_projection") else tower.proj
     return projection.out_features if isinstance(projection, nn.Linear) else projection.shape[1]
 
 
