@@ -161,7 +161,8 @@ def _matrix(where, key, texts, shape):
 
 def _require_inverse(path, key, matrix):
     """Points go through the matrix both ways. P2 scales by the focal lengths, the others only turn."""
-    size = abs(np.linalg.det(matrix))
+    with np.errstate(all="ignore"):  # of numbers that are next to 0
+        size = abs(np.linalg.det(matrix))
     low, high, what = (
         (1e-3, math.inf, "a camera's projection") if key == "P2" else (0.5, 2.0, "a rotation, which has 1")
     )

@@ -250,4 +250,5 @@ def read_depth_npy(path: Path) -> np.ndarray:
     if not isinstance(values, np.ndarray) or values.ndim != 2 or values.dtype.kind != "f":
         what = f"{values.dtype} {values.shape}" if isinstance(values, np.ndarray) else "several arrays"
         raise InputError(f"{path}: {what}, expected floating point metres (height, width)")
-    return values.astype(np.float32)
+    with np.errstate(over="ignore"):  # becomes infinite, that is, unknown
+        return values.astype(np.float32)
