@@ -45,6 +45,7 @@ def test_every_import_is_declared():
     """Third-party packages imported anywhere in kdnb must be in the list, not merely installed by luck."""
     own_name = {"PIL": "pillow", "yaml": "pyyaml", "sklearn": "scikit-learn", "open_clip": "open-clip-torch"}
     allowed = {name for name, _ in as_pairs(declared())} | {"transformers", "diffusers", "dask", "distributed", "ray"}
+    allowed |= {"onnx", "onnxruntime"}  # of the extra "export"
     through_others = {"IPython", "traitlets", "jupyter_client", "jupyter_core"}  # jupyterlab and ipywidgets bring them
     known = allowed | through_others | sys.stdlib_module_names | {"kdnb"}
     for path in (ROOT / "kdnb").rglob("*.py"):

@@ -62,7 +62,12 @@ def eval_kitti(gt: str, pred: str, overlap: str, frames: str | None, json_out: s
 
 
 @command.command("camvid")
-@click.option("--gt", required=True, metavar="DIR", help="Labels, such as testannot: ids 0 to 10, 11 is void.")
+@click.option(
+    "--gt",
+    required=True,
+    metavar="DIR",
+    help="A CamVid root, or a folder of labels, such as testannot: ids 0 to 10, 11 is void.",
+)
 @click.option("--pred", required=True, metavar="DIR", help=CAMVID_PREDICTIONS)
 @JSON
 def eval_camvid(gt: str, pred: str, json_out: str | None) -> None:
