@@ -83,7 +83,7 @@ def test_precision_and_recall_by_hand():
 
 
 def test_eleven_points_are_those_of_public_evaluators():
-    # They ask recall >= arange(0, 1.1, 0.1), of which three are a rounding above 0.3, 0.6 and 0.7. Hits at ranks 1, 2, 3
+    # They ask recall >= arange(0, 1.1, 0.1), of which three are a rounding above 0.3, 0.6, 0.7. Hits at ranks 1, 2, 3
     # of 10 objects: recall 0.3 misses 0.30000000000000004, which leaves the points 0, .1, .2 -> 3 / 11.
     boxes = [(1 + 20 * i, 1, 10 + 20 * i, 10) for i in range(10)]
     detections = {"a": found(*((0.9 - i / 10, boxes[i]) for i in range(3)))}
