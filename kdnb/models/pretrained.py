@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -241,6 +242,8 @@ def text_model(name: str) -> Iterator[str]:
     Raises:
         InputError: the package is missing or holds another file, or the block cannot load the model.
     """
+    if name != "minilm" and not Path(name).is_dir() and not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        raise InputError(f"text encoder {name!r}: no such folder, and no id of Hugging Face's hub, as owner/name")
     logging = require_transformers().utils.logging
     verbosity = logging.get_verbosity()
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:

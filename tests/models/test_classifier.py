@@ -258,4 +258,4 @@ def test_a_step_of_full_on_two_real_cars(real_data, capsys):
     assert told["still"] == [] and 0 < told["loss"] < 100
     # 28,340,784 of the backbone as timm and the paper count it, and the head
     assert told["parameters"] == 28_340_784 + (2048 + 4 + 1) * 512 + 2 * 512 + 513 * 396
-    assert told["seconds"] < 60 and told["peak"] < 4
+    assert told["seconds"] < 60 and told["peak"] < 6

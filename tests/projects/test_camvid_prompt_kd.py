@@ -404,7 +404,14 @@ def test_a_label_of_another_size_is_one_line(tmp_path, data):
     [
         (["--set", "few_labels=24"], "few_labels is 24, expected fewer than the 24 training items"),
         (["--set", "prompts=nowhere.yaml"], r"nowhere.yaml: cannot be read .*, expected a YAML file of prompts"),
-        (["--set", "text=nowhere", "--stage", "teacher_label"], "nowhere: .*; expected the weights of a small CLIP"),
+        (
+            ["--set", "text=no.safetensors", "--stage", "teacher_label"],
+            "no.saf.*: .*; expected the weights of a small CLIP",
+        ),
+        (
+            ["--set", "text=nowhere", "--stage", "teacher_label"],
+            "text encoder 'nowhere': no such folder",
+        ),
         (["--set", "views=[plain, upside]"], "unknown view 'upside', expected one of plain, flip"),
         (["--data", "nowhere"], "parameter DATA is 'nowhere', which does not exist"),
     ],

@@ -4,6 +4,7 @@ import copy
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -29,6 +30,8 @@ from kdnb.projects.coco_alignment.sentences import (
     sentence,
 )
 from kdnb.run import Run
+
+NO_COCO = Path(__file__).parents[2] / "notebooks" / "images"  # a folder without a data set
 
 
 def settings_of(**changes):
@@ -242,7 +245,7 @@ def test_two_processes_share_the_arms_of_a_run(tmp_path, drawn, capsys):
     ("options", "message"),
     [
         (["--set", "few_labels=100000"], "few_labels is 100000, expected fewer than the"),
-        (["--data", "/"], "/: "),
+        (["--data", str(NO_COCO)], f"{NO_COCO}: "),
         (["--set", "student={backbone: resnet18}"], "'resnet18' is not a timm ConvNeXt"),
         (["--set", "teacher={name: ViT-Z}"], "open_clip has no model 'ViT-Z'"),
     ],
