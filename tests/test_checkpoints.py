@@ -25,7 +25,7 @@ from kdnb.distill.output_files import flatten, read_store
 from kdnb.errors import InputError
 from kdnb.optimizers import TrainConfig, make_optimizer, make_schedule
 
-EXAMPLES = settings(max_examples=50, deadline=None, derandomize=True)
+EXAMPLES = settings(max_examples=25, deadline=None, derandomize=True)
 
 
 def training(width=4, optimizer="adamw"):

@@ -23,7 +23,7 @@ from kdnb.options import Settings, parse_setting
 from kdnb.report import evidence_folder, group_runs, read_run, report
 from kdnb.run import NOTED, Run
 
-few = settings(max_examples=50, deadline=None, derandomize=True)
+few = settings(max_examples=25, deadline=None, derandomize=True)
 
 
 def kdnb(*arguments):

@@ -14,7 +14,7 @@ from kdnb.datasets.archives import STAMP, unpacked
 from kdnb.datasets.download import unpack
 from kdnb.errors import InputError
 
-few = settings(max_examples=50, deadline=None, derandomize=True)
+few = settings(max_examples=25, deadline=None, derandomize=True)
 KOREAN = "train/쏘나타_2019/쏘나타_2019_0001.jpg"
 
 

@@ -15,7 +15,7 @@ from kdnb.datasets.camvid_files import read_ids, read_label
 from kdnb.errors import InputError
 from kdnb.metrics.camvid_read import evaluate_folders
 
-FEW = settings(max_examples=50, deadline=None, derandomize=True)
+FEW = settings(max_examples=25, deadline=None, derandomize=True)
 SIZE = (6, 9)
 RNG = np.random.default_rng(0)
 IDS = RNG.integers(0, 12, SIZE).astype(np.uint8)

@@ -19,7 +19,7 @@ from kdnb.datasets.cars import Cars, check_cars, read_car
 from kdnb.errors import InputError
 from kdnb.metrics.cars_read import evaluate_files
 
-few = settings(max_examples=50, deadline=None, derandomize=True)
+few = settings(max_examples=25, deadline=None, derandomize=True)
 CLASSES = ["K5_3세대", "모닝", "쏘나타"]
 IDS = ["TEST_0", "TEST_1", "TEST_2"]
 SOLUTION = "ID,label\n" + "".join(f"{name},{label}\n" for name, label in zip(IDS, CLASSES, strict=True))

@@ -15,7 +15,7 @@ from kdnb.datasets.coco_files import parse_captions, parse_instances
 from kdnb.datasets.region_splits import split_regions
 from kdnb.errors import InputError
 
-FEW = settings(max_examples=50, deadline=None, derandomize=True)
+FEW = settings(max_examples=25, deadline=None, derandomize=True)
 BOX = [4.0, 6.0, 20.0, 10.0]
 
 

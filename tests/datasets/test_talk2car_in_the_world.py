@@ -14,7 +14,7 @@ from kdnb.datasets.talk2car import Talk2Car, check_talk2car, read_commands
 from kdnb.errors import InputError
 from kdnb.metrics.grounding import evaluate_talk2car, read_predictions
 
-FEW = settings(max_examples=50, deadline=None, derandomize=True)
+FEW = settings(max_examples=25, deadline=None, derandomize=True)
 COMMANDS = {
     "commands": [
         {

@@ -20,7 +20,7 @@ from kdnb.datasets.text import decode_text, read_text
 from kdnb.errors import InputError
 from kdnb.viz.guard import read_upload
 
-FEW = settings(max_examples=50, deadline=None, derandomize=True)
+FEW = settings(max_examples=25, deadline=None, derandomize=True)
 RGB = np.random.default_rng(0).integers(0, 255, (6, 9, 3), np.uint8)
 
 

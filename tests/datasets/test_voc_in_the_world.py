@@ -17,7 +17,7 @@ from kdnb.datasets.voc_xml import parse_annotation
 from kdnb.errors import InputError
 from kdnb.metrics.voc import evaluate_voc, read_detections, read_ground_truth, voc_main
 
-FEW = settings(max_examples=50, deadline=None, derandomize=True)
+FEW = settings(max_examples=25, deadline=None, derandomize=True)
 SETS = (("2007", "test"),)
 BOX = "<bndbox><xmin>10</xmin><ymin>12</ymin><xmax>30</xmax><ymax>20</ymax></bndbox>"
 SIZE = "<size><width>40</width><height>30</height><depth>3</depth></size>"

@@ -16,7 +16,7 @@ from kdnb.distill.losses import centred_mse, cosine_loss, feature_mse, kd_kl, kl
 from kdnb.distill.segmentation import channel_kl, dead_kl, feature_terms, pixel_kl, pixel_mse
 from kdnb.errors import InputError
 
-EXAMPLES = settings(max_examples=50, deadline=None, derandomize=True)
+EXAMPLES = settings(max_examples=25, deadline=None, derandomize=True)
 INF = math.inf
 
 
