@@ -209,13 +209,17 @@ class Experiment(Project):
         predictions = self.predict(model, "test", self.known[name])
         numbers = {
             **self.score(predictions, "test"),
-            "params": count_parameters(model),
-            "size_mb": state_dict_mb(model),
+            "params": count_parameters(self.deployed(model)),
+            "size_mb": state_dict_mb(self.deployed(model)),
             "train_s": self.seconds(training) + self.extra_seconds(self.known[name]),
             "steps": training.steps,
         }
         validation = max((score for _, score in training.scores), default=float("nan"))
         return ArmResult(model, self.as_record(predictions), numbers, validation, training)
+
+    def deployed(self, model: nn.Module) -> nn.Module:
+        """The part of the network that is deployed; its parameters are counted."""
+        return model
 
     def seconds(self, training: TrainHistory) -> float:
         """What training cost: CPU seconds on a CPU; on a GPU the clock, because the CPU only waits."""

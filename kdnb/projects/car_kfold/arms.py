@@ -85,7 +85,7 @@ def arms_of(settings: CarKfoldSettings) -> dict[str, CarArm]:
     own, members = settings.experiment, tuple(folds[settings.experiment])
     together = partial(CarArm, network="ensemble", role="ensemble")
     alone, taught, stored = students(settings)
-    compared_arms = {f"experiment_{k}": together(members=one, experiment=k) for k, one in compared.items() if one}
+    compared_arms = {f"experiment_{k}": together(members=compared[k], experiment=k) for k in META if compared[k]}
     return {
         **{name: arm for arms in folds.values() for name, arm in arms.items()},
         "teacher": CarArm(network="teacher", members=members, experiment=own),
