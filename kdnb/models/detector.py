@@ -78,7 +78,7 @@ def lite_detector(
     )
 
 
-class Pretrained(nn.Module):
+class PretrainedPyramid(nn.Module):
     """A pretrained backbone's maps at strides 8, 16 and 32, and a feature pyramid P3-P6 on them.
 
     Args:
@@ -111,7 +111,7 @@ def photo_detector(
     Every image is padded to a square, so that feature maps of all images have one size and can be kept.
 
     Args:
-        trunk, channels: see ``Pretrained``.
+        trunk, channels: see ``PretrainedPyramid``.
         num_classes: including the background, label 0.
         size: (width, height) in pixels that images are resized to fit, keeping their aspect ratio.
         neck: channels of all pyramid levels.
@@ -120,7 +120,7 @@ def photo_detector(
     """
     side = max(size)
     model = FasterRCNN(
-        Pretrained(trunk, channels, neck),
+        PretrainedPyramid(trunk, channels, neck),
         min_size=min(size),
         max_size=side,
         image_mean=[0.5] * 3,

@@ -189,11 +189,10 @@ def lite_weights(name: str) -> dict[str, Tensor]:
     check_hash(f"the weights in package {package}", content, digest)
     stored = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     tensors = [tensor for key, tensor in stored.items() if not key.endswith(COUNTER)]
-    names = [key for key in timm.create_model(name).state_dict() if not key.endswith(COUNTER)]
-    shapes = {key: tuple(tensor.shape) for key, tensor in timm.create_model(name).state_dict().items()}
-    if len(tensors) != len(names) or any(tuple(t.shape) != shapes[k] for k, t in zip(names, tensors, strict=True)):
-        raise InputError(f"package {package}: its {len(tensors)} tensors are not the {len(names)} of timm's {name}")
-    return dict(zip(names, tensors, strict=True))
+    wanted = {key: one.shape for key, one in timm.create_model(name).state_dict().items() if not key.endswith(COUNTER)}
+    if [tensor.shape for tensor in tensors] != list(wanted.values()):
+        raise InputError(f"package {package}: its {len(tensors)} tensors are not the {len(wanted)} of timm's {name}")
+    return dict(zip(wanted, tensors, strict=True))
 
 
 # --- text encoders ----------------------------------------------------------------------------------------------

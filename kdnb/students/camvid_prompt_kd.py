@@ -26,8 +26,7 @@ class CamVidStudent(Student):
 
     @staticmethod
     def facts(experiment: Any) -> dict[str, Any]:
-        network = experiment.settings.offline().student
-        return {"classes": CLASSES, "network": network.model_dump(mode="json"), "size": experiment.settings.size}
+        return {"classes": CLASSES, **Student.facts(experiment)}
 
     def build(self) -> nn.Module:
         return build(Network(**self.about["network"]), seed=0)

@@ -22,11 +22,9 @@ class CarStudent(Student):
 
     @staticmethod
     def facts(experiment: Any) -> dict[str, Any]:
-        settings = experiment.settings.offline()
         constants = [values.tolist() for values in experiment.data.constants]
-        network = settings.student.model_dump(mode="json")
-        about = {"network": network, "size": settings.size, "experiment": settings.experiment, "constants": constants}
-        return {"classes": list(experiment.classes), **about}
+        own = {"experiment": experiment.settings.experiment, "constants": constants}
+        return {"classes": list(experiment.classes), **Student.facts(experiment), **own}
 
     def build(self) -> nn.Module:
         meta = len(META[self.about["experiment"]])

@@ -18,7 +18,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from kdnb import projects
-from kdnb.datasets.images import as_rgb, orientation, read_image
+from kdnb.datasets.images import as_rgb, opened
 from kdnb.errors import InputError
 from kdnb.files import atomic_write
 from kdnb.options import did_you_mean
@@ -46,9 +46,10 @@ class Student(ABC):
         self.network = self.build().eval().requires_grad_(False)
 
     @staticmethod
-    @abstractmethod
     def facts(experiment: Any) -> dict[str, Any]:
-        """ "classes", and whatever else ``build`` and ``answer`` need to know of the run, as JSON types."""
+        """What ``build`` and ``answer`` need to know of the run, as JSON types; a class adds its "classes"."""
+        settings = experiment.settings.offline()
+        return {"network": settings.student.model_dump(mode="json"), "size": settings.size}
 
     @abstractmethod
     def build(self) -> nn.Module:
@@ -169,7 +170,8 @@ def as_pixels(image: Picture) -> Tensor:
         InputError: a file that cannot be read, an array of another type or shape.
     """
     if isinstance(image, (str, Path)):
-        image = read_upright(image)
+        with opened(image, "JPEG or PNG") as picture:
+            image = as_rgb(ImageOps.exif_transpose(picture))
     if isinstance(image, Image.Image):
         image = as_rgb(ImageOps.exif_transpose(image))
     if isinstance(image, np.ndarray):
@@ -177,11 +179,3 @@ def as_pixels(image: Picture) -> Tensor:
     if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != 3:
         raise InputError(f"image is {image.dtype} {tuple(image.shape)}, expected uint8 and three colours")
     return image
-
-
-def read_upright(path: str | Path) -> np.ndarray:
-    """A photograph as uint8 (H, W, 3), turned as its EXIF orientation says. Raises InputError as ``read_image``."""
-    pixels = read_image(path, "JPEG or PNG")
-    steps = {2: (True, 0), 3: (False, 2), 4: (True, 2), 5: (True, 1), 6: (False, 3), 7: (True, 3), 8: (False, 1)}
-    mirrored, quarters = steps.get(orientation(path), (False, 0))
-    return np.rot90(pixels[:, ::-1] if mirrored else pixels, quarters).copy()

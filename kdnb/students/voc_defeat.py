@@ -26,8 +26,7 @@ class VocStudent(Student):
 
     @staticmethod
     def facts(experiment: Any) -> dict[str, Any]:
-        network = experiment.settings.offline().student
-        return {"classes": VOC_CLASSES, "network": network.model_dump(mode="json"), "size": experiment.settings.size}
+        return {"classes": VOC_CLASSES, **Student.facts(experiment)}
 
     def build(self) -> nn.Module:
         return detector(Network(**self.about["network"]), tuple(self.about["size"]))

@@ -1,17 +1,16 @@
 """Download against a small server on this machine, unpack against archives made to do harm."""
 
 import hashlib
-import http.server
 import io
 import os
 import socket
 import stat
 import tarfile
-import threading
 import zipfile
 from pathlib import Path
 
 import pytest
+from local_server import QuietHandler, serving
 
 from kdnb.datasets import download as download_module
 from kdnb.datasets.download import download, unpack
@@ -22,7 +21,7 @@ MD5 = hashlib.md5(DATA).hexdigest()
 SHA = hashlib.sha256(DATA).hexdigest()
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
+class Handler(QuietHandler):
     """Serves DATA: /ranges honours Range, /plain does not, /cut closes the connection half way, else 404."""
 
     def do_GET(self):
@@ -41,21 +40,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
         body = DATA[start:]
         self.wfile.write(body[: len(body) // 2] if self.path == "/cut" else body)
 
-    def log_message(self, *_):
-        pass
-
 
 @pytest.fixture
 def server(monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.requests, server.daemon_threads = [], True
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-        thread.start()
-        server.url = f"http://127.0.0.1:{server.server_address[1]}"
+    with serving(Handler) as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 def error_of(call):

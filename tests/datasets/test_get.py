@@ -1,17 +1,16 @@
 """``kdnb data get`` against a small server on this machine: what it unpacks and prints, and the line of a failure."""
 
 import hashlib
-import http.server
 import io
 import os
 import re
 import socket
-import threading
 import zipfile
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from local_server import QuietHandler, serving
 
 from kdnb.cli import main
 from kdnb.datasets import camvid, coco, download, get_kitti, kitti, voc
@@ -30,7 +29,7 @@ ZIP = "/archive/refs/heads/master.zip"
 PAGE = b"<html>This site is blocked</html>" * 40
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
+class Handler(QuietHandler):
     """Serves ``server.files``, parts of them where ``server.parts``; else ``server.status``."""
 
     def do_GET(self):
@@ -50,26 +49,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(content[: self.server.most])
 
-    def log_message(self, *_):
-        pass
-
 
 @pytest.fixture
 def server(monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.requests, server.files, server.parts, server.status, server.most = [], {}, True, 404, None
-        server.daemon_threads = True
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-        thread.start()
-        server.url = f"http://127.0.0.1:{server.server_address[1]}"
+    with serving(Handler, files={}, parts=True, status=404, most=None) as server:
         monkeypatch.setattr(camvid, "SEGNET", server.url)
         monkeypatch.setattr(coco, "HOST", server.url)
         monkeypatch.setattr(get_kitti, "HOST", server.url)
         monkeypatch.setattr(get_kitti, "BLOCK", 4096)
         yield server
-        server.shutdown()
-        thread.join()
 
 
 def zipped(members):

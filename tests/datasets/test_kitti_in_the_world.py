@@ -2,13 +2,12 @@
 
 import io
 import logging
-import time
 import warnings
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from damage import damaged, damaged_json
+from damage import damaged, damaged_json, quietly
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kitti_roots import SMALL, small_root
@@ -338,18 +337,6 @@ def test_a_list_of_frames_leaves_other_detections_out(folders, tmp_path, caplog)
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     return small_root(tmp_path_factory.mktemp("noise") / "kitti", 1)
-
-
-def quietly(call):
-    """The result, or None after one line; in less than two seconds."""
-    start = time.perf_counter()
-    try:
-        return call()
-    except InputError as error:
-        assert "\n" not in str(error) and str(error)
-        return None
-    finally:
-        assert time.perf_counter() - start < 2
 
 
 FILES = {
