@@ -92,6 +92,7 @@ def ask(student: Student, paths: list[Path], batch: int, threads: int, draw: Pat
     import torch
     from tqdm import tqdm
 
+    from kdnb.files import atomic_path
     from kdnb.students.student import as_pixels
 
     def read(path: Path) -> Any:
@@ -109,7 +110,8 @@ def ask(student: Student, paths: list[Path], batch: int, threads: int, draw: Pat
             draw.mkdir(parents=True, exist_ok=True)
             for path, image, one in both:
                 if not isinstance(image, InputError):
-                    student.draw(image, one).save(draw / f"{path.stem}.png")
+                    with atomic_path(draw / f"{path.stem}.png") as part_file:
+                        student.draw(image, one).save(part_file, "PNG")
         return [(path, one) for path, _, one in both]
 
     parts = [paths[start : start + batch] for start in range(0, len(paths), batch)]

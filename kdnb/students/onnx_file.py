@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,7 +44,9 @@ def export_student(student: Student, out: str | Path, int8: bool = False) -> Ite
         if int8:
             from onnxruntime.quantization import QuantType, quantize_dynamic
 
+            logging.disable(logging.WARNING)  # of tensors that are no weights
             quantize_dynamic(str(part), str(part), weight_type=QuantType.QUInt8)
+            logging.disable(logging.NOTSET)
         onnx.checker.check_model(str(part))
         session = onnxruntime.InferenceSession(str(part), providers=["CPUExecutionProvider"])
         told = [(one.name, one.type, one.shape) for one in (*session.get_inputs(), *session.get_outputs())]

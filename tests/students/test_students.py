@@ -226,24 +226,51 @@ def test_folders_that_cannot_be_asked_about(files, folder, tmp_path):
 # --- kdnb export ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", ["05", "06"])
+def random_inputs(inputs, count, generator):
+    """Pixels and numbers of ``count`` images; where the module takes one image, of that."""
+    values = {}
+    for name, value in inputs.items():
+        shape = value.shape if value.ndim == 3 else (count, *value.shape[1:])
+        pixels = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
+        values[name] = pixels if value.dtype == torch.uint8 else torch.rand(shape, generator=generator)
+    return values
+
+
+def both_answers(student, file, count, generator):
+    """What PyTorch and ONNX Runtime say of the same random images: two lists of arrays."""
+    runtime = pytest.importorskip("onnxruntime")
+    module, inputs, names = student.deployed()
+    values = random_inputs(inputs, count, generator)
+    with torch.no_grad():
+        expected = module(*values.values())
+    expected = expected if isinstance(expected, tuple) else (expected,)
+    session = runtime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    found = session.run(names, {name: value.numpy() for name, value in values.items()})
+    return [one.numpy() for one in expected], found
+
+
+@pytest.mark.parametrize("number", MADE)
 def test_onnx_runtime_says_what_pytorch_says(number, files, tmp_path):
     pytest.importorskip("onnx")
-    runtime = pytest.importorskip("onnxruntime")
     out = tmp_path / "student.onnx"
     done = CliRunner().invoke(main, ["export", number, "--out", str(out), "--weights", str(files[number])])
     assert done.exit_code == 0, done.output
-    module, inputs, names = load_student(number, weights=files[number]).deployed()
-    generator = torch.Generator().manual_seed(0)
-    for count in (1, 5):  # the number of images is free
-        values = {}
-        for name, value in inputs.items():
-            shape = (count, *value.shape[1:])
-            pixels = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
-            values[name] = pixels if value.dtype == torch.uint8 else torch.rand(shape, generator=generator)
-        with torch.no_grad():
-            expected = module(*values.values())
-        expected = expected if isinstance(expected, tuple) else (expected,)
-        session = runtime.InferenceSession(str(out), providers=["CPUExecutionProvider"])
-        found = session.run(names, {name: value.numpy() for name, value in values.items()})
-        assert np.abs(found[0] - expected[0].numpy()).max() < 1e-3
+    student, generator = load_student(number, weights=files[number]), torch.Generator().manual_seed(0)
+    for count in (1, 5):  # the number of images is free, but for 03, which gets another image
+        expected, found = both_answers(student, out, count, generator)
+        assert [one.shape for one in found] == [one.shape for one in expected] and len(found[0])
+        assert np.abs(found[0] - expected[0]).max() < 1e-3
+
+
+def test_eight_bits_are_smaller_and_nearly_the_same(files, tmp_path):
+    pytest.importorskip("onnx")
+    sizes = {}
+    for options in ((), ("--int8",)):
+        out = tmp_path / f"student{len(options)}.onnx"
+        done = CliRunner().invoke(main, ["export", "06", "--out", str(out), "--weights", str(files["06"]), *options])
+        assert done.exit_code == 0, done.output
+        sizes[options] = out.stat().st_size
+    assert sizes["--int8",] < 0.8 * sizes[()]  # so small a network is half graph
+    student = load_student("06", weights=files["06"])
+    expected, found = both_answers(student, out, 4, torch.Generator().manual_seed(0))
+    assert np.abs(found[0] - expected[0]).max() < 0.05  # probabilities
