@@ -74,7 +74,7 @@ def image_grid(
     height, across = images[0][0].shape[:2]
     figure, axes = new_figure(
         width * len(images[0]),
-        width * height / across * len(images) + 0.3,
+        width * height / across * len(images) + 0.4,  # of the titles
         len(images),
         len(images[0]),
         squeeze=False,

@@ -115,8 +115,9 @@ def cost_against_score(arms: dict[str, dict], metric: str) -> Figure:
             numbers["latency_ms"],
             numbers[metric],
             s=60 + 500 * numbers["params"] / largest,
-            alpha=0.75,
-            color=arm_colour(name),
+            facecolors="none",  # two students of one score are both seen
+            linewidths=2.5,
+            edgecolors=arm_colour(name),
             marker=arm_marker(name),
             label=f"{arm_label(name)}, {numbers['params'] / 1e6:.2f} M",
         )
@@ -148,6 +149,7 @@ def forest(comparisons: dict, metric: str) -> Figure:
             fontsize=9,
             xytext=(4, 0),
             textcoords="offset points",
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},  # the line of zero runs behind it
         )
     axes.axvline(0, color="black", lw=1)
     axes.set_yticks(range(len(names)), [arm_label(name).replace(" vs ", "\nvs ") for name in names], fontsize=8)
