@@ -7,8 +7,6 @@ import io
 import json
 import re
 import shlex
-import shutil
-import uuid
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -17,7 +15,7 @@ import numpy as np
 import yaml
 
 from kdnb.errors import InputError
-from kdnb.files import atomic_write
+from kdnb.files import atomic_write, replace_folder
 from kdnb.options import load_settings
 from kdnb.report import EVIDENCE, Metrics, as_markdown, group_runs, markdown_table, read_run
 from kdnb.run import to_json
@@ -53,7 +51,7 @@ def keep(folders: Iterable[str | Path], root: Path) -> list[Path]:
             raise InputError(f"{run.folder} is older than the published {target}; expected a newer run")
         copies[target] = _copy_of(run)
     for target, files in copies.items():
-        _replace_folder(target, files)
+        replace_folder(target, files)
     return list(copies)
 
 
@@ -119,25 +117,6 @@ def without_paths(value: Any) -> Any:
         if kind(value).is_absolute():
             return kind(value).name
     return ABSOLUTE.sub(lambda path: Path(path[0]).name, value)
-
-
-def _replace_folder(root: Path, files: dict[str, bytes]) -> None:
-    """Fill a new folder, then swap it with the older one. On an error the older one stays."""
-    new, old = (root.with_name(f".{root.name}.{uuid.uuid4().hex[:12]}.part") for _ in range(2))
-    try:
-        new.mkdir(parents=True)
-        for name, content in files.items():
-            atomic_write(new / name, content)
-        if root.exists():
-            root.rename(old)
-        new.rename(root)
-    except BaseException:
-        if old.exists() and not root.exists():
-            old.rename(root)
-        raise
-    finally:
-        for folder in (new, old):
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 # --- how to make a run again ------------------------------------------------------------------------------------

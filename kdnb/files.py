@@ -68,6 +68,25 @@ def atomic_folder(root: Path) -> Iterator[Path]:
         shutil.rmtree(build, ignore_errors=True)
 
 
+def replace_folder(root: Path, files: dict[str, bytes]) -> None:
+    """Fill a new folder with files, name -> content, and swap it with an older one; on an error the older one stays."""
+    new, old = (root.with_name(f".{root.name}.{uuid.uuid4().hex[:12]}.part") for _ in range(2))
+    try:
+        new.mkdir(parents=True)
+        for name, content in files.items():
+            atomic_write(new / name, content)
+        if root.exists():
+            root.rename(old)
+        new.rename(root)
+    except BaseException:
+        if old.exists() and not root.exists():
+            old.rename(root)
+        raise
+    finally:
+        for folder in (new, old):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 def _is_free(path: Path) -> bool:
     return not path.exists() or (path.is_dir() and not any(path.iterdir()))
 

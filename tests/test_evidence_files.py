@@ -11,7 +11,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from kdnb import evidence_files
+from kdnb import evidence_files, files
 from kdnb.cli import main
 from kdnb.errors import InputError
 from kdnb.evidence import Comparison, over_seeds, verdict
@@ -203,7 +203,7 @@ def test_an_error_leaves_the_older_copy(course, tmp_path, monkeypatch):
     def full_disk(path, content):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(evidence_files, "atomic_write", full_disk)
+    monkeypatch.setattr(files, "atomic_write", full_disk)
     with pytest.raises(OSError, match="No space"):
         keep([newer], course)
     assert contents(course) == before and len(list((course / EVIDENCE).iterdir())) == 1

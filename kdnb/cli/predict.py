@@ -27,7 +27,7 @@ ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 @click.option("--weights", metavar="FILE", help="A student's file instead.")
 @click.option("--device", default="cpu", show_default=True, help="Such as cuda.")
 @click.option("--batch", default=8, show_default=True, type=click.IntRange(min=1), help="Images at a time.")
-@click.option("--draw", metavar="DIR", help="Also write a picture of each answer here.")
+@click.option("--draw", metavar="DIR", help="Also write each image here, with its answer drawn on it.")
 @click.pass_context
 def command(
     context: click.Context,

@@ -43,14 +43,14 @@ class CarStudent(Student):
         write_submission(out, list(answers), self.classes, torch.stack(list(answers.values())).numpy())
 
     def draw(self, image: Tensor, answer: Tensor) -> Image.Image:
-        picture = Image.fromarray(image.permute(1, 2, 0).numpy())
+        photograph = Image.fromarray(image.permute(1, 2, 0).numpy())
         lines = [
             f"{100 * p:.0f} %  {self.classes[i]}" for p, i in zip(*(t.tolist() for t in answer.topk(3)), strict=True)
         ]
-        font = ImageFont.load_default(size=max(11, picture.height // 20))
-        sheet = Image.new("RGB", (picture.width, picture.height + 4 * font.size + 4), "white")
-        sheet.paste(picture)
-        ImageDraw.Draw(sheet).multiline_text((4, picture.height + 2), "\n".join(lines), fill="black", font=font)
+        font = ImageFont.load_default(size=max(11, photograph.height // 20))
+        sheet = Image.new("RGB", (photograph.width, photograph.height + 4 * font.size + 4), "white")
+        sheet.paste(photograph)
+        ImageDraw.Draw(sheet).multiline_text((4, photograph.height + 2), "\n".join(lines), fill="black", font=font)
         return sheet
 
     def deployed(self) -> tuple[nn.Module, dict[str, Tensor], list[str]]:

@@ -23,7 +23,7 @@ from kdnb.errors import InputError
 from kdnb.files import atomic_write
 from kdnb.options import did_you_mean
 
-Picture = Tensor | np.ndarray | Image.Image | str | Path
+ImageLike = Tensor | np.ndarray | Image.Image | str | Path
 SHIPPED = Path(__file__).parents[2] / "data" / "students"
 
 
@@ -65,16 +65,16 @@ class Student(ABC):
 
     @abstractmethod
     def draw(self, image: Tensor, answer: Any) -> Image.Image:
-        """A picture of an image uint8 (3, H, W) and its answer."""
+        """An image uint8 (3, H, W) with its answer drawn on it."""
 
     @abstractmethod
     def deployed(self) -> tuple[nn.Module, dict[str, Tensor], list[str]]:
         """For ``export``: a module of plain tensors, an example of its inputs by name, and names of its outputs."""
 
-    def __call__(self, image: Picture) -> Any:
+    def __call__(self, image: ImageLike) -> Any:
         return self.predict([image])[0]
 
-    def predict(self, images: Sequence[Picture]) -> list[Any]:
+    def predict(self, images: Sequence[ImageLike]) -> list[Any]:
         """Answers for images: paths, PIL images, or uint8 arrays (H, W, 3) or tensors (3, H, W), of any sizes."""
         with torch.inference_mode():
             return self.answer([as_pixels(image) for image in images])
@@ -163,15 +163,15 @@ def student_kinds() -> dict[str, type[Student]]:
 # --- images -----------------------------------------------------------------------------------------------------
 
 
-def as_pixels(image: Picture) -> Tensor:
+def as_pixels(image: ImageLike) -> Tensor:
     """An image as uint8 (3, H, W). A file or PIL image is turned as its EXIF orientation says.
 
     Raises:
         InputError: a file that cannot be read, an array of another type or shape.
     """
     if isinstance(image, (str, Path)):
-        with opened(image, "JPEG or PNG") as picture:
-            image = as_rgb(ImageOps.exif_transpose(picture))
+        with opened(image, "JPEG or PNG") as stored:
+            image = as_rgb(ImageOps.exif_transpose(stored))
     if isinstance(image, Image.Image):
         image = as_rgb(ImageOps.exif_transpose(image))
     if isinstance(image, np.ndarray):
