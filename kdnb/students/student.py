@@ -34,12 +34,14 @@ class Student(ABC):
 
     Attributes:
         project: as in ``Project``; dataset: its name in ``kdnb predict``.
+        shown_on: the photographs in ``data/photographs`` on which the course shows it.
         about: the file's metadata: project, arm, seed, profile, classes, scores, and what ``facts`` of the class adds.
         network: in eval mode.
     """
 
     project: ClassVar[str]
     dataset: ClassVar[str]
+    shown_on: ClassVar[tuple[str, ...]]
 
     def __init__(self, about: dict[str, Any]):
         self.about, self.classes = about, tuple(about["classes"])
@@ -58,6 +60,11 @@ class Student(ABC):
     @abstractmethod
     def answer(self, images: list[Tensor]) -> list[Any]:
         """What the network says of images uint8 (3, H, W), on the CPU."""
+
+    @staticmethod
+    @abstractmethod
+    def teachers_answer(experiment: Any, image: Tensor) -> Any:
+        """What a run's teacher says of an image uint8 (3, H, W), as the students answer."""
 
     @abstractmethod
     def write(self, out: Path, answers: dict[str, Any]) -> None:
@@ -114,10 +121,8 @@ def load_student(
     Raises:
         InputError: no such student; a file that is none, or one of another project.
     """
-    kinds = {name: kind for name, kind in student_kinds().items() if project in (name, name[:2], kind.dataset)}
-    if not kinds:
-        raise InputError(f"no student of {project!r}, expected one of {', '.join(student_kinds())}")
-    name, kind = next(iter(kinds.items()))
+    kind = kind_of(project)
+    name = kind.project
     path = shipped(name, arm) if weights is None else Path(weights)
     about, tensors = read_student(path)
     if about["project"] != name:
@@ -126,6 +131,15 @@ def load_student(
     student.network.load_state_dict(tensors)
     student.network.to(device)
     return student
+
+
+def kind_of(project: str) -> type[Student]:
+    """The ``Student`` of a project: of its number, its name or its data set. Raises InputError if there is none."""
+    kinds = student_kinds()
+    found = [kind for name, kind in kinds.items() if project in (name, name[:2], kind.dataset)]
+    if not found:
+        raise InputError(f"no student of {project!r}, expected one of {', '.join(kinds)}")
+    return found[0]
 
 
 def shipped(project: str, arm: str) -> Path:
