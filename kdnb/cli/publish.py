@@ -12,6 +12,7 @@ from kdnb.errors import InputError
 @click.option("--run", "run_folder", metavar="DIR", help="The run folder; by default the newest lite run.")
 @click.option("--results", default="results", show_default=True, metavar="DIR", help="Where run folders lie.")
 @click.option("--evidence", is_flag=True, help="Copy the numbers of the runs RUN... to data/evidence; renew tables.")
+@click.option("--unfinished", is_flag=True, help="With --evidence: also runs that lack some of their arms.")
 @click.option("--students", is_flag=True, help="Ship the students of the run RUN: files, card, teacher's answers.")
 @click.option("--data", metavar="DIR", help="With --students: the root of the data set that the run was trained on.")
 @click.option("--repo", metavar="OWNER/NAME", help="The course's home on GitHub: for set-up cells and badges, of all.")
@@ -20,6 +21,7 @@ def command(
     run_folder: str | None,
     results: str,
     evidence: bool,
+    unfinished: bool,
     students: bool,
     data: str | None,
     repo: str | None,
@@ -39,7 +41,7 @@ def command(
     if students:
         _publish_students(what, data)
     elif evidence:
-        _publish_evidence(what, root)
+        _publish_evidence(what, root, unfinished)
     elif len(what) > 1:
         raise InputError(f"{len(what)} notebooks to publish, expected one, or --evidence before folders of runs")
     elif what:
@@ -61,11 +63,11 @@ def _publish_notebook(number: str, run_folder: str | None, results: str) -> None
         click.echo(f"  but: {problem}")
 
 
-def _publish_evidence(runs: tuple[str, ...], root: Path) -> None:
+def _publish_evidence(runs: tuple[str, ...], root: Path, unfinished: bool) -> None:
     from kdnb.evidence_files import keep, write_tables
     from kdnb.report import read_run
 
-    for folder in keep(runs, root):
+    for folder in keep(runs, root, unfinished):
         click.echo(f"published: {folder}")
         if str(read_run(folder).provenance.get("commit")).endswith("-dirty"):
             click.echo("  but: files differed from the commit that the run names")
