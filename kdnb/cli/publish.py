@@ -10,12 +10,12 @@ from kdnb.errors import InputError
 @click.command("publish")
 @click.argument("what", metavar="[NN | RUN...]", nargs=-1)
 @click.option("--run", "run_folder", metavar="DIR", help="The run folder; by default the newest lite run.")
-@click.option("--results", default="results", show_default=True, metavar="DIR", help="Where run folders lie.")
-@click.option("--evidence", is_flag=True, help="Copy the numbers of the runs RUN... to data/evidence; renew tables.")
+@click.option("--results", default="results", show_default=True, metavar="DIR", help="The folder with the run folders.")
+@click.option("--evidence", is_flag=True, help="Copy the numbers of the runs RUN... to data/evidence; update tables.")
 @click.option("--unfinished", is_flag=True, help="With --evidence: also runs that lack some of their arms.")
 @click.option("--students", is_flag=True, help="Ship the students of the run RUN: files, card, teacher's answers.")
 @click.option("--data", metavar="DIR", help="With --students: the root of the data set that the run was trained on.")
-@click.option("--repo", metavar="OWNER/NAME", help="The course's home on GitHub: for set-up cells and badges, of all.")
+@click.option("--repo", metavar="OWNER/NAME", help="The course's repository on GitHub, for set-up cells and badges.")
 def command(
     what: tuple[str, ...],
     run_folder: str | None,
@@ -26,11 +26,11 @@ def command(
     data: str | None,
     repo: str | None,
 ) -> None:
-    """Put the outputs of a run into the committed notebook NN, clean of widgets, progress bars and this machine.
+    """Copy the outputs of a run into the committed notebook NN, without widgets, progress bars and local paths.
 
     With --evidence, copy what git keeps of finished runs instead, and write the README's table of photographs. With
-    --students, write the students of a run on photographs to data/students. With --repo also, or only, tell all
-    notebooks where the course lives.
+    --students, write the students of a run on photographs to data/students. With --repo, also (or only) write the
+    repository's address into all notebooks.
     """
     from kdnb import course
     from kdnb.notebooks import notebooks_folder
