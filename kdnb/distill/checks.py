@@ -1,4 +1,4 @@
-"""What losses need of their input, refused in one line: a broadcast or a softmax would hide the mistake in a number."""
+"""Checks of what losses get, with one-line errors: a broadcast or a softmax would hide the mistake in a number."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ def kd_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1
 
     Args:
         student_logits, teacher_logits: same shape, classes along ``dim``: (N, C), (N, C, H, W), ... A class that the
-            teacher excludes (logit −inf) counts nothing; one that the student alone excludes makes the loss infinite.
+            teacher excludes (logit −inf) adds nothing; one that the student alone excludes makes the loss infinite.
         temperature: both are divided by it. The factor temperature² keeps the gradient's size, which otherwise
             shrinks as 1/temperature² (Hinton et al. 2015, arXiv 1503.02531, section 2).
 

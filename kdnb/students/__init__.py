@@ -1,4 +1,4 @@
-"""Students that ship: trained networks that answer for any photograph, without the data and the run they are from."""
+"""Shipped students: trained networks for any photograph, without the data and the run that they come from."""
 
 from kdnb.students.shipping import photographs, teachers_answers
 from kdnb.students.show import on_photographs, photo_stack

@@ -1,4 +1,4 @@
-"""One file, one student: weights in half precision, and in the file's metadata all that is needed to use them."""
+"""One file per student: weights in half precision, and metadata with everything that is needed to use them."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ SHIPPED = Path(__file__).parents[2] / "data" / "students"
 
 
 class Student(ABC):
-    """A trained student. ``student(image)`` answers for one image, ``student.predict(images)`` for several.
+    """A trained student. ``student(image)`` predicts for one image, ``student.predict(images)`` for several.
 
-    A project's class says how its network is built, what an answer is, and which files answers are written to.
+    A project's class defines how its network is built, what an answer is, and to which files answers are written.
 
     Attributes:
         project: as in ``Project``; dataset: its name in ``kdnb predict``.
@@ -59,7 +59,7 @@ class Student(ABC):
 
     @abstractmethod
     def answer(self, images: list[Tensor]) -> list[Any]:
-        """What the network says of images uint8 (3, H, W), on the CPU."""
+        """The network's answers for images uint8 (3, H, W), on the CPU."""
 
     @staticmethod
     @abstractmethod
@@ -112,14 +112,14 @@ def save_student(experiment: Any, arm: str, path: str | Path) -> Path:
 def load_student(
     project: str, arm: str = "distilled", weights: str | Path | None = None, device: str = "cpu"
 ) -> Student:
-    """A student that ships with the course, or of a file.
+    """A student that ships with the course, or one from a file.
 
     Args:
         project: its number, such as "03", or its data set, such as "voc".
         weights: a file of ``save_student``; None for the one in ``data/students``.
 
     Raises:
-        InputError: no such student; a file that is none, or one of another project.
+        InputError: no such student; a file that is not a student, or is one of another project.
     """
     kind = kind_of(project)
     name = kind.project
