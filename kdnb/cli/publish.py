@@ -39,7 +39,7 @@ def command(
     if not (what or repo or evidence):
         raise InputError("nothing to publish, expected the number of a notebook, --evidence, or --repo owner/name")
     if students:
-        _publish_students(what, data)
+        _publish_students(what, data, root)
     elif evidence:
         _publish_evidence(what, root, unfinished)
     elif len(what) > 1:
@@ -75,13 +75,18 @@ def _publish_evidence(runs: tuple[str, ...], root: Path, unfinished: bool) -> No
         click.echo(f"written: {path}")
 
 
-def _publish_students(runs: tuple[str, ...], data: str | None) -> None:
+def _publish_students(runs: tuple[str, ...], data: str | None, root: Path) -> None:
     from kdnb.projects import find_projects
     from kdnb.report import read_run
     from kdnb.students.shipping import ship
+    from kdnb.students.show import STRIP, write_photo_strip
+    from kdnb.students.student import SHIPPED
 
     if len(runs) != 1:
         raise InputError(f"--students with {len(runs)} runs, expected the folder of one")
     kind = find_projects()[read_run(runs[0]).project]
-    for path in ship(kind.resume(runs[0], data)):
+    paths = ship(kind.resume(runs[0], data))
+    if all((SHIPPED / f"{number}_distilled.safetensors").is_file() for number, *_ in STRIP):
+        paths.append(write_photo_strip(root / "notebooks" / "images" / "photographs.jpg"))
+    for path in paths:
         click.echo(f"written: {path}")

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
 from kdnb.datasets.street_frames import StreetFrame
+from kdnb.files import atomic_write
 from kdnb.projects.car_kfold.frames import crop_car
 from kdnb.projects.scoreboard import Stack
-from kdnb.students.shipping import photographs, teachers_answers
+from kdnb.students.shipping import PHOTOGRAPHS, photographs, teachers_answers
 from kdnb.students.student import as_pixels, load_student
 from kdnb.viz.figures import new_figure
+from kdnb.viz.strip import strip
 from kdnb.viz.style import arm_label
 
 WIDTH = 3.4  # inches of one image
+STRIP = (
+    ("03", "street", "03 objects"),
+    ("05", "street", "05 pixels"),
+    ("03", "cows", "03 objects"),
+    ("05", "pavement", "05 pixels"),
+)
 CREDIT = "photographs: Flickr, CC BY 2.0, see data/photographs/README.md"
 
 
@@ -48,6 +58,18 @@ def _sheet(rows: Sequence[dict[str, Image.Image]]) -> Figure:
             axis.set_title(arm_label(arm), fontsize=11)
     figure.supxlabel(CREDIT, fontsize=8, color="0.35")
     return figure
+
+
+def write_photo_strip(path: Path, arm: str = "distilled") -> Path:
+    """Write a strip for the README: what shipped students of 03, 05 and 06 see. Raises InputError if one is missing."""
+    tiles, labels = [], []
+    for number, name, label in STRIP:
+        student, pixels = load_student(number, arm), as_pixels(PHOTOGRAPHS / f"{name}.jpg")
+        tiles.append(student.draw(pixels, student(pixels)))
+        labels.append(label)
+    data = io.BytesIO()
+    strip(tiles, labels).save(data, "jpeg", quality=85)
+    return atomic_write(path, data.getvalue())
 
 
 def photo_stack(arm: str = "distilled") -> Stack:
