@@ -33,7 +33,8 @@ class LiveTeacher:
     It is deliberately no ``nn.Module``: so a Distiller keeps it out of the optimiser, DDP and the saved state.
 
     Args:
-        model: the teacher; set to eval mode, also if it has left it since, and without gradients.
+        model: the teacher; set to eval mode, also if a part of it has left it since, and without gradients. What a
+            student borrows of it, as SimKD its classifier, stays as it is.
         step: ``step(model, batch, student_outputs) -> dict`` of what the terms may read.
     """
 
@@ -54,7 +55,7 @@ class LiveTeacher:
         Raises:
             InputError: a tap that is both.
         """
-        if self.model.training:  # someone called train() on it since
+        if any(module.training for module in self.model.modules()):  # someone called train() on a part since
             self.model.eval()
         if student_outputs is not None:
             self.model.to(student_outputs["loss"].device)
@@ -125,6 +126,13 @@ class Distiller(nn.Module):
         self.adapters = nn.ModuleDict({term.name: term.adapter for term in terms if term.adapter is not None})
         self.terms, self.teacher, self.student_step = terms, teacher, student_step
         self.warned: set[str] = set()
+
+    def train(self, mode: bool = True) -> Distiller:
+        """As of any module, but for what the student borrows of its teacher: a batch must not move its statistics."""
+        super().train(mode)
+        if isinstance(self.teacher, LiveTeacher):
+            self.teacher.model.eval()
+        return self
 
     def forward(self, batch: Any, progress: float = 0.0) -> dict[str, Tensor]:
         """Returns {"loss": total, "task": ..., "<term>": weighted value, ...}, scalars in the order of the terms."""
