@@ -27,8 +27,9 @@ from kdnb.datasets.camvid_files import (
     splits_of,
 )
 from kdnb.datasets.download import DiskError, download, or_by_hand, unpack, unverified
-from kdnb.datasets.folders import names_in, some
+from kdnb.datasets.folders import names_in
 from kdnb.datasets.images import read_image, rotated
+from kdnb.datasets.notes import closing, skipped
 from kdnb.datasets.text import read_text
 from kdnb.errors import InputError
 
@@ -180,8 +181,7 @@ class CamVidReport:
         columns = [self.shares(split) for split in self.pixels]
         for k, name in enumerate((*CLASSES, "void")):
             lines.append(f"  {name:<10}" + "".join(f"{share[k]:>11.2f}{frames[k]:>9.0f}" for share, frames in columns))
-        end = f"{len(self.faults)} fault{'s' * (len(self.faults) != 1)}" if self.faults else "no faults"
-        return "\n".join([*lines, *(f"note: {note}" for note in self.notes), *self.faults, end])
+        return "\n".join([*lines, *closing(self.notes, self.faults)])
 
     __str__ = summary
 
@@ -258,10 +258,10 @@ def _notes(root, layout, listed):
         for folder, end in ((images, ""), (labels, ending)):
             others = sorted(names_in(folder) - {path.name for path in label_files(folder, end)})
             if others:
-                notes.append(f"{folder}: files that are no frame's are skipped: {len(others)}, {some(others)}")
+                notes.append(skipped(folder, others, "no frame's"))
         unused = [path.name for path in label_files(labels, ending) if path.stem.removesuffix(ending) not in listed]
         if unused:
-            notes.append(f"{labels}: labels that no list names are skipped: {len(unused)}, {some(unused)}")
+            notes.append(skipped(labels, unused, "in no list", "label"))
         used += [path for path in label_files(images) if path.stem in listed]
     return notes + rotated(used)
 

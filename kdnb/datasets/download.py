@@ -22,6 +22,7 @@ from pathlib import Path, PurePosixPath
 from tqdm import tqdm
 
 from kdnb.datasets.archive_names import is_left_behind, zip_names
+from kdnb.datasets.notes import skipped
 from kdnb.errors import InputError
 
 BLOCK = 1 << 20
@@ -197,11 +198,11 @@ def _extract(archive, scratch, only):
     """Write the members of the archive; links come last, so that no file is written through one. Returns notes."""
     with open(archive, "rb") as file:
         is_zip = file.read(2) == b"PK"
-    links, notes, left_behind = [], [], 0
+    links, notes, left_behind = [], [], []
     for name, kind, link, opened in _zip_members(archive, notes) if is_zip else _tar_members(archive):
         place = _safe_name(archive, name)
         if is_left_behind(place):
-            left_behind += kind != "folder"
+            left_behind += [] if kind == "folder" else [name]
             continue
         if only is not None:
             if only not in place.parts[:2]:
@@ -229,7 +230,7 @@ def _extract(archive, scratch, only):
         if os.path.isabs(link) or not Path(os.path.realpath(path)).is_relative_to(scratch.resolve()):
             raise InputError(f"{archive}: link {name!r} -> {link!r} leaves the folder, refused")
     if left_behind:
-        notes.append(f"{archive}: {left_behind} files of macOS or Windows left out (__MACOSX, .DS_Store, Thumbs.db)")
+        notes.append(skipped(archive, left_behind, "left by macOS or Windows"))
     return notes
 
 

@@ -25,9 +25,7 @@ from kdnb.distill.checks import (
 from kdnb.errors import InputError
 
 
-def kd_kl(
-    student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0, dim: int | None = None
-) -> Tensor:
+def kd_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0, dim: int | None = None) -> Tensor:
     """KL divergence from the teacher's softened probabilities to the student's, times temperature².
 
     Args:

@@ -72,7 +72,7 @@ def test_what_macos_and_windows_leave_behind_is_never_data(tmp_path):
     junk = ["__MACOSX/train/a/._1.jpg", "train/.DS_Store", "train/a/Thumbs.db", "train/a/._1.jpg", "desktop.ini"]
     archive = zipped(tmp_path / "a.zip", {name: b"x" for name in ["train/a/1.jpg", *junk]})
     assert unpack(archive, tmp_path / "a") == [
-        f"{archive}: 5 files of macOS or Windows left out (__MACOSX, .DS_Store, Thumbs.db)"
+        f"{archive}: skipped 5 files, left by macOS or Windows: {', '.join(junk)}"
     ]
     assert files(tmp_path / "a") == {"train/a/1.jpg"} and not (tmp_path / "a" / "__MACOSX").exists()
     with tarfile.open(tmp_path / "a.tar", "w") as box:
@@ -89,7 +89,7 @@ def test_what_macos_and_windows_leave_behind_is_never_data(tmp_path):
 def test_an_archive_is_unpacked_once_and_again_when_it_was_replaced(tmp_path, capsys):
     archive = zipped(tmp_path / "open.zip", {"train/1.txt": b"first", "train/.DS_Store": b""})
     folder, notes = unpacked(archive)
-    assert folder == tmp_path / "open" and "1 files of macOS" in notes[0] and notes[0] in capsys.readouterr().out
+    assert folder == tmp_path / "open" and "skipped 1 file, left by macOS" in notes[0] and notes[0] in capsys.readouterr().out
     (folder / "train" / "1.txt").write_text("kept")
     assert unpacked(archive) == (folder, notes) and (folder / "train" / "1.txt").read_text() == "kept"
     os.utime(archive, ns=(5, 5))  # copied anew: the same bytes

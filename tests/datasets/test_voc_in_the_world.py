@@ -180,12 +180,12 @@ def test_a_check_says_what_it_read_anew_and_what_it_skipped(tmp_path, capsys):
     assert status(["data", "check", "voc", str(devkit)]) == 0
     notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: ")]
     assert [note.partition(str(base))[2] for note in notes] == [
-        "/ImageSets/Main: 1 lists of single classes are skipped, as car_test.txt",
+        "/ImageSets/Main: skipped 1 list, of single classes: car_test.txt",
         "/Annotations: 2 boxes with a corner of 0, first in a.xml: looks 0-based, cut to the image; "
         "official corners count from 1",
         "/Annotations: 1 boxes follow another in their <object>; each is read as an object of its class",
-        "/JPEGImages: 1 of 2 files are in no list and skipped, as Thumbs.db",
-        "/Annotations: 1 of 2 files are in no list and skipped, as b.xml",
+        "/JPEGImages: skipped 1 of 2 files, in no list: Thumbs.db",
+        "/Annotations: skipped 1 of 2 files, in no list: b.xml",
     ]
 
 
