@@ -42,7 +42,7 @@ def tar_name(name: str) -> tuple[str, str]:
 
 
 def guessed(archive: PurePath, names: Sequence[str], encoding: str) -> str:
-    """A note on names whose encoding their archive does not tell, with one of them: only people see that one is wrong."""
+    """A note on names whose encoding their archive does not tell, with one of them: only people see a wrong one."""
     example = next(part for name in names for part in reversed(PurePath(name).parts) if not part.isascii())
     return (
         f"{archive}: does not say how its names are encoded, read as {encoding}, such as {example}; if that is no "
