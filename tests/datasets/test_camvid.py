@@ -21,7 +21,8 @@ from kdnb.datasets.camvid import (
     decode_colours,
     write_predictions,
 )
-from kdnb.datasets.camvid_files import original_split, read_ids, read_label
+from kdnb.datasets.camvid_files import read_ids, read_label
+from kdnb.datasets.camvid_layouts import original_split
 from kdnb.errors import InputError
 from kdnb.metrics.camvid_read import evaluate_folders
 
