@@ -18,7 +18,7 @@ from kdnb.datasets.camvid_layouts import SPLITS, Frame, find_root, label_files, 
 from kdnb.datasets.download import DiskError, download, or_by_hand, unpack, unverified
 from kdnb.datasets.folders import names_in
 from kdnb.datasets.images import read_image, rotated
-from kdnb.datasets.notes import closing, skipped
+from kdnb.datasets.notes import closing, skipped, unforeseen
 from kdnb.datasets.text import read_text
 from kdnb.errors import InputError
 
@@ -209,9 +209,8 @@ def _count(report, split, frames):
             return np.bincount(read_frame(frame, report.layout)[1].ravel(), minlength=VOID + 1), None
         except InputError as error:
             return None, str(error)
-        except Exception as error:  # one file must not end the check of all others
-            reason = (str(error).strip().splitlines() or [""])[0]
-            return None, f"{frame.label}: cannot be checked ({type(error).__name__} {reason}), expected a PNG of labels"
+        except Exception as error:
+            return None, unforeseen(frame.label, error, "a PNG of labels")
 
     with ThreadPoolExecutor() as pool:  # Pillow decodes without holding Python's lock
         notes = list(tqdm(pool.map(check, frames), total=len(frames), desc=f"check {split}", disable=None))

@@ -21,7 +21,7 @@ from kdnb.datasets.cars_files import (
     too_small,
 )
 from kdnb.datasets.images import orientation, read_image, rotated
-from kdnb.datasets.notes import closing
+from kdnb.datasets.notes import closing, unforeseen
 from kdnb.errors import InputError
 
 __all__ = ["DUPLICATES", "Cars", "CarsReport", "check_cars", "describe", "merged", "read_car"]
@@ -154,5 +154,4 @@ def _read_one(path):
     except InputError as error:
         return path, [str(error)], 0, 1
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        return path, [f"{path}: cannot be read ({reason}), expected an image"], 0, 1
+        return path, [unforeseen(path, error, "an image")], 0, 1

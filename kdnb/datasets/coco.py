@@ -27,7 +27,7 @@ from kdnb.datasets.coco_files import (
 )
 from kdnb.datasets.download import download, or_by_hand, unpack
 from kdnb.datasets.images import read_image, rotated, size_hint
-from kdnb.datasets.notes import closing, skipped
+from kdnb.datasets.notes import closing, skipped, unforeseen
 from kdnb.errors import InputError
 from kdnb.world.phrases import USUAL_SIDE, coloured, size_word
 
@@ -255,8 +255,8 @@ def check_coco(root: str | Path) -> COCOReport:
 def _guarded(path, parse, empty):
     try:
         return parse(path)
-    except Exception as error:  # one file must not end the check of all
-        return empty, [f"{path}: cannot be read ({type(error).__name__}: {error})"]
+    except Exception as error:
+        return empty, [unforeseen(path, error, "a JSON file in COCO's format")]
 
 
 def _image_faults(root, split, content: Instances) -> list[str]:
@@ -268,6 +268,8 @@ def _image_faults(root, split, content: Instances) -> list[str]:
             return _size_fault(path, (image.width, image.height), read_image(path))
         except InputError as error:
             return str(error)
+        except Exception as error:
+            return unforeseen(path, error, "a JPEG file")
 
     images = list(content.images.values())
     with ThreadPoolExecutor() as pool:  # Pillow decodes without holding Python's lock

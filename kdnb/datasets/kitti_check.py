@@ -14,7 +14,7 @@ from kdnb.datasets.kitti import SPLITS, list_frames, list_of, rival_lists
 from kdnb.datasets.kitti_labels import CLASSES, DIFFICULTIES, TYPES, counts_as, numbered_labels
 from kdnb.datasets.kitti_names import IMAGES, frame_files, shared_frames
 from kdnb.datasets.kitti_sense import cloud_faults, image_faults, label_faults
-from kdnb.datasets.notes import closing, skipped
+from kdnb.datasets.notes import closing, skipped, unforeseen
 from kdnb.errors import InputError
 
 
@@ -99,9 +99,8 @@ def _check_frame(frame):
             return reader(*values)
         except InputError as error:
             faults.append(str(error))
-        except Exception as error:  # one file must not end the check of ten thousand
-            reason = (str(error).strip().splitlines() or [""])[0]
-            faults.append(f"{path}: cannot be checked ({type(error).__name__} {reason}), expected an official file")
+        except Exception as error:
+            faults.append(unforeseen(path, error, "an official file"))
         return None
 
     image, points = read(frame.image_path, frame.image), read(frame.points_path, frame.points)

@@ -1,4 +1,4 @@
-"""How every checker speaks of what it skipped, and how its report ends."""
+"""How every checker speaks of what it skipped and of a file that broke it, and how its report ends."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -21,6 +21,12 @@ def some(names: Iterable, most: int = 5) -> str:
     names = [f"{name}"[:80] or "(without a name)" for name in names]
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
+
+
+def unforeseen(path: str | Path, error: Exception, expected: str) -> str:
+    """The fault of a file whose check broke: one file must not end the check of all others. ``expected``: "a PNG"."""
+    reason = (str(error).strip().splitlines() or [""])[0]
+    return f"{path}: cannot be checked ({type(error).__name__} {reason}), expected {expected}"
 
 
 def closing(notes: Sequence[str], faults: Sequence[str]) -> list[str]:

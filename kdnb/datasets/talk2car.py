@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from kdnb.datasets.folders import names_in
 from kdnb.datasets.images import read_image, rotated
-from kdnb.datasets.notes import closing, skipped
+from kdnb.datasets.notes import closing, skipped, unforeseen
 from kdnb.datasets.talk2car_files import (
     COMMAND_PLACES,
     HEIGHT,
@@ -243,9 +243,8 @@ def _image_faults(root, split, commands):
             read_image(file)
         except InputError as error:
             return str(error)
-        except Exception as error:  # one file must not end the check of all others
-            reason = (str(error).strip().splitlines() or [""])[0]
-            return f"{file}: cannot be checked ({type(error).__name__} {reason}), expected a JPEG file"
+        except Exception as error:
+            return unforeseen(file, error, "a JPEG file")
 
     files = sorted({file for file in paths.values() if file is not None})
     with ThreadPoolExecutor() as pool:  # Pillow decodes without holding Python's lock

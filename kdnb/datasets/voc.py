@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from kdnb.datasets.download import download, or_by_hand, unpack
 from kdnb.datasets.images import image_size, read_image, rotated, size_hint
-from kdnb.datasets.notes import closing, skipped
+from kdnb.datasets.notes import closing, skipped, unforeseen
 from kdnb.datasets.voc_files import (
     VOC_CLASSES,
     annotation_path,
@@ -208,10 +208,12 @@ def _check_image(devkit, year, name):
         image, unread = read_image(path), []
     except InputError as error:
         image, unread = None, [str(error)]
+    except Exception as error:
+        image, unread = None, [unforeseen(path, error, "a JPEG file")]
     try:
         annotation, faults = parse_annotation(xml, None if image is None else image.shape[1::-1])
-    except Exception as error:  # one file must not end the check of all
-        annotation, faults = None, [f"{xml}: cannot be read ({type(error).__name__}: {error})"]
+    except Exception as error:
+        annotation, faults = None, [unforeseen(xml, error, "an annotation in VOC's format")]
     if annotation is not None and annotation.size is not None and image is not None:
         fault = _size_fault(xml, annotation.size, image, path)
         faults += [fault] if fault else []

@@ -207,13 +207,21 @@ def test_a_size_that_only_exif_data_explain(tmp_path):
     )
 
 
-def test_an_unforeseen_error_in_one_file_is_its_fault(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("reader", "end"),
+    [
+        ("parse_instances", "instances_val2017.json: {}, expected a JSON file in COCO's format"),
+        ("read_image", "7.jpg: {}, expected a JPEG file"),
+    ],
+)
+def test_an_unforeseen_error_in_one_file_is_its_fault(tmp_path, monkeypatch, reader, end):
     def fail(path):
-        raise RuntimeError("surprise")
+        raise RuntimeError("surprise\nand more")
 
-    monkeypatch.setattr("kdnb.datasets.coco.parse_instances", fail)
-    (fault,) = check_coco(write_root(tmp_path)).faults
-    assert fault.endswith("instances_val2017.json: cannot be read (RuntimeError: surprise)")
+    monkeypatch.setattr(f"kdnb.datasets.coco.{reader}", fail)
+    faults = check_coco(write_root(tmp_path)).faults
+    assert any(fault.endswith(end.format("cannot be checked (RuntimeError surprise)")) for fault in faults)
+    assert not any("\n" in fault for fault in faults)
 
 
 # ---------------------------------------------------------------- noise

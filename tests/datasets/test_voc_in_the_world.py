@@ -203,13 +203,20 @@ def test_rotated_photographs_are_named_and_read_as_stored(tmp_path):
     assert message.endswith("; its EXIF data turn it, but sizes and boxes must be in stored pixels")
 
 
-def test_an_unforeseen_error_in_one_file_is_its_fault(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("reader", "end"),
+    [
+        ("parse_annotation", "a.xml: {}, expected an annotation in VOC's format"),
+        ("read_image", "a.jpg: {}, expected a JPEG file"),
+    ],
+)
+def test_an_unforeseen_error_in_one_file_is_its_fault(tmp_path, monkeypatch, reader, end):
     def fail(path, size=None):
-        raise RuntimeError("surprise")
+        raise RuntimeError("surprise\nand more")
 
-    monkeypatch.setattr("kdnb.datasets.voc.parse_annotation", fail)
+    monkeypatch.setattr(f"kdnb.datasets.voc.{reader}", fail)
     (fault,) = check_voc(write_devkit(tmp_path)).faults
-    assert fault.endswith("a.xml: cannot be read (RuntimeError: surprise)")
+    assert fault.endswith(end.format("cannot be checked (RuntimeError surprise)"))
 
 
 # ---------------------------------------------------------------- evaluation
