@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from kdnb.datasets.camvid import CLASSES, COLOURS, VOID, CamVid, check_camvid, write_predictions
-from kdnb.datasets.camvid_files import read_ids, read_label
+from kdnb.datasets.camvid_files import read_codes, read_ids, read_label
 from kdnb.errors import InputError
 from kdnb.metrics.camvid_read import evaluate_folders
 
@@ -175,6 +175,15 @@ def test_codes_are_those_of_codes_txt(tmp_path):
     (root / "codes.txt").unlink()
     png_file(label, np.full(SIZE, 26, np.uint8))
     assert (CamVid(root, "train")[0]["label"] == CLASSES.index("tree")).all()  # 26th of fast.ai's own names
+
+
+@given(content=damaged("\n".join(COLOURS).encode()))
+@FEW
+def test_damaged_codes_are_codes_or_one_line(content, tmp_path_factory):
+    path = tmp_path_factory.getbasetemp() / "damaged codes.txt"
+    path.write_bytes(content)
+    codes = quietly(lambda: read_codes(path))
+    assert codes is None or (codes.dtype == np.uint8 and len(codes) and codes.max() <= VOID)
 
 
 @pytest.mark.parametrize("make", [kaggle, fastai])
