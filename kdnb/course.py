@@ -17,8 +17,8 @@ from kdnb.notebooks import find_notebooks, notebooks_folder, read_notebook
 ABOUT_SETUP = """\
 ## Set-up
 
-The first cell does nothing where kdnb is installed. Elsewhere, as on Colab or Kaggle, it fetches the course and
-installs it beside the torch that is there. The cell after it holds the only parameters."""
+If kdnb is already installed, the first cell does nothing. Elsewhere, for example on Colab or Kaggle, it fetches the
+course and installs it, and keeps the version of torch that is already there. The second cell holds all parameters."""
 SETUP = """\
 import importlib.util, os, subprocess, sys
 from importlib.metadata import version

@@ -34,18 +34,21 @@ ABSOLUTE = re.compile(r"(?<![\w.~])~?(?:/[\w.@+-]+){2,}/?")
 # --- from a run to data/evidence --------------------------------------------------------------------------------
 
 
-def keep(folders: Iterable[str | Path], root: Path) -> list[Path]:
+def keep(folders: Iterable[str | Path], root: Path, unfinished: bool = False) -> list[Path]:
     """Copy what git keeps of finished runs to ``root/data/evidence/<project>_<profile>_s<seed>/``; returns the folders.
 
     Of several runs of a project, profile and seed the newest counts, by its date. Nothing is written unless all are
     in order.
+
+    Args:
+        unfinished: also runs that lack some of their arms, which tables then show as dashes.
 
     Raises:
         InputError: a run that is not finished, one of profile smoke, one that is older than the published one, or one
             that would take more than 300 KB.
     """
     copies: dict[Path, dict[str, bytes]] = {}
-    for run in sorted(map(_finished_run, folders), key=_date):
+    for run in sorted((_finished_run(folder, unfinished) for folder in folders), key=_date):
         target = root / EVIDENCE / f"{run.project}_{run.profile}_s{run.seed}"
         if (target / "metrics.json").exists() and _date(run) < _date(read_run(target)):
             raise InputError(f"{run.folder} is older than the published {target}; expected a newer run")
@@ -59,7 +62,7 @@ def _date(run: Metrics) -> str:
     return run.provenance.get("date", "")  # ISO 8601 in UTC, which sorts as text
 
 
-def _finished_run(folder: str | Path) -> Metrics:
+def _finished_run(folder: str | Path, unfinished: bool) -> Metrics:
     folder = Path(folder)
     if not (folder / "config.yaml").is_file():
         raise InputError(f"{folder} has no config.yaml; expected the results folder of a run")
@@ -69,7 +72,7 @@ def _finished_run(folder: str | Path) -> Metrics:
     if run.profile == "smoke":
         raise InputError(f"{folder} is a run in profile smoke, in which nothing is learned; expected another profile")
     lacking = [arm for arm in _settings(folder).get("arms") or ARMS if not _has(run, arm)]
-    if lacking:
+    if lacking and not unfinished:
         raise InputError(f"{folder} is not finished: it lacks the arm {lacking[0]!r}; go on with --run {folder}")
     return run
 

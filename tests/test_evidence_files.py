@@ -171,6 +171,7 @@ def test_an_arm_without_the_main_score_counts_as_finished(course, tmp_path):
     run.save_metrics("mIoU", True, {"baseline": {"mIoU": 1.0}}, {})
     with pytest.raises(InputError, match="lacks the arm 'body'"):
         keep([run.folder], course)
+    assert keep([run.folder], course, unfinished=True)
     (run.folder / "arms").mkdir()
     (run.folder / "arms" / "body.json").write_text("{}")
     assert keep([run.folder], course)

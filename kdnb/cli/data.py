@@ -36,11 +36,11 @@ def size(default: str, help: str | None = None) -> Option:
 
 
 SEED = option("--seed", 0, type=IntRange(min=0))
-BEAMS = option("--beams", 32, "Of the LiDAR, KITTI: 64.", type=IntRange(min=2))
+BEAMS = option("--beams", 32, "Beams of the LiDAR; KITTI has 64.", type=IntRange(min=2))
 SECTOR = option(
-    "--sector", 45, "Degrees the LiDAR turns to either side; 180 is a whole scan.", type=FloatRange(20, 180)
+    "--sector", 45, "Degrees that the LiDAR scans to either side; 180 is a full circle.", type=FloatRange(20, 180)
 )
-LAYOUTS = "Ids of 11 classes as SegNet's release, or the original's colours of 32."
+LAYOUTS = "Ids of 11 classes like SegNet's release, or colours of 32 classes like the original release."
 LAYOUT = option("--layout", "segnet", LAYOUTS, type=Choice(["segnet", "colour"]))
 
 # --- tables -----------------------------------------------------------------------------------------------------
@@ -51,7 +51,7 @@ MAKE: list[tuple[str, str, list[Option]]] = [
         "voc",
         "Render street scenes as a PASCAL VOC devkit.",
         [
-            out("Gets VOCdevkit/VOC2007/ inside."),
+            out("The folder in which to create VOCdevkit/VOC2007/."),
             count("train", 800, "Images in trainval."),
             count("test", 150, "Images in test."),
             size("160x128"),
@@ -60,9 +60,9 @@ MAKE: list[tuple[str, str, list[Option]]] = [
     ),
     (
         "coco",
-        "Render street scenes as a COCO 2017 set, with masks and captions.",
+        "Render street scenes as a COCO 2017 data set, with masks and captions.",
         [
-            out("A new folder; gets annotations/, train2017/ and val2017/."),
+            out("A new folder for annotations/, train2017/ and val2017/."),
             count("train", 600, "Images in train2017."),
             count("val", 200, "Images in val2017."),
             size("192x144"),
@@ -71,9 +71,9 @@ MAKE: list[tuple[str, str, list[Option]]] = [
     ),
     (
         "talk2car",
-        "Render street scenes with commands that mean one thing, as Talk2Car.",
+        "Render street scenes with commands that each mean one object, in the layout of Talk2Car.",
         [
-            out("Gets commands/, images/ and centernet_bboxes.json inside."),
+            out("The folder in which to create commands/, images/ and centernet_bboxes.json."),
             count("train", 480, "Images in train."),
             count("val", 80, "Images in val."),
             count("test", 140, "Images in test."),
@@ -83,9 +83,9 @@ MAKE: list[tuple[str, str, list[Option]]] = [
     ),
     (
         "kitti",
-        "Render drives along the street as KITTI object: images, LiDAR, calibration, labels.",
+        "Render drives along the street in the layout of KITTI object: images, LiDAR, calibration, labels.",
         [
-            out("A new folder; gets training/, testing/ and ImageSets/."),
+            out("A new folder for training/, testing/ and ImageSets/."),
             count("train", 300, "Frames in train."),
             count("val", 40, "Frames in val."),
             count("test", 60, "Frames in test."),
@@ -97,9 +97,9 @@ MAKE: list[tuple[str, str, list[Option]]] = [
     ),
     (
         "camvid",
-        "Render drives through a town as CamVid: images and a class for every pixel.",
+        "Render drives through a town in the layout of CamVid: images, and a class for every pixel.",
         [
-            out("A new folder; gets images, labels and the lists of splits."),
+            out("A new folder for the images, labels and lists of splits."),
             count("train", 500, "Frames in train."),
             count("val", 60, "Frames in val."),
             count("test", 100, "Frames in test."),
@@ -110,12 +110,12 @@ MAKE: list[tuple[str, str, list[Option]]] = [
     ),
     (
         "cars",
-        "Render close-ups of cars of 24 models, as the competition on used cars (Dacon 236493).",
+        "Render close-ups of cars of 24 models in the layout of the competition on used cars (Dacon 236493).",
         [
-            out("A new folder; gets train/, test/ and the CSV files."),
-            count("train", 50, "Images of each model.", lowest=5, also=["train_per_class"]),
+            out("A new folder for train/, test/ and the CSV files."),
+            count("train", 50, "Images per model.", lowest=5, also=["train_per_class"]),
             count("test", 1000, "Images in test."),
-            size("128x96", "At most."),
+            size("128x96", "The largest size."),
             SEED,
         ],
     ),
@@ -137,7 +137,7 @@ CHECK = [
     (
         "kitti",
         "kitti_check:check_kitti",
-        "Count frames, objects and those that count per class and difficulty of a KITTI root, and name every fault.",
+        "Count frames, objects, and objects per class and difficulty of a KITTI root, and name every fault.",
     ),
     (
         "camvid",
@@ -167,7 +167,7 @@ GET = [
     (
         "kitti-sample",
         "get_kitti:download_kitti_sample",
-        "Download ten frames of KITTI object, 30 MB out of its makers' archives (CC BY-NC-SA 3.0, not verified: prints "
+        "Download ten frames of KITTI object, 30 MB of the official archives (CC BY-NC-SA 3.0, not verified: prints "
         "the SHA-256).",
     ),
 ]
@@ -212,8 +212,8 @@ check = click.Group(
     "check", help="Read a data set and report counts and faults.", commands=[check_command(*line) for line in CHECK]
 )
 get = click.Group(
-    "get", help="Download a real data set from its makers.", commands=[get_command(*line) for line in GET]
+    "get", help="Download a real data set from its official site.", commands=[get_command(*line) for line in GET]
 )
 command = click.Group(
-    "data", help="Make, check or download a data set in its official layout.", commands=[make, check, get]
+    "data", help="Render, check or download a data set in its official layout.", commands=[make, check, get]
 )

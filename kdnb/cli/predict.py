@@ -23,11 +23,11 @@ ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 @click.argument("dataset", type=click.Choice(["voc", "camvid", "cars"]))
 @click.option("--images", required=True, metavar="DIR", help="A folder of photographs.")
 @click.option("--out", required=True, metavar="DIR|CSV", help="voc, camvid: a folder; cars: a CSV file.")
-@click.option("--arm", default="distilled", show_default=True, help="Which of the students that ship.")
-@click.option("--weights", metavar="FILE", help="A student's file instead.")
-@click.option("--device", default="cpu", show_default=True, help="Such as cuda.")
-@click.option("--batch", default=8, show_default=True, type=click.IntRange(min=1), help="Images at a time.")
-@click.option("--draw", metavar="DIR", help="Also write each image here, with its answer drawn on it.")
+@click.option("--arm", default="distilled", show_default=True, help="Which of the shipped students to use.")
+@click.option("--weights", metavar="FILE", help="Use the student in this file instead.")
+@click.option("--device", default="cpu", show_default=True, help="For example cuda.")
+@click.option("--batch", default=8, show_default=True, type=click.IntRange(min=1), help="Images per batch.")
+@click.option("--draw", metavar="DIR", help="Also write each image here, with the prediction drawn on it.")
 @click.pass_context
 def command(
     context: click.Context,
@@ -40,10 +40,10 @@ def command(
     batch: int,
     draw: str | None,
 ) -> None:
-    """Ask a trained student about a folder of photographs.
+    """Run a trained student on a folder of photographs.
 
     voc: comp4_det_test_<class>.txt, boxes by the file's stem. camvid: <stem>.png of class ids in the image's own size.
-    cars: a CSV with ID, the file's stem, and a column of probabilities for each class. Files are the same whatever the
+    cars: a CSV with ID, the file's stem, and a column of probabilities for each class. The files do not depend on the
     number of threads (KDNB_THREADS). An image that cannot be read is named and left out; the exit status is then 1.
     """
     from kdnb.run import set_threads

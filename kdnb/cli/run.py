@@ -26,9 +26,9 @@ def parse_seeds(context: click.Context, option: click.Parameter, text: str) -> l
 @click.argument("numbers", metavar="[NN]...", nargs=-1)
 @click.option("--profile", type=click.Choice(PROFILES), default="lite", show_default=True)
 @click.option("--seeds", default="0", show_default=True, metavar="0,1,2", callback=parse_seeds)
-@click.option("--out", default="results", show_default=True, metavar="DIR", help="Where the run folders go.")
+@click.option("--out", default="results", show_default=True, metavar="DIR", help="The folder for the run folders.")
 @click.option("-p", "extra", nargs=2, multiple=True, metavar="NAME VALUE", help="A parameter of the notebook.")
-@click.option("--timeout", type=click.IntRange(min=1), metavar="SECONDS", help="Limit for a single cell.")
+@click.option("--timeout", type=click.IntRange(min=1), metavar="SECONDS", help="Time limit for a single cell.")
 @click.pass_context
 def command(
     context: click.Context,

@@ -25,7 +25,7 @@ FIRST_PHASE, SECOND_PHASE = {"det": 1.0, "bev": 2.0, "logit": 1.0}, {"det": 3.0,
 def phase_weight(name: str, scale: float = 1.0, switch: float = 0.5) -> Callable[[float], float]:
     """The two-phase weight of a part ("bev", "logit") as a function of progress, for a detection loss of weight 1.
 
-    The original also raises the detection loss from 1 to 3. Only the ratio of the parts matters to an optimiser that
+    The original also raises the detection loss from 1 to 3. Only the ratio of the parts matters to an optimizer that
     divides by the gradient's size, as Adam does, so each weight is relative to it: 2 then 0.5, 1 then 0.5.
 
     Args:
@@ -63,7 +63,7 @@ def heat_kd(student: Tensor, teacher: Tensor, beta: float = 2.0) -> Tensor:
     """Quality focal loss towards the teacher's probabilities: |p_t - p_s|^beta · BCE(p_s, p_t), summed over cells and
     classes, divided by the teacher's summed heat, at least 1 (Li et al. 2020, arXiv 2006.04388, equation 5).
 
-    The first factor makes it 0 at agreement, so the many cells that both call empty count nothing. The sum of the heat
+    The first factor makes it 0 at agreement, so the many cells that both call empty add nothing. The sum of the heat
     stands for the number of objects, by which the detection loss is also divided.
 
     Args:

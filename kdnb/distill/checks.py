@@ -1,4 +1,4 @@
-"""What losses need of their input, refused in one line: a broadcast or a softmax would hide the mistake in a number."""
+"""Checks of what losses get, with one-line errors: a broadcast or a softmax would hide the mistake in a number."""
 
 from __future__ import annotations
 
@@ -68,11 +68,11 @@ def require_levels(student: Sequence[Tensor], *others: Sequence[Tensor]) -> None
 
 
 def compared_dim(dim: int | None, value: Tensor, name: str, usual: Mapping[int, str]) -> int:
-    """The dimension to compare along: ``dim``, or 1 where that is None and the shape leaves no doubt.
+    """The dimension to compare along: ``dim``, or 1 if that is None and the shape leaves no doubt.
 
     Args:
         value: any shape; ``name``: of what it is, such as "logits".
-        usual: {number of dimensions: letters} of the shapes that need no ``dim``, such as {2: "(N, C)"}.
+        usual: {number of dimensions: letters} of the shapes that do not need ``dim``, such as {2: "(N, C)"}.
 
     Raises:
         InputError: no ``dim`` in another shape: (N, tokens, C) would be compared along its tokens; no such dimension.

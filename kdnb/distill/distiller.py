@@ -30,12 +30,12 @@ def call(model: nn.Module, batch: Any) -> dict:
 class LiveTeacher:
     """A frozen teacher that runs on every batch. ``TeacherOutputs`` has the same ``observe`` and can replace it.
 
-    It is deliberately no ``nn.Module``: so a Distiller keeps it out of the optimiser, DDP and the saved state.
+    It is deliberately not an ``nn.Module``, so a Distiller keeps it out of the optimizer, DDP and the saved state.
 
     Args:
-        model: the teacher; set to eval mode, also if a part of it has left it since, and without gradients. What a
-            student borrows of it, as SimKD its classifier, stays as it is.
-        step: ``step(model, batch, student_outputs) -> dict`` of what the terms may read.
+        model: the teacher; it runs in eval mode, even if someone has changed that since in a part of it, and without
+            gradients. This holds for what a student borrows of it too, as SimKD borrows the classifier.
+        step: ``step(model, batch, student_outputs) -> dict`` with everything that the terms may read.
     """
 
     def __init__(self, model: nn.Module, step: Callable[[nn.Module, Any, dict | None], dict]):
@@ -74,7 +74,7 @@ def merged(outputs: dict, tapped: Mapping[str, Any], model: nn.Module) -> dict:
     """A step's outputs and those of the tapped modules.
 
     Raises:
-        InputError: a name that stands for two values, the output of a module and a key of the step.
+        InputError: a name that is ambiguous, the output of a module and a key of the step.
     """
     for name, value in tapped.items():
         if name in outputs and outputs[name] is not value:
@@ -86,11 +86,11 @@ def merged(outputs: dict, tapped: Mapping[str, Any], model: nn.Module) -> dict:
 
 
 class Distiller(nn.Module):
-    """A student with its distillation terms: ``distiller(batch, progress)`` gives all parts of the loss by name.
+    """A student with its distillation terms: ``distiller(batch, progress)`` returns all parts of the loss by name.
 
     Without terms, or with all weights 0, it *is* the baseline, bit for bit: the terms use no random numbers and add
     nothing to the student's gradients. A term whose weight is the number 0 is dropped together with its adapter, whose
-    zero gradients would change the order in which clipping sums.
+    zero gradients would change the order of summation in gradient clipping.
 
     Args:
         student: the model to train. Its ``state_dict()`` is what you keep.
@@ -100,8 +100,8 @@ class Distiller(nn.Module):
             of it under "parts" (optional), and whatever the terms read.
 
     Raises:
-        InputError: a term whose tap is neither a module nor a key of the step's output, or is both; two terms of one
-            name, or a term and a part of the task loss; what a term's loss refuses, with the term's name.
+        InputError: a term whose tap is neither a module nor a key of the step's output, or is both; two terms with
+            one name, or a term and a part of the task loss; an error of a term's loss, with the term's name.
     """
 
     too_large = 10.0
@@ -128,7 +128,7 @@ class Distiller(nn.Module):
         self.warned: set[str] = set()
 
     def train(self, mode: bool = True) -> Distiller:
-        """As of any module, but for what the student borrows of its teacher: a batch must not move its statistics."""
+        """As ``nn.Module.train``, except for what the student borrows of its teacher: no batch may move its statistics."""
         super().train(mode)
         if isinstance(self.teacher, LiveTeacher):
             self.teacher.model.eval()

@@ -29,8 +29,8 @@ def kd_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1
     """KL divergence from the teacher's softened probabilities to the student's, times temperature².
 
     Args:
-        student_logits, teacher_logits: same shape, (N, C), (N, C, H, W), or any with the classes along ``dim``. A class
-            that the teacher excludes (logit −inf) counts nothing; one that the student alone excludes makes the loss
+        student_logits, teacher_logits: same shape: (N, C), (N, C, H, W), or any with the classes along ``dim``. A class
+            that the teacher excludes (logit −inf) adds nothing; one that the student alone excludes makes the loss
             infinite.
         temperature: both are divided by it. The factor temperature² keeps the gradient's size, which otherwise
             shrinks as 1/temperature² (Hinton et al. 2015, arXiv 1503.02531, section 2).

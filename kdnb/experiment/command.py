@@ -32,10 +32,10 @@ def command(kind: type[Experiment]) -> click.Command:
         help="'all' (default) trains all arms, 'test' only scores finished arms, an arm's name trains it and what it "
         "needs. Repeatable.",
     )
-    @click.option("--seed", "seeds", default=[0], type=int, multiple=True, help="Repeatable: a run for each seed.")
-    @click.option("--data", metavar="DIR", help="The root of a data set; without it, one is rendered.")
-    @click.option("--root", default="data", show_default=True, metavar="DIR", help="Where rendered data is kept.")
-    @click.option("--out", default="results", show_default=True, metavar="DIR", help="Where a new run folder goes.")
+    @click.option("--seed", "seeds", default=[0], type=int, multiple=True, help="Repeatable: one run per seed.")
+    @click.option("--data", metavar="DIR", help="The root of a data set; by default one is rendered.")
+    @click.option("--root", default="data", show_default=True, metavar="DIR", help="The folder for rendered data.")
+    @click.option("--out", default="results", show_default=True, metavar="DIR", help="The parent of new run folders.")
     @click.option("--run", "folder", metavar="DIR", help="Resume the run in this folder, with its settings.")
     @click.option("--ablations", is_flag=True, help="Train the ablation arms too.")
     @click.option("--set", "changes", multiple=True, metavar="NAME=VALUE", help="Change a setting of the profile.")

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from kdnb.distill.alignment import multi_positive_infonce
 from kdnb.errors import InputError
 from kdnb.models.clip import clipped_scale, normalised
+from kdnb.models.hubs import reachable, timm_hub
 
 
 class Student(nn.Module):
@@ -48,9 +49,9 @@ class Student(nn.Module):
                 f"student backbone {backbone!r} is not a timm ConvNeXt; expected one such as convnext_tiny"
             )
         # without pooling, timm's head is the last normalisation, per cell
-        self.trunk: ConvNeXt = timm.create_model(
-            backbone, pretrained, num_classes=0, global_pool="", output_stride=output_stride
-        )
+        options = {"num_classes": 0, "global_pool": "", "output_stride": output_stride}
+        with reachable(f"ImageNet weights of timm's {backbone!r}", timm_hub(backbone)):
+            self.trunk: ConvNeXt = timm.create_model(backbone, pretrained, **options)
         if not pretrained:
             open_layer_scales(self.trunk)
         channels = [stage["num_chs"] for stage in self.trunk.feature_info]

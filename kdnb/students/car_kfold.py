@@ -19,6 +19,7 @@ class CarStudent(Student):
     """An answer is float (C,), the probabilities of ``classes``."""
 
     project, dataset = "06_car_5fold_kd", "cars"
+    shown_on = ("car",)
 
     @staticmethod
     def facts(experiment: Any) -> dict[str, Any]:
@@ -36,6 +37,11 @@ class CarStudent(Student):
         batch = collate([views_of_image(image, size, letter, constants)[0, "plain"] for image in images])
         logits = self.network(batch["images"].to(self.device), batch["meta"].to(self.device))["logits"]
         return list(logits.softmax(1).cpu())
+
+    @staticmethod
+    def teachers_answer(experiment: Any, image: Tensor) -> Tensor:
+        networks = (experiment.train(fold).model for fold in experiment.known["ensemble"].members)
+        return torch.stack([experiment.predict_image(one, image).softmax(0) for one in networks]).mean(0)
 
     def write(self, out: Path, answers: dict[str, Tensor]) -> None:
         """A CSV with "ID" and a column of probabilities for each class, as ``kdnb eval cars`` reads it."""

@@ -1,4 +1,4 @@
-"""One file, one student: weights in half precision, and in the file's metadata all that is needed to use them."""
+"""One file per student: weights in half precision, and metadata with everything that is needed to use them."""
 
 from __future__ import annotations
 
@@ -28,18 +28,20 @@ SHIPPED = Path(__file__).parents[2] / "data" / "students"
 
 
 class Student(ABC):
-    """A trained student. ``student(image)`` answers for one image, ``student.predict(images)`` for several.
+    """A trained student. ``student(image)`` predicts for one image, ``student.predict(images)`` for several.
 
-    A project's class says how its network is built, what an answer is, and which files answers are written to.
+    A project's class defines how its network is built, what an answer is, and to which files answers are written.
 
     Attributes:
         project: as in ``Project``; dataset: its name in ``kdnb predict``.
+        shown_on: the photographs in ``data/photographs`` on which the course shows it.
         about: the file's metadata: project, arm, seed, profile, classes, scores, and what ``facts`` of the class adds.
         network: in eval mode.
     """
 
     project: ClassVar[str]
     dataset: ClassVar[str]
+    shown_on: ClassVar[tuple[str, ...]]
 
     def __init__(self, about: dict[str, Any]):
         self.about, self.classes = about, tuple(about["classes"])
@@ -57,7 +59,12 @@ class Student(ABC):
 
     @abstractmethod
     def answer(self, images: list[Tensor]) -> list[Any]:
-        """What the network says of images uint8 (3, H, W), on the CPU."""
+        """The network's answers for images uint8 (3, H, W), on the CPU."""
+
+    @staticmethod
+    @abstractmethod
+    def teachers_answer(experiment: Any, image: Tensor) -> Any:
+        """What a run's teacher says of an image uint8 (3, H, W), as the students answer."""
 
     @abstractmethod
     def write(self, out: Path, answers: dict[str, Any]) -> None:
@@ -105,19 +112,17 @@ def save_student(experiment: Any, arm: str, path: str | Path) -> Path:
 def load_student(
     project: str, arm: str = "distilled", weights: str | Path | None = None, device: str = "cpu"
 ) -> Student:
-    """A student that ships with the course, or of a file.
+    """A student that ships with the course, or one from a file.
 
     Args:
         project: its number, such as "03", or its data set, such as "voc".
         weights: a file of ``save_student``; None for the one in ``data/students``.
 
     Raises:
-        InputError: no such student; a file that is none, or one of another project.
+        InputError: no such student; a file that is not a student, or is one of another project.
     """
-    kinds = {name: kind for name, kind in student_kinds().items() if project in (name, name[:2], kind.dataset)}
-    if not kinds:
-        raise InputError(f"no student of {project!r}, expected one of {', '.join(student_kinds())}")
-    name, kind = next(iter(kinds.items()))
+    kind = kind_of(project)
+    name = kind.project
     path = shipped(name, arm) if weights is None else Path(weights)
     about, tensors = read_student(path)
     if about["project"] != name:
@@ -126,6 +131,15 @@ def load_student(
     student.network.load_state_dict(tensors)
     student.network.to(device)
     return student
+
+
+def kind_of(project: str) -> type[Student]:
+    """The ``Student`` of a project: of its number, its name or its data set. Raises InputError if there is none."""
+    kinds = student_kinds()
+    found = [kind for name, kind in kinds.items() if project in (name, name[:2], kind.dataset)]
+    if not found:
+        raise InputError(f"no student of {project!r}, expected one of {', '.join(kinds)}")
+    return found[0]
 
 
 def shipped(project: str, arm: str) -> Path:

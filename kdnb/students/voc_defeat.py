@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from kdnb.datasets.voc import VOC_CLASSES, write_detections
-from kdnb.models.detector import as_float
+from kdnb.models.detector import as_float, predict
 from kdnb.projects.voc_defeat.data import Network
 from kdnb.projects.voc_defeat.terms import detector
 from kdnb.students.student import Student
@@ -23,6 +23,7 @@ class VocStudent(Student):
     """An answer is a dict: "boxes" (D, 4) xyxy in the image's pixels, "labels" (D,) from 1, "scores" (D,)."""
 
     project, dataset = "03_voc_defeat", "voc"
+    shown_on = ("street", "pavement", "train", "cows")
 
     @staticmethod
     def facts(experiment: Any) -> dict[str, Any]:
@@ -34,6 +35,10 @@ class VocStudent(Student):
     def answer(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
         found = self.network([as_float(image).to(self.device) for image in images])
         return [{key: value.cpu() for key, value in one.items()} for one in found]
+
+    @staticmethod
+    def teachers_answer(experiment: Any, image: Tensor) -> dict[str, Tensor]:
+        return predict(experiment.train("teacher").model, [image])[0]
 
     def write(self, out: Path, answers: dict[str, dict[str, Tensor]]) -> None:
         """``comp4_det_test_<class>.txt``, as ``kdnb eval voc`` reads them."""

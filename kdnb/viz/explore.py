@@ -25,7 +25,7 @@ class DetectionExplorer:
         detections: arm → image id → detections. Images are sorted by how much the last two arms disagree.
         classes: names; label 1 is the first.
         masks: ``masks(item)`` → per level (1, 1, H_l, W_l), the foreground cells; one panel shows the chosen level.
-        predictors: arm → ``predict(image)`` → detections, for uploaded images.
+        predictors: arm → ``predict(image)`` → detections, for uploaded images; some arms may answer for these only.
         first_level: number of the finest level, for its name.
     """
 
@@ -38,7 +38,8 @@ class DetectionExplorer:
         predictors: dict[str, Callable[[Tensor], dict]],
         first_level: int = 2,
     ):
-        self.detections, self.classes, self.masks, self.predictors = detections, classes, masks, predictors
+        self.detections = {**{arm: {} for arm in predictors}, **detections}
+        self.classes, self.masks, self.predictors = classes, masks, predictors
         self.first_level = first_level
         first, second = list(detections)[-2:]
         order = {i["id"]: disagreement(detections[first][i["id"]], detections[second][i["id"]]) for i in items}
@@ -49,7 +50,7 @@ class DetectionExplorer:
         self.threshold = widgets.FloatSlider(0.5, min=0.05, max=0.95, step=0.05, description="threshold", **wide)
         levels = [("no mask", -1), *((f"P{k + first_level}", k) for k in range(len(masks(items[0]))))]
         self.level = widgets.Dropdown(options=levels, value=-1, description="mask level", **wide)
-        self.arms = arm_boxes(detections, 150)
+        self.arms = arm_boxes({**detections, **predictors}, 150)
         self.upload = widgets.FileUpload(accept="image/*", multiple=False, description="your image")
         self.screen = screen()
         self.message = widgets.HTML()
@@ -72,7 +73,7 @@ class DetectionExplorer:
         zoom = max(1, round(PANEL / item["image"].shape[-1]))
         panels = []
         for name, box in self.arms.items():
-            if box.value:
+            if box.value and item["id"] in self.detections[name]:
                 detections = self.detections[name][item["id"]]
                 shown = draw_detections(item, detections, self.threshold.value, self.classes, zoom)
                 panels.append((arm_label(name), shown))

@@ -35,7 +35,9 @@ class CarsExplorer:
         outputs: arm → logits (N, C).
         classes: C names.
         truth: N class numbers, or None.
-        predict: arm → ``f(image uint8 (3, H, W))`` → logits (C,), for an upload; other arms have none.
+        predict: arm → ``f(image uint8 (3, H, W))`` → logits (C,), for an upload; other arms have none, and some arms
+            may answer for these only.
+        classes_of: arm → names of its classes, where they are others.
 
     Raises InputError when an arm's outputs are not one row per car and one column per class.
     """
@@ -47,8 +49,10 @@ class CarsExplorer:
         classes: Sequence[str],
         truth: Sequence[int] | None = None,
         predict: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
+        classes_of: Mapping[str, Sequence[str]] | None = None,
     ):
         self.classes, self.predict = [drawable(name) for name in classes], dict(predict or {})
+        self.classes_of = {arm: [drawable(name) for name in names] for arm, names in (classes_of or {}).items()}
         outputs = {arm: np.asarray(logits, float) for arm, logits in outputs.items()}
         for arm, logits in outputs.items():
             if logits.shape != (len(items), len(classes)):
@@ -66,7 +70,7 @@ class CarsExplorer:
                 {arm: logits[k] for arm, logits in outputs.items()},
             )
             options.append((f"{name}: {apart[k]:.2f} nats apart", name))
-        self._controls(options, outputs)
+        self._controls(options, {**outputs, **self.predict})
         row = widgets.Layout(flex_flow="row wrap")
         self.view = widgets.VBox(
             [
@@ -124,11 +128,12 @@ class CarsExplorer:
             _text(draw, (x, y + TITLE), "no answer for this car", 13)
             return
         _text(draw, (x, y + 22), self._summary(arm), 12, PANEL)
+        classes, label = self.classes_of.get(arm, self.classes), None if arm in self.classes_of else label
         order = np.argsort(-soft, kind="stable")
         lines = [(place, int(c)) for place, c in enumerate(order, 1) if place <= MOST or c == label]
         for k, (place, c) in enumerate(lines):
             top, right = y + TITLE + k * LINE, c == label
-            text = f"{place}  {'true: ' if right else ''}{self.classes[c]}"
+            text = f"{place}  {'true: ' if right else ''}{classes[c]}"
             _text(draw, (x, top), text, 13, PANEL, TRUE if right else "black")
             draw.rectangle([x, top + 17, x + BAR, top + 27], outline="#BBBBBB")
             draw.rectangle([x, top + 17, x + round(BAR * soft[c]), top + 27], fill=colour)
@@ -139,7 +144,7 @@ class CarsExplorer:
         outputs, temperature = self.cars[self.car.value][2], self.temperature.value
         logs = log_softmax(outputs[arm] / temperature)
         text = f"spread over {np.exp(-(np.exp(logs) * np.maximum(logs, FLOOR)).sum()):.1f} classes"
-        if arm == self.teacher or self.teacher not in outputs:
+        if arm == self.teacher or self.teacher not in outputs or arm in self.classes_of:
             return text
         apart = divergence(outputs[self.teacher] / temperature, outputs[arm] / temperature)
         return f"{text}, {apart:.2f} nats from {arm_label(self.teacher)}"
@@ -153,7 +158,7 @@ class CarsExplorer:
         file, image = take_upload(self.upload)
         outputs = {arm: np.asarray(f(image), float).reshape(-1) for arm, f in self.predict.items()}
         for arm, logits in outputs.items():
-            if logits.shape != (len(self.classes),):
+            if logits.shape != (len(self.classes_of.get(arm, self.classes)),):
                 raise InputError(f"output of {arm} has {len(logits)} numbers, expected one per class")
         name = f"your {file}"
         self.cars[name] = image, None, outputs

@@ -18,8 +18,9 @@ LONGEST = 828  # pixels to which an uploaded image is shrunk
 FOV = 81  # degrees across: of the rendered frames, and the guess for an upload
 CAR = "car"
 SHOWN = {"objects": "objects (03)", "road": "road (05)", "command": "command (02)"}
-GUESSED = """<i>No network here has seen a photograph. The camera is guessed from the field of view; distances, and
-boxes in space with them, may be wrong.</i>"""
+GUESSED = """<i>The students of the drawn street have never seen a photograph. The camera is guessed from the field of
+view; distances, and boxes in space with them, may be wrong.</i>"""
+PHOTO = "photo students"
 
 
 class OneFrameExplorer:
@@ -31,6 +32,8 @@ class OneFrameExplorer:
         photo: ``photo(name, pixels, fov)`` → a frame.
         classes: names of the objects, label 1 is the first.
         milliseconds: "teachers" and "students" → task → latency.
+        look_at_photo: as in ``look``, of students that were trained on photographs: they answer for uploads, in the
+            teachers' place.
     """
 
     def __init__(
@@ -40,9 +43,12 @@ class OneFrameExplorer:
         photo: Callable,
         classes: Sequence[str],
         milliseconds: dict[str, dict[str, float]],
+        look_at_photo: Callable | None = None,
     ):
         self.frames, self.look, self.photo = {frame.name: frame for frame in frames}, look, photo
         self.classes, self.milliseconds = list(classes), milliseconds
+        of_photos = {PHOTO: look_at_photo} if look_at_photo else {"teachers": look["teachers"]}
+        self.look_at_upload = {**of_photos, "students": look["students"]}
         self.images: dict[str, np.ndarray] = {}
         self._known: dict[tuple, dict] = {}
         self._settling = False
@@ -107,9 +113,11 @@ class OneFrameExplorer:
 
     def _outputs(self, frame, command: str, car: tuple | None) -> dict[str, dict]:
         """The outputs of both stacks, computed once."""
-        key = frame.name, self.fov.value if frame.name in self.images else None, command, car
+        mine = frame.name in self.images
+        key = frame.name, self.fov.value if mine else None, command, car
         if key not in self._known:
-            self._known[key] = {side: look(frame, command, car) for side, look in self.look.items()}
+            looks = self.look_at_upload if mine else self.look
+            self._known[key] = {side: look(frame, command, car) for side, look in looks.items()}
         return self._known[key]
 
     def _cars(self) -> list[tuple[tuple, str]]:
@@ -117,7 +125,8 @@ class OneFrameExplorer:
         frame = self._frame()
         if frame.name not in self.images:
             return frame.cars
-        objects = self._outputs(frame, self.command.value.strip() or frame.command, None)["students"].get("objects")
+        outputs = self._outputs(frame, self.command.value.strip() or frame.command, None)
+        objects = outputs[PHOTO if PHOTO in outputs else "students"].get("objects")
         if objects is None:
             return []
         are = [k for k in np.argsort(-objects["scores"]) if self.classes[int(objects["labels"][k]) - 1] == CAR]
@@ -154,11 +163,13 @@ class OneFrameExplorer:
         self._redraw()
 
     def _uploaded(self) -> None:
-        if not self.upload.value:
-            return
-        file, image = take_upload(self.upload, LONGEST)
-        name = f"your {file}"
-        self.images[name] = image.permute(1, 2, 0).numpy()
+        if self.upload.value:
+            file, image = take_upload(self.upload, LONGEST)
+            self.show(f"your {file}", image.permute(1, 2, 0).numpy())
+
+    def show(self, name: str, image: np.ndarray) -> None:
+        """Pick a photograph uint8 (H, W, 3), as if it had been uploaded."""
+        self.images[name] = image
         self._known = {key: outputs for key, outputs in self._known.items() if key[0] != name}
         self.frame.options = [name, *(option for option in self.frame.options if option != name)]
         if self.frame.value == name:

@@ -21,7 +21,7 @@ from kdnb.viz.style import YELLOW, arm_colour
 WIDE, LOW, GAP = 600, 232, 6  # pixels: of a stack, height of its lowest row, between images
 MOST_HIGH = 420  # pixels of the upper image
 TITLE = 22
-ARMS = {"teachers": "teacher", "students": "distilled"}
+ARMS = {"teachers": "teacher", "students": "distilled", "photo students": "distilled"}
 LAYERS = ("objects", "road", "command")
 ROAD, MEANT, TRUE, CHOSEN = (0, 190, 255), "#FF4FC3", YELLOW, "#FFFFFF"
 OPACITY = 0.38
@@ -48,7 +48,7 @@ def sheet(
     """Both stacks side by side: uint8 (H, W, 3).
 
     Args:
-        outputs: "teachers" and "students" → what ``Stack.look`` gives.
+        outputs: "teachers", "students" or "photo students" → what ``Stack.look`` gives.
         milliseconds: the same → task → latency.
         classes: names of the objects, label 1 is the first.
         car: box (4,) and true model or "" of the chosen car.

@@ -109,3 +109,28 @@ def test_words_cover_no_other_word():
     assert free_row(taken, 20, 50, 2, 13) == 2
     assert free_row(taken, 20, 50, 5, 13) is None  # no room up to the picture's edge
     assert taken == [(10, 100, 50), (40, 87, 50), (61, 100, 50), (20, 2, 50)]
+
+
+def test_an_arm_may_answer_for_uploads_only(explorer):
+    seen = []
+    predictors = {"photo_distilled": lambda image: seen.append(image.shape) or found(0.9)}
+    items = [{key: value for key, value in item.items()} for item in explorer.items.values()]
+    detections = {arm: explorer.detections[arm] for arm in ("baseline", "distilled")}
+    both = DetectionExplorer(items, detections, CLASSES, lambda item: [torch.zeros(1, 1, 6, 8)], predictors)
+    before = both.render()
+    both.arms["photo_distilled"].value = False
+    assert before.shape == both.render().shape and not seen  # it says nothing of the course's own images
+    both.arms["photo_distilled"].value = True
+    picture = io.BytesIO()
+    Image.new("RGB", (64, 48), "navy").save(picture, "png")
+    both.upload.value = (
+        {
+            "name": "mine.png",
+            "type": "",
+            "size": 1,
+            "content": picture.getvalue(),
+            "last_modified": datetime(2026, 1, 1),
+        },
+    )
+    assert both.message.value == "" and seen == [(3, 48, 64)] and both.image.value == "your mine.png"
+    assert "distilled" in both.arms and both.screen.value

@@ -178,3 +178,12 @@ def test_an_upload_that_fails_leaves_everything_as_it_was(explorer, fault, words
 def test_answers_of_another_size_are_refused(items, answers):
     with pytest.raises(InputError, match=r"outputs of distilled are \(3, 5\), expected \(3, 8\)"):
         CarsExplorer(items, {**answers, "distilled": torch.zeros(3, 5)}, CLASSES)
+
+
+def test_an_arm_with_classes_of_its_own_answers_for_uploads(items, answers):
+    arms = {"photo_distilled": lambda image: torch.tensor([2.0, 0.0])}
+    explorer = CarsExplorer(items, answers, CLASSES, TRUTH, arms, {"photo_distilled": ["Golf", "A5"]})
+    assert explorer.soft("photo_distilled") is None
+    explorer.upload.value = uploaded("mine.png", png((80, 40)))
+    assert explorer.message.value == "" and explorer.soft("photo_distilled").shape == (2,)
+    screen(explorer)

@@ -147,3 +147,17 @@ def test_an_upload_that_is_no_picture_leaves_everything_as_it_was(explorer):
     assert explorer.frame.value == "a" and list(explorer.frame.options) == ["a", "b"]
     explorer.threshold.value = 0.45
     assert screen(explorer).shape == before.shape
+
+
+def test_photo_students_answer_for_a_photograph_in_the_teachers_place(toys):
+    pixels, photo = np.full((208, 414, 3), 90, np.uint8), Toy()
+    frames = [make_frame("a", pixels, [((30, 30, 80, 60), "sedan")])]
+    explorer = OneFrameExplorer(
+        frames, toys, lambda name, pixels, fov: make_frame(name, pixels, fov=fov), CLASSES, {}, photo
+    )
+    assert not photo.asked and toys["teachers"].asked
+    asked = len(toys["teachers"].asked)
+    explorer.show("street", pixels)
+    assert explorer.message.value == "" and explorer.frame.value == "street"
+    assert photo.asked and photo.asked[0][0] == "street" and len(toys["teachers"].asked) == asked
+    assert len(explorer.car.options) == 3  # the two cars that the photo students see, and none
