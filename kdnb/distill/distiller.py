@@ -128,7 +128,7 @@ class Distiller(nn.Module):
         self.warned: set[str] = set()
 
     def train(self, mode: bool = True) -> Distiller:
-        """As ``nn.Module.train``, except for what the student borrows of its teacher: no batch may move its statistics."""
+        """As ``nn.Module.train``, except that what the student borrows of its teacher stays in eval mode."""
         super().train(mode)
         if isinstance(self.teacher, LiveTeacher):
             self.teacher.model.eval()
