@@ -29,6 +29,27 @@ def zip_names(members: Sequence[ZipInfo]) -> tuple[list[str], str]:
     return names, encoding
 
 
+def tar_name(name: str) -> tuple[str, str]:
+    """The name of a tar's member, and its encoding, "" if it is UTF-8; tarfile keeps other bytes as lone surrogates,
+    which cannot be printed. They are read as cp949, or where that fails as latin-1."""
+    raw = name.encode("utf-8", "surrogateescape")
+    for encoding, said in (("utf-8", ""), ("cp949", "cp949")):
+        try:
+            return raw.decode(encoding), said
+        except UnicodeDecodeError:
+            continue
+    return raw.decode("latin-1"), "latin-1"
+
+
+def guessed(archive: PurePath, names: Sequence[str], encoding: str) -> str:
+    """A note on names whose encoding their archive does not tell, with one of them: only people see a wrong one."""
+    example = next(part for name in names for part in reversed(PurePath(name).parts) if not part.isascii())
+    return (
+        f"{archive}: does not say how its names are encoded, read as {encoding}, such as {example}; if that is no "
+        "word, unpack the archive by hand in the right encoding"
+    )
+
+
 def drawn_in_boxes(name: str) -> bool:
     """Whether a name has characters that draw boxes or shades: what cp437 makes of Korean in cp949."""
     return any("\u2500" <= letter <= "\u259f" for letter in name)

@@ -13,22 +13,12 @@ from PIL import Image
 from tqdm import tqdm
 
 from kdnb.datasets.camvid_classes import CLASSES, COLOURS, SEGNET_GROUPS, VOID
-from kdnb.datasets.camvid_files import (
-    CITYSCAPES,
-    LABELS,
-    SPLITS,
-    STILLS,
-    Frame,
-    decode_colours,
-    find_root,
-    label_files,
-    list_frames,
-    read_label,
-    splits_of,
-)
+from kdnb.datasets.camvid_files import CITYSCAPES, decode_colours, read_label
+from kdnb.datasets.camvid_layouts import SPLITS, Frame, find_root, label_files, list_frames, places, splits_of
 from kdnb.datasets.download import DiskError, download, or_by_hand, unpack, unverified
-from kdnb.datasets.folders import names_in, some
+from kdnb.datasets.folders import names_in
 from kdnb.datasets.images import read_image, rotated
+from kdnb.datasets.notes import closing, skipped, unforeseen
 from kdnb.datasets.text import read_text
 from kdnb.errors import InputError
 
@@ -81,9 +71,9 @@ class CamVid(torch.utils.data.Dataset):
     - ``label``: int64 (H, W), 0 to 10 as in ``CLASSES``, 11 is void
     - ``name``: such as ``"0001TP_006690"``
 
-    ``root`` is SegNet's release, the original one or KITTI semantic (``layout`` says which), or a folder that holds it
-    as ``CamVid/``. Where the original and KITTI have no lists, the drives of CamVid (as in SegNet's lists) and a cut of
-    the sorted names (70, 10 and 20 %) make the splits.
+    ``root`` has one of the layouts of ``camvid_layouts`` (``layout`` says which), or is a folder that holds such a root
+    as ``CamVid/``. Where the original, fast.ai's copy and KITTI have no lists, the drives of CamVid (as in SegNet's
+    lists) and, for KITTI, a cut of the sorted names (70, 10 and 20 %) make the splits.
 
     Raises InputError, naming the file and its line or pixel, for every departure from the format: at once for lists and
     missing files, else when the frame is read.
@@ -180,8 +170,7 @@ class CamVidReport:
         columns = [self.shares(split) for split in self.pixels]
         for k, name in enumerate((*CLASSES, "void")):
             lines.append(f"  {name:<10}" + "".join(f"{share[k]:>11.2f}{frames[k]:>9.0f}" for share, frames in columns))
-        end = f"{len(self.faults)} fault{'s' * (len(self.faults) != 1)}" if self.faults else "no faults"
-        return "\n".join([*lines, *(f"note: {note}" for note in self.notes), *self.faults, end])
+        return "\n".join([*lines, *closing(self.notes, self.faults)])
 
     __str__ = summary
 
@@ -210,6 +199,7 @@ def check_camvid(root: str | Path) -> CamVidReport:
         _count(report, split, [frame for frame in frames if isfile(frame.image) and isfile(frame.label)])
     report.notes = _notes(report.root, report.layout, split_of)
     report.faults += _without_label(report.root, report.layout, split_of) + _colour_faults(report.root, report.layout)
+    report.faults = list(dict.fromkeys(report.faults))  # a wrong codes.txt is a fault of every label
     return report
 
 
@@ -219,9 +209,8 @@ def _count(report, split, frames):
             return np.bincount(read_frame(frame, report.layout)[1].ravel(), minlength=VOID + 1), None
         except InputError as error:
             return None, str(error)
-        except Exception as error:  # one file must not end the check of all others
-            reason = (str(error).strip().splitlines() or [""])[0]
-            return None, f"{frame.label}: cannot be checked ({type(error).__name__} {reason}), expected a PNG of labels"
+        except Exception as error:
+            return None, unforeseen(frame.label, error, "a PNG of labels")
 
     with ThreadPoolExecutor() as pool:  # Pillow decodes without holding Python's lock
         notes = list(tqdm(pool.map(check, frames), total=len(frames), desc=f"check {split}", disable=None))
@@ -230,39 +219,32 @@ def _count(report, split, frames):
     report.faults += [fault for _, fault in notes if fault]
 
 
-def _folders(root, layout):
-    """(images, labels, ending of a label's name) of a root."""
-    return {
-        "segnet": [(root / split, root / f"{split}annot", "") for split in SPLITS],
-        "colour": [(root / STILLS, root / LABELS, "_L")],
-        "kitti": [(root / "training" / "image_2", root / "training" / "semantic", "")],
-    }[layout]
-
-
 def _without_label(root, layout, listed):
     """Images without a label that no list names; those of the lists are reported already."""
     faults = []
-    for images, labels, ending in _folders(root, layout):
-        known = names_in(labels)
-        for image in label_files(images):
-            label = f"{image.stem}{ending}.png"
-            if image.stem not in listed and label not in known:
-                faults.append(f"{image}: image without label, expected {labels / label}")
+    for place in places(root, layout).values():
+        known = names_in(place.labels)
+        for image in label_files(place.images):
+            label = place.frame(image.stem).label
+            if image.stem not in listed and label.name not in known:
+                faults.append(f"{image}: image without label, expected {label}")
     return faults
 
 
 def _notes(root, layout, listed):
     """Files that are no frame's, labels that no list names, and images that EXIF data would turn: a line a folder."""
     notes, used = [], []
-    for images, labels, ending in _folders(root, layout):
-        for folder, end in ((images, ""), (labels, ending)):
+    if layout == "fastai" and (root / "valid.txt").is_file():
+        notes.append(f"{root / 'valid.txt'}: is not read; CamVid's drives make the splits, as in SegNet's lists")
+    for place in places(root, layout).values():
+        for folder, end in ((place.images, ""), (place.labels, place.ending)):
             others = sorted(names_in(folder) - {path.name for path in label_files(folder, end)})
             if others:
-                notes.append(f"{folder}: files that are no frame's are skipped: {len(others)}, {some(others)}")
-        unused = [path.name for path in label_files(labels, ending) if path.stem.removesuffix(ending) not in listed]
+                notes.append(skipped(folder, others, "no frame's"))
+        unused = [place.frame(name).label.name for name in place.names() if name not in listed]
         if unused:
-            notes.append(f"{labels}: labels that no list names are skipped: {len(unused)}, {some(unused)}")
-        used += [path for path in label_files(images) if path.stem in listed]
+            notes.append(skipped(place.labels, unused, "in no list", "label"))
+        used += [path for path in label_files(place.images) if path.stem in listed]
     return notes + rotated(used)
 
 

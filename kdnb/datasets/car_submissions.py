@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
-from kdnb.datasets.cars_files import Table, normal, read_table, require_once, some
+from kdnb.datasets.cars_files import Table, normal, read_table, require_once
+from kdnb.datasets.notes import some
 from kdnb.errors import InputError
 from kdnb.files import atomic_write
 

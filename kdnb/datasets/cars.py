@@ -21,6 +21,7 @@ from kdnb.datasets.cars_files import (
     too_small,
 )
 from kdnb.datasets.images import orientation, read_image, rotated
+from kdnb.datasets.notes import closing, unforeseen
 from kdnb.errors import InputError
 
 __all__ = ["DUPLICATES", "Cars", "CarsReport", "check_cars", "describe", "merged", "read_car"]
@@ -100,7 +101,7 @@ class CarsReport:
             f"{'test images':<14}{self.test:>8}   {'with' if self.has_solution else 'without'} solution.csv",
             f"{'grey':<14}{self.grey:>8}",
         ]
-        return "\n".join([*lines, *self.notes, *self.faults, f"{len(self.faults)} faults"])
+        return "\n".join([*lines, *closing(self.notes, self.faults)])
 
 
 def check_cars(root: str | Path) -> CarsReport:
@@ -136,9 +137,7 @@ def check_cars(root: str | Path) -> CarsReport:
 def _read_all(report, paths):
     turned = []
     with ThreadPoolExecutor() as pool:
-        for path, fault, grey, turn in tqdm(
-            pool.map(_read_one, paths), total=len(paths), desc="reading", mininterval=0.5
-        ):
+        for path, fault, grey, turn in tqdm(pool.map(_read_one, paths), total=len(paths), desc="check", disable=None):
             report.grey += grey
             report.faults += fault
             turned += [path] if turn != 1 else []
@@ -155,5 +154,4 @@ def _read_one(path):
     except InputError as error:
         return path, [str(error)], 0, 1
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        return path, [f"{path}: cannot be read ({reason}), expected an image"], 0, 1
+        return path, [unforeseen(path, error, "an image")], 0, 1

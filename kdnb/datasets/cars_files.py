@@ -15,6 +15,7 @@ from pathlib import Path
 
 from kdnb.datasets.archive_names import is_left_behind
 from kdnb.datasets.archives import unpacked
+from kdnb.datasets.notes import skipped, some
 from kdnb.datasets.text import read_text
 from kdnb.errors import InputError
 
@@ -47,13 +48,6 @@ def merged(classes: Iterable[str]) -> list[int]:
         if len(both) == 2:
             ids[both[1]] = both[0]
     return ids
-
-
-def some(names: Iterable, most: int = 5) -> str:
-    """The first ``most`` names, long ones shortened, and how many more there are."""
-    names = [f"{name}"[:80] or "(without a name)" for name in names]
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
 
 
 # --- roots ------------------------------------------------------------------------------------------------------
@@ -193,27 +187,26 @@ def skipped_files(root: Path, listed: Iterable[Path]) -> list[str]:
     listed, why = set(listed), {}
     for path in sorted((root / "train").iterdir()):
         if not path.is_dir() or _is_hidden(path):
-            why.setdefault(_why_skipped(path) or "images outside the folder of a class", []).append(path)
+            why.setdefault(_why_skipped(path) or ("image", "outside the folder of a class"), []).append(path)
         else:
             for inside in sorted(path.iterdir()):
                 if not is_image(inside):
                     why.setdefault(_why_skipped(inside), []).append(inside)
     for path in sorted((root / "test").iterdir()) if (root / "test").is_dir() else ():
         if path not in listed:
-            why.setdefault(_why_skipped(path) or "images that test.csv does not list", []).append(path)
+            why.setdefault(_why_skipped(path) or ("image", "not listed in test.csv"), []).append(path)
     return [
-        f"skipped {len(paths)} {reason}: {some([path.relative_to(root) for path in paths], 3)}"
-        for reason, paths in why.items()
+        skipped(root, [path.relative_to(root) for path in paths], reason, what) for (what, reason), paths in why.items()
     ]
 
 
-def _why_skipped(path: Path) -> str | None:
-    """None for an image."""
+def _why_skipped(path: Path) -> tuple[str, str] | None:
+    """What it is and why it is skipped; None for an image."""
     if _is_hidden(path):
-        return "hidden files, or files of macOS or Windows"
+        return "file", "hidden or left by macOS or Windows"
     if path.suffix.lower() in IMAGES:
         return None
-    return "folders" if path.is_dir() else f"files that do not end in {', '.join(IMAGES)}"
+    return ("folder", "in one of a class") if path.is_dir() else ("file", f"not ending in {', '.join(IMAGES)}")
 
 
 def class_names(root: Path, folders: dict[str, list[Path]]) -> list[str]:

@@ -27,6 +27,7 @@ from kdnb.datasets.coco_files import (
 )
 from kdnb.datasets.download import download, or_by_hand, unpack
 from kdnb.datasets.images import read_image, rotated, size_hint
+from kdnb.datasets.notes import closing, skipped, unforeseen
 from kdnb.errors import InputError
 from kdnb.world.phrases import USUAL_SIDE, coloured, size_word
 
@@ -221,8 +222,7 @@ class COCOReport:
             f"{row[0]:<{widths[0]}}" + "".join(f"  {v:>{w}}" for v, w in zip(row[1:], widths[1:], strict=True))
             for row in rows
         ]
-        end = f"{len(self.faults)} fault{'s' * (len(self.faults) != 1)}" if self.faults else "no faults"
-        return "\n".join([str(self.root), *lines, *(f"note: {note}" for note in self.notes), *self.faults, end])
+        return "\n".join([str(self.root), *lines, *closing(self.notes, self.faults)])
 
     __str__ = summary
 
@@ -255,8 +255,8 @@ def check_coco(root: str | Path) -> COCOReport:
 def _guarded(path, parse, empty):
     try:
         return parse(path)
-    except Exception as error:  # one file must not end the check of all
-        return empty, [f"{path}: cannot be read ({type(error).__name__}: {error})"]
+    except Exception as error:
+        return empty, [unforeseen(path, error, "a JSON file in COCO's format")]
 
 
 def _image_faults(root, split, content: Instances) -> list[str]:
@@ -268,6 +268,8 @@ def _image_faults(root, split, content: Instances) -> list[str]:
             return _size_fault(path, (image.width, image.height), read_image(path))
         except InputError as error:
             return str(error)
+        except Exception as error:
+            return unforeseen(path, error, "a JPEG file")
 
     images = list(content.images.values())
     with ThreadPoolExecutor() as pool:  # Pillow decodes without holding Python's lock
@@ -283,8 +285,7 @@ def _notes(root, split, content: Instances) -> list[str]:
         files = sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
         unused = [path.name for path in files if path not in listed]
         if unused:
-            what = f"{len(unused)} of {len(files)} files are no entry of 'images' and skipped, as {unused[0]}"
-            notes.append(f"{folder}: {what}")
+            notes.append(skipped(folder, unused, "no entry of 'images'", of=len(files)))
     return notes + rotated(paths)
 
 

@@ -21,7 +21,8 @@ from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
 
-from kdnb.datasets.archive_names import is_left_behind, zip_names
+from kdnb.datasets.archive_names import guessed, is_left_behind, tar_name, zip_names
+from kdnb.datasets.notes import skipped
 from kdnb.errors import InputError
 
 BLOCK = 1 << 20
@@ -197,11 +198,11 @@ def _extract(archive, scratch, only):
     """Write the members of the archive; links come last, so that no file is written through one. Returns notes."""
     with open(archive, "rb") as file:
         is_zip = file.read(2) == b"PK"
-    links, notes, left_behind = [], [], 0
-    for name, kind, link, opened in _zip_members(archive, notes) if is_zip else _tar_members(archive):
+    links, notes, left_behind = [], [], []
+    for name, kind, link, opened in _zip_members(archive, notes) if is_zip else _tar_members(archive, notes):
         place = _safe_name(archive, name)
         if is_left_behind(place):
-            left_behind += kind != "folder"
+            left_behind += [] if kind == "folder" else [name]
             continue
         if only is not None:
             if only not in place.parts[:2]:
@@ -229,7 +230,7 @@ def _extract(archive, scratch, only):
         if os.path.isabs(link) or not Path(os.path.realpath(path)).is_relative_to(scratch.resolve()):
             raise InputError(f"{archive}: link {name!r} -> {link!r} leaves the folder, refused")
     if left_behind:
-        notes.append(f"{archive}: {left_behind} files of macOS or Windows left out (__MACOSX, .DS_Store, Thumbs.db)")
+        notes.append(skipped(archive, left_behind, "left by macOS or Windows"))
     return notes
 
 
@@ -244,7 +245,7 @@ def _zip_members(archive, notes):
     with zipfile.ZipFile(archive) as box:
         names, encoding = zip_names(box.infolist())
         if encoding:
-            notes.append(f"{archive}: does not say how its names are encoded, read as {encoding}")
+            notes.append(guessed(archive, names, encoding))
         for info, name in zip(box.infolist(), names, strict=True):
             mode = stat.S_IFMT(info.external_attr >> 16)
             if stat.S_ISLNK(mode):
@@ -255,14 +256,17 @@ def _zip_members(archive, notes):
                 yield name, "device", None, None
 
 
-def _tar_members(archive):
+def _tar_members(archive, notes):
     with tarfile.open(archive) as box:
         for member in box:
+            (name, encoding), (link, _) = tar_name(member.name), tar_name(member.linkname)
+            if encoding and not notes:
+                notes.append(guessed(archive, [name], encoding))
             if member.islnk():  # a hard link becomes a copy of its target, which must be a member too
-                _safe_name(archive, member.linkname)
+                _safe_name(archive, link)
             kind = "folder" if member.isdir() else "link" if member.issym() else "device"
             kind = "file" if member.isreg() or member.islnk() else kind
-            yield member.name, kind, member.linkname, lambda member=member: box.extractfile(member)
+            yield name, kind, link, lambda member=member: box.extractfile(member)
         # tarfile accepts a file that ends between two members; a complete one ends with empty blocks.
         box.fileobj.seek(box.offset)
         if box.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):

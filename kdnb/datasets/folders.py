@@ -11,8 +11,3 @@ def names_in(folder: Path) -> set[str]:
             return {entry.name for entry in entries if entry.is_file()}
     except (OSError, ValueError):
         return set()
-
-
-def some(names: list[str]) -> str:
-    """'a.txt~, Thumbs.db': the first five names."""
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")

@@ -14,8 +14,9 @@ from kdnb.datasets.folders import names_in
 from kdnb.datasets.images import image_size, read_image
 from kdnb.datasets.kitti_calib import Calibration, read_calibration
 from kdnb.datasets.kitti_labels import KittiLabel, read_labels
-from kdnb.datasets.kitti_names import IMAGES, files_left, frame_files, parse_list, shared_frames
+from kdnb.datasets.kitti_names import IMAGES, frame_files, parse_list, shared_frames
 from kdnb.datasets.kitti_sense import looks_like
+from kdnb.datasets.notes import skipped
 from kdnb.datasets.text import read_bytes, read_text
 from kdnb.errors import InputError
 from kdnb.files import atomic_path
@@ -146,7 +147,7 @@ def _names(root, split):
         if files:
             log.warning("%s has no ImageSets: all %d frames in %s are taken as %s", root, len(files), folder, split)
             if others:
-                log.warning("%s: left out %s", folder, files_left(others))
+                log.warning("%s", skipped(folder, others, "no frame's"))
             return list(files), [""] * len(files), []
     what = "nothing" if not root.exists() else "a folder" if root.is_dir() else "a file"
     raise InputError(

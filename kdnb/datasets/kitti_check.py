@@ -12,8 +12,9 @@ from tqdm import tqdm
 from kdnb.datasets.images import rotated
 from kdnb.datasets.kitti import SPLITS, list_frames, list_of, rival_lists
 from kdnb.datasets.kitti_labels import CLASSES, DIFFICULTIES, TYPES, counts_as, numbered_labels
-from kdnb.datasets.kitti_names import IMAGES, files_left, frame_files, shared_frames
+from kdnb.datasets.kitti_names import IMAGES, frame_files, shared_frames
 from kdnb.datasets.kitti_sense import cloud_faults, image_faults, label_faults
+from kdnb.datasets.notes import closing, skipped, unforeseen
 from kdnb.errors import InputError
 
 
@@ -44,8 +45,7 @@ class KittiReport:
                 for c in CLASSES
                 for d in DIFFICULTIES
             ]
-        end = f"{len(self.faults)} fault{'s' * (len(self.faults) != 1)}" if self.faults else "no faults"
-        return "\n".join([*lines, *(f"note: {note}" for note in self.notes), *self.faults, end])
+        return "\n".join([*lines, *closing(self.notes, self.faults)])
 
     __str__ = summary
 
@@ -99,9 +99,8 @@ def _check_frame(frame):
             return reader(*values)
         except InputError as error:
             faults.append(str(error))
-        except Exception as error:  # one file must not end the check of ten thousand
-            reason = (str(error).strip().splitlines() or [""])[0]
-            faults.append(f"{path}: cannot be checked ({type(error).__name__} {reason}), expected an official file")
+        except Exception as error:
+            faults.append(unforeseen(path, error, "an official file"))
         return None
 
     image, points = read(frame.image_path, frame.image), read(frame.points_path, frame.points)
@@ -128,11 +127,10 @@ def _notes(root, used, listed):
             files, others = frame_files(folder, suffixes)
             found |= set(files)
             if others:
-                lines.append(f"{folder}: skipped {files_left(others)}")
+                lines.append(skipped(folder, others, "no frame's"))
         unused = sorted(found - names)
         if unused:
-            why = "that no list names" if listed else "without a label"
-            lines.append(f"{root / side}: frames {why} are skipped: {len(unused)}, the first is {unused[0]}")
+            lines.append(skipped(root / side, unused, "in no list" if listed else "without a label", "frame"))
     return lines
 
 

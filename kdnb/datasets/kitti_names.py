@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from kdnb.datasets.folders import names_in, some
+from kdnb.datasets.folders import names_in
 from kdnb.datasets.text import read_text
 from kdnb.errors import InputError
 
@@ -29,12 +29,6 @@ def frame_files(folder: Path, suffixes: tuple[str, ...]) -> tuple[dict[str, Path
             break
     used = {path.name for path in files.values()}
     return files, sorted(names - used)
-
-
-def files_left(names: list[str]) -> str:
-    """'2 files that are no frame's: a.txt~, Thumbs.db': how many, and the first five."""
-    what = "a file that is no frame's" if len(names) == 1 else f"{len(names)} files that are no frame's"
-    return f"{what}: {some(names)}"
 
 
 def parse_list(path: Path) -> tuple[list[str], list[str], list[str]]:

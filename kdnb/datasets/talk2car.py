@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from kdnb.datasets.folders import names_in, some
+from kdnb.datasets.folders import names_in
 from kdnb.datasets.images import read_image, rotated
+from kdnb.datasets.notes import closing, skipped, unforeseen
 from kdnb.datasets.talk2car_files import (
     COMMAND_PLACES,
     HEIGHT,
@@ -172,8 +173,7 @@ class Talk2CarReport:
             lines.append(f"{'':<22}" + "".join(f"{split:>8}" for split in self.counts))
             for what in next(iter(self.counts.values())):
                 lines.append(f"{what:<22}" + "".join(f"{counts[what]:>8}" for counts in self.counts.values()))
-        end = f"{len(self.faults)} fault{'s' * (len(self.faults) != 1)}" if self.faults else "no faults"
-        return "\n".join([*lines, *(f"note: {note}" for note in self.notes), *self.faults, end])
+        return "\n".join([*lines, *closing(self.notes, self.faults)])
 
     __str__ = summary
 
@@ -211,7 +211,7 @@ def _notes(used):
     for folder in sorted({path.parent for path in used}):
         unused = sorted(names_in(folder) - {path.name for path in used if path.parent == folder})
         if unused:
-            notes.append(f"{folder}: files that no command names are skipped: {len(unused)}, {some(unused)}")
+            notes.append(skipped(folder, unused, "in no command"))
     return notes + rotated(used)
 
 
@@ -243,9 +243,8 @@ def _image_faults(root, split, commands):
             read_image(file)
         except InputError as error:
             return str(error)
-        except Exception as error:  # one file must not end the check of all others
-            reason = (str(error).strip().splitlines() or [""])[0]
-            return f"{file}: cannot be checked ({type(error).__name__} {reason}), expected a JPEG file"
+        except Exception as error:
+            return unforeseen(file, error, "a JPEG file")
 
     files = sorted({file for file in paths.values() if file is not None})
     with ThreadPoolExecutor() as pool:  # Pillow decodes without holding Python's lock

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from kdnb.datasets.download import download, or_by_hand, unpack
 from kdnb.datasets.images import image_size, read_image, rotated, size_hint
+from kdnb.datasets.notes import closing, skipped, unforeseen
 from kdnb.datasets.voc_files import (
     VOC_CLASSES,
     annotation_path,
@@ -152,8 +153,7 @@ class VOCReport:
             f"{row[0]:<{widths[0]}}" + "".join(f"  {v:>{w}}" for v, w in zip(row[1:], widths[1:], strict=True))
             for row in rows
         ]
-        end = f"{len(self.faults)} fault{'s' * (len(self.faults) != 1)}" if self.faults else "no faults"
-        return "\n".join([str(self.root), *lines, *(f"note: {note}" for note in self.notes), *self.faults, end])
+        return "\n".join([str(self.root), *lines, *closing(self.notes, self.faults)])
 
     __str__ = summary
 
@@ -196,7 +196,7 @@ def _set_lists(report, year):
         report.faults.append(f"{folder}: no image lists, expected trainval.txt or test.txt")
     if len(paths) < len(found):
         report.notes.append(
-            f"{folder}: {len(found) - len(paths)} lists of single classes are skipped, as {found[0].name}"
+            skipped(folder, [path.name for path in found if path not in paths], "of single classes", "list")
         )
     return paths
 
@@ -208,10 +208,12 @@ def _check_image(devkit, year, name):
         image, unread = read_image(path), []
     except InputError as error:
         image, unread = None, [str(error)]
+    except Exception as error:
+        image, unread = None, [unforeseen(path, error, "a JPEG file")]
     try:
         annotation, faults = parse_annotation(xml, None if image is None else image.shape[1::-1])
-    except Exception as error:  # one file must not end the check of all
-        annotation, faults = None, [f"{xml}: cannot be read ({type(error).__name__}: {error})"]
+    except Exception as error:
+        annotation, faults = None, [unforeseen(xml, error, "an annotation in VOC's format")]
     if annotation is not None and annotation.size is not None and image is not None:
         fault = _size_fault(xml, annotation.size, image, path)
         faults += [fault] if fault else []
@@ -230,7 +232,7 @@ def _notes(devkit: Path, year: str, annotations: dict[str, Annotation | None]) -
         names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
         unused = [name for name in names if Path(name).stem not in annotations]
         if unused:
-            notes.append(f"{folder}: {len(unused)} of {len(names)} files are in no list and skipped, as {unused[0]}")
+            notes.append(skipped(folder, unused, "in no list", of=len(names)))
     return notes + rotated(image_path(devkit, year, name) for name in annotations)
 
 

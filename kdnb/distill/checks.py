@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from kdnb.errors import InputError
 
 MAP = "(N, C, H, W)"
+LOGITS, VECTORS = {2: "(N, C)", 4: MAP}, {2: "(N, D)"}  # shapes that say themselves which dimension is compared
 
 
 def describe(value: Any) -> str:
@@ -66,10 +67,25 @@ def require_levels(student: Sequence[Tensor], *others: Sequence[Tensor]) -> None
         raise InputError("pyramids have no level, expected at least one")
 
 
-def require_dim(dim: int, value: Tensor) -> None:
-    """Raises InputError unless ``dim`` is a dimension of the tensor."""
+def compared_dim(dim: int | None, value: Tensor, name: str, usual: Mapping[int, str]) -> int:
+    """The dimension to compare along: ``dim``, or 1 if that is None and the shape leaves no doubt.
+
+    Args:
+        value: any shape; ``name``: of what it is, such as "logits".
+        usual: {number of dimensions: letters} of the shapes that do not need ``dim``, such as {2: "(N, C)"}.
+
+    Raises:
+        InputError: no ``dim`` in another shape: (N, tokens, C) would be compared along its tokens; no such dimension.
+    """
+    if dim is None and value.ndim not in usual:
+        raise InputError(
+            f"{name} are {tuple(value.shape)}, expected {' or '.join(usual.values())}; for another shape say which "
+            "dimension is compared, such as dim=-1 for the last"
+        )
+    dim = 1 if dim is None else dim
     if not -value.ndim <= dim < value.ndim:
         raise InputError(f"a tensor of shape {tuple(value.shape)} has no dimension {dim} to compare along")
+    return dim
 
 
 def positive_temperature(temperature: float) -> float:

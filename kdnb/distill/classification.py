@@ -16,13 +16,16 @@ from kdnb.distill.terms import Term
 
 
 def soft_label_term(
-    temperature: float | Callable[[float], float] = 1.0, weight: float | Callable[[float], float] = 1.0
+    temperature: float | Callable[[float], float] = 1.0,
+    weight: float | Callable[[float], float] = 1.0,
+    dim: int | None = None,
 ) -> Term:
     """The term "kd_kl": T² · KL(teacher ‖ student) at temperature T, mean over all images, labelled or not.
 
     Args:
         temperature: a number, or a function of progress in [0, 1], see ``temperature_at``.
         weight: likewise.
+        dim: of the classes, as for ``kd_kl``; (N, C) and (N, C, H, W) need none.
 
     Raises:
         InputError: a temperature that is not above 0; that of a schedule is checked at each step, as shapes are.
@@ -35,7 +38,7 @@ def soft_label_term(
 
     def compare(student_value, teacher_logits):
         logits, now = student_value
-        return kd_kl(logits, teacher_logits, now)
+        return kd_kl(logits, teacher_logits, now, dim)
 
     return Term("kd_kl", compare, student, "logits", weight=weight)
 

@@ -33,7 +33,8 @@ class LiveTeacher:
     It is deliberately not an ``nn.Module``, so a Distiller keeps it out of the optimizer, DDP and the saved state.
 
     Args:
-        model: the teacher; it runs in eval mode, even if someone has changed that since, and without gradients.
+        model: the teacher; it runs in eval mode, even if someone has changed that since in a part of it, and without
+            gradients. This holds for what a student borrows of it too, as SimKD borrows the classifier.
         step: ``step(model, batch, student_outputs) -> dict`` with everything that the terms may read.
     """
 
@@ -54,7 +55,7 @@ class LiveTeacher:
         Raises:
             InputError: a tap that is both.
         """
-        if self.model.training:  # someone called train() on it since
+        if any(module.training for module in self.model.modules()):  # someone called train() on a part since
             self.model.eval()
         if student_outputs is not None:
             self.model.to(student_outputs["loss"].device)
@@ -125,6 +126,13 @@ class Distiller(nn.Module):
         self.adapters = nn.ModuleDict({term.name: term.adapter for term in terms if term.adapter is not None})
         self.terms, self.teacher, self.student_step = terms, teacher, student_step
         self.warned: set[str] = set()
+
+    def train(self, mode: bool = True) -> Distiller:
+        """As ``nn.Module.train``, except that what the student borrows of its teacher stays in eval mode."""
+        super().train(mode)
+        if isinstance(self.teacher, LiveTeacher):
+            self.teacher.model.eval()
+        return self
 
     def forward(self, batch: Any, progress: float = 0.0) -> dict[str, Tensor]:
         """Returns {"loss": total, "task": ..., "<term>": weighted value, ...}, scalars in the order of the terms."""

@@ -11,29 +11,41 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdnb.distill.checks import MAP, pair, positive_temperature, precise, require_dim, require_levels, require_shape
+from kdnb.distill.checks import (
+    LOGITS,
+    MAP,
+    VECTORS,
+    compared_dim,
+    pair,
+    positive_temperature,
+    precise,
+    require_levels,
+    require_shape,
+)
 from kdnb.errors import InputError
 
 
-def kd_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0, dim: int = 1) -> Tensor:
+def kd_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0, dim: int | None = None) -> Tensor:
     """KL divergence from the teacher's softened probabilities to the student's, times temperature².
 
     Args:
-        student_logits, teacher_logits: same shape, classes along ``dim``: (N, C), (N, C, H, W), ... A class that the
-            teacher excludes (logit −inf) adds nothing; one that the student alone excludes makes the loss infinite.
+        student_logits, teacher_logits: same shape: (N, C), (N, C, H, W), or any with the classes along ``dim``. A class
+            that the teacher excludes (logit −inf) adds nothing; one that the student alone excludes makes the loss
+            infinite.
         temperature: both are divided by it. The factor temperature² keeps the gradient's size, which otherwise
             shrinks as 1/temperature² (Hinton et al. 2015, arXiv 1503.02531, section 2).
+        dim: of the classes; must be said for other shapes, such as -1 for (N, tokens, C).
 
     Returns:
         A scalar, the mean over everything but ``dim`` (``reduction="batchmean"`` would sum over pixels); 0 for an
         empty input, such as no foreground proposal.
 
     Raises:
-        InputError: two shapes, no dimension ``dim``, a temperature that is not above 0.
+        InputError: two shapes, one that needs ``dim`` or has no such dimension, a temperature that is not above 0.
     """
     student, teacher = pair(student_logits, teacher_logits, "logits")
     positive_temperature(temperature)
-    require_dim(dim, student)
+    dim = compared_dim(dim, student, "logits", LOGITS)
     if student.numel() == 0:
         return student.sum()
     student, teacher = F.log_softmax(student / temperature, dim), F.log_softmax(teacher / temperature, dim)
@@ -49,27 +61,38 @@ def kl_terms(student: Tensor, teacher: Tensor) -> Tensor:
     return torch.where(p == 0, 0.0, p * (teacher - student))
 
 
-def centred_mse(student_logits: Tensor, teacher_logits: Tensor, dim: int = 1) -> Tensor:
+def centred_mse(student_logits: Tensor, teacher_logits: Tensor, dim: int | None = None) -> Tensor:
     """Mean squared error of logits, each less its mean over the classes.
 
     A softmax ignores a constant added to all logits, so the plain error penalises a difference without meaning. For
     temperature → ∞, ``kd_kl`` tends to ``centred_mse / 2``.
 
     Args:
-        student_logits, teacher_logits: same shape, classes along ``dim``, all finite.
+        student_logits, teacher_logits, dim: as for ``kd_kl``, all finite.
+
+    Raises:
+        InputError: two shapes, one that needs ``dim`` or has no such dimension.
     """
     student, teacher = pair(student_logits, teacher_logits, "logits")
-    require_dim(dim, student)
+    dim = compared_dim(dim, student, "logits", LOGITS)
     if student.numel() == 0:
         return student.sum()
     student = student - student.mean(dim, keepdim=True)
     return F.mse_loss(student, teacher - teacher.mean(dim, keepdim=True))
 
 
-def cosine_loss(student: Tensor, teacher: Tensor, dim: int = -1) -> Tensor:
-    """Mean of 1 − cos(student, teacher) along ``dim``, of one shape. ‖s − t‖² of unit vectors is twice this."""
+def cosine_loss(student: Tensor, teacher: Tensor, dim: int | None = None) -> Tensor:
+    """Mean of 1 − cos(student, teacher). ‖s − t‖² of unit vectors is twice this.
+
+    Args:
+        student, teacher: same shape, (N, D), or any with the vectors along ``dim``.
+        dim: must be said for other shapes: 1 for (N, C, H, W), -1 for (N, tokens, D).
+
+    Raises:
+        InputError: two shapes, one that needs ``dim`` or has no such dimension.
+    """
     student, teacher = pair(student, teacher, "vectors")
-    require_dim(dim, student)
+    dim = compared_dim(dim, student, "vectors", VECTORS)
     if student.numel() == 0:
         return student.sum()
     return (1 - F.cosine_similarity(student, teacher, dim)).mean()

@@ -9,16 +9,8 @@ import numpy as np
 from PIL import Image
 
 from kdnb.datasets.camvid import CLASSES
-from kdnb.datasets.camvid_files import (
-    LABELS,
-    find_root,
-    label_files,
-    list_frames,
-    read_ids,
-    read_label,
-    require_ids,
-    splits_of,
-)
+from kdnb.datasets.camvid_files import read_ids, read_label, require_ids
+from kdnb.datasets.camvid_layouts import LABELS, find_root, label_files, list_frames, places, splits_of
 from kdnb.datasets.images import DECODER_ERRORS
 from kdnb.errors import InputError
 from kdnb.files import atomic_write
@@ -29,9 +21,10 @@ def evaluate_folders(gt: str | Path, pred: str | Path) -> dict:
     """{"mIoU", "pixel_accuracy", "iou": {class: value}} in percent, from one confusion matrix over all frames.
 
     Args:
-        gt: folder of labels, ids 0 to 10 and 11 for void (``testannot``), CamVid's colours (``LabeledApproved_full``)
-            or Cityscapes' ids (``training/semantic`` of KITTI); or a root that ``CamVid`` reads. Where a root or its
-            folder holds the labels of several splits, those of the split that was predicted count.
+        gt: folder of labels, ids 0 to 10 and 11 for void (``testannot``), CamVid's colours (``LabeledApproved_full``,
+            ``test_labels`` of Kaggle), codes (``labels`` of fast.ai) or Cityscapes' ids (``training/semantic`` of
+            KITTI); or a root that ``CamVid`` reads. Where a root or its folder holds the labels of several splits,
+            those of the split that was predicted count.
         pred: folder of predictions under the same names, ids 0 to 10, no void.
 
     Raises:
@@ -91,6 +84,8 @@ def _root_of(gt: Path) -> tuple[Path | None, str]:
         return gt.parent, "colour"
     if gt.parts[-2:] == ("training", "semantic"):
         return gt.parent.parent, "kitti"
+    if gt.name == "labels" and places(gt.parent, "fastai")["all"].names():
+        return gt.parent, "fastai"
     try:
         return find_root(gt)
     except InputError:

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 
 from kdnb.datasets.car_submissions import submission_of_table
-from kdnb.datasets.cars_files import merged, read_solution, read_table, require_once, solution_labels, some
+from kdnb.datasets.cars_files import merged, read_solution, read_table, require_once, solution_labels
+from kdnb.datasets.notes import some
 from kdnb.errors import InputError
 from kdnb.files import atomic_write
 from kdnb.metrics.classification import scores

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from kdnb.datasets.kitti_labels import KittiLabel, read_labels
-from kdnb.datasets.kitti_names import files_left, frame_files
+from kdnb.datasets.kitti_names import frame_files
+from kdnb.datasets.notes import skipped
 from kdnb.datasets.text import read_text
 from kdnb.errors import InputError
 
@@ -109,7 +110,7 @@ def read_detections(folder: str | Path, frames: Collection[str], others: bool = 
     unknown = next((path for frame, path in files.items() if frame not in frames), None)
     wanted = {frame: path for frame, path in files.items() if frame in frames}
     if unknown and others and wanted:
-        log.warning("%s: left out %d frames that are not listed", folder, len(files) - len(wanted))
+        log.warning("%s", skipped(folder, [frame for frame in files if frame not in wanted], "not asked for", "frame"))
         files, unknown = wanted, None
     if unknown:
         raise InputError(
@@ -142,5 +143,5 @@ def _text_files(folder: str | Path, what: str) -> dict[str, Path]:
     if inside and not any(name.isdecimal() for name in files):
         folder, files, left = folder / "data", inside, left_inside
     if files and left:
-        log.warning("%s: left out %s", folder, files_left(left))
+        log.warning("%s", skipped(folder, left, "no frame's"))
     return files

@@ -19,6 +19,7 @@ import yaml
 from torch import Tensor, nn
 
 from kdnb.datasets.camvid import CLASSES
+from kdnb.datasets.text import decode_text
 from kdnb.errors import InputError
 from kdnb.models.clip import encode_texts
 from kdnb.options import Settings, did_you_mean
@@ -107,8 +108,8 @@ def read_prompts(path: str | Path | None = None) -> PromptSet:
     source = resources.files("kdnb.models") / "prompts_camvid.yaml" if path is None else Path(path)
     name = f"models/{source.name}" if path is None else str(path)
     try:
-        content = yaml.safe_load(source.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
+        content = yaml.safe_load(decode_text(source.read_bytes(), name, "a YAML file of prompts"))
+    except OSError as error:
         raise InputError(f"{name}: cannot be read ({error}), expected a YAML file of prompts") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)

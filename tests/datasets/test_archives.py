@@ -60,6 +60,39 @@ def test_names_are_those_that_their_maker_wrote(tmp_path, name, encoding, read_a
     assert len(notes) == (said is not None) and (said or "") in "".join(notes)
 
 
+@pytest.mark.parametrize(
+    ("encoding", "name"),
+    [
+        ("cp932", "train/カローラ.jpg"),  # Japanese Windows: nobody can tell, but the note shows the name
+        ("gbk", "train/奥迪.jpg"),
+        ("cp1252", "train/Citroën Ï.jpg"),
+    ],
+)
+def test_a_name_that_was_guessed_is_shown(tmp_path, encoding, name):
+    archive = zipped(tmp_path / "a.zip", {name: b"x", "train/b.jpg": b"y"}, encoding)
+    (note,) = unpack(archive, tmp_path / "a")
+    (read,) = [path.name for path in (tmp_path / "a" / "train").iterdir() if path.name != "b.jpg"]
+    start = f"{archive}: does not say how its names are encoded, read as cp"
+    assert note.startswith(start) and f", such as {read}; if that is no word, unpack the archive by hand" in note
+
+
+@pytest.mark.parametrize(("encoding", "said"), [("utf-8", ""), ("cp949", "cp949, such as 쏘나타_2019_0001.jpg;")])
+def test_names_in_a_tar(tmp_path, encoding, said):
+    with tarfile.open(tmp_path / "a.tar", "w", encoding=encoding, format=tarfile.GNU_FORMAT) as box:
+        for name in (KOREAN, "train/모닝/1.jpg", "train/b.jpg"):
+            box.addfile(tarfile.TarInfo(name))
+    notes = unpack(tmp_path / "a.tar", tmp_path / "a")
+    assert files(tmp_path / "a") == {KOREAN, "train/모닝/1.jpg", "train/b.jpg"}
+    assert len(notes) == bool(said) and said in "".join(notes)
+
+
+def test_bytes_that_are_no_korean_name_are_shown(tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w", encoding="latin-1", format=tarfile.GNU_FORMAT) as box:
+        box.addfile(tarfile.TarInfo("Müller.jpg"))
+    (note,) = unpack(tmp_path / "a.tar", tmp_path / "a")
+    assert "read as latin-1, such as Müller.jpg" in note and files(tmp_path / "a") == {"Müller.jpg"}
+
+
 def test_names_with_and_without_the_flag_in_one_archive(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as box:
         box.writestr(Raw("모닝.txt", "cp949"), b"1")
@@ -72,7 +105,7 @@ def test_what_macos_and_windows_leave_behind_is_never_data(tmp_path):
     junk = ["__MACOSX/train/a/._1.jpg", "train/.DS_Store", "train/a/Thumbs.db", "train/a/._1.jpg", "desktop.ini"]
     archive = zipped(tmp_path / "a.zip", {name: b"x" for name in ["train/a/1.jpg", *junk]})
     assert unpack(archive, tmp_path / "a") == [
-        f"{archive}: 5 files of macOS or Windows left out (__MACOSX, .DS_Store, Thumbs.db)"
+        f"{archive}: skipped 5 files, left by macOS or Windows: {', '.join(junk)}"
     ]
     assert files(tmp_path / "a") == {"train/a/1.jpg"} and not (tmp_path / "a" / "__MACOSX").exists()
     with tarfile.open(tmp_path / "a.tar", "w") as box:
@@ -89,7 +122,11 @@ def test_what_macos_and_windows_leave_behind_is_never_data(tmp_path):
 def test_an_archive_is_unpacked_once_and_again_when_it_was_replaced(tmp_path, capsys):
     archive = zipped(tmp_path / "open.zip", {"train/1.txt": b"first", "train/.DS_Store": b""})
     folder, notes = unpacked(archive)
-    assert folder == tmp_path / "open" and "1 files of macOS" in notes[0] and notes[0] in capsys.readouterr().out
+    assert (
+        folder == tmp_path / "open"
+        and "skipped 1 file, left by macOS" in notes[0]
+        and notes[0] in capsys.readouterr().out
+    )
     (folder / "train" / "1.txt").write_text("kept")
     assert unpacked(archive) == (folder, notes) and (folder / "train" / "1.txt").read_text() == "kept"
     os.utime(archive, ns=(5, 5))  # copied anew: the same bytes

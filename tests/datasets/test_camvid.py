@@ -21,7 +21,8 @@ from kdnb.datasets.camvid import (
     decode_colours,
     write_predictions,
 )
-from kdnb.datasets.camvid_files import original_split, read_ids, read_label
+from kdnb.datasets.camvid_files import read_ids, read_label
+from kdnb.datasets.camvid_layouts import original_split
 from kdnb.errors import InputError
 from kdnb.metrics.camvid_read import evaluate_folders
 
@@ -228,8 +229,8 @@ def test_segnets_folders_make_the_splits_where_there_is_no_list(segnet, caplog):
     )
     report = check_camvid(segnet)
     assert not report.faults and report.notes == [
-        f"{segnet / 'trainannot'}: files that are no frame's are skipped: 1, train0 (1).png",
-        f"{segnet / 'valannot'}: files that are no frame's are skipped: 1, Thumbs.db",
+        f"{segnet / 'trainannot'}: skipped 1 file, no frame's: train0 (1).png",
+        f"{segnet / 'valannot'}: skipped 1 file, no frame's: Thumbs.db",
     ]
     for split in ("train", "test"):
         (segnet / f"{split}.txt").unlink()

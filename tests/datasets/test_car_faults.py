@@ -203,14 +203,14 @@ NEW = CLASSES[0] + "/5"
         (f"{NEW}.JPEG", lambda path: save(path, format="JPEG"), 16, None, None),
         (f"{NEW}.png", in_16_bits, 16, None, None),
         (f"{NEW}.jpg", turned, 16, "EXIF orientation other than 1 in 5.jpg (6)", None),
-        (f"{NEW}.heic", lambda path: path.touch(), 15, "skipped 1 files that do not end in .jpg", None),
-        (f"{NEW}.jpg~", lambda path: save(path, format="JPEG"), 15, "skipped 1 files that do not end in .jpg", None),
-        (f"{CLASSES[0]}/Thumbs.db", lambda path: path.touch(), 15, "skipped 1 hidden files, or files of macOS", None),
-        (f"{CLASSES[0]}/._0.jpg", lambda path: path.touch(), 15, "skipped 1 hidden files, or files of macOS", None),
-        ("__MACOSX", lambda path: path.mkdir(), 15, "skipped 1 hidden files, or files of macOS", None),
-        (f"{CLASSES[0]}/more", lambda path: path.mkdir(), 15, f"skipped 1 folders: train/{CLASSES[0]}/more", None),
-        ("alone.jpg", save, 15, "skipped 1 images outside the folder of a class: train/alone.jpg", None),
-        ("../test/TEST_9.jpg", save, 15, "skipped 1 images that test.csv does not list: test/TEST_9.jpg", None),
+        (f"{NEW}.heic", lambda path: path.touch(), 15, "skipped 1 file, not ending in .jpg", None),
+        (f"{NEW}.jpg~", lambda path: save(path, format="JPEG"), 15, "skipped 1 file, not ending in .jpg", None),
+        (f"{CLASSES[0]}/Thumbs.db", lambda path: path.touch(), 15, "skipped 1 file, hidden or left by macOS", None),
+        (f"{CLASSES[0]}/._0.jpg", lambda path: path.touch(), 15, "skipped 1 file, hidden or left by macOS", None),
+        ("__MACOSX", lambda path: path.mkdir(), 15, "skipped 1 file, hidden or left by macOS", None),
+        (f"{CLASSES[0]}/more", lambda path: path.mkdir(), 15, "skipped 1 folder, in one of a class: train/", None),
+        ("alone.jpg", save, 15, "skipped 1 image, outside the folder of a class: train/alone.jpg", None),
+        ("../test/TEST_9.jpg", save, 15, "skipped 1 image, not listed in test.csv: test/TEST_9.jpg", None),
         (f"{NEW}.png", lambda path: path.write_bytes(png(30000, 30000)), 16, None, "5.png: has more than"),
         (f"{NEW}.png", lambda path: path.write_bytes(png(9500, 9500)), 16, None, "5.png: has 9500 x 9500 pixels"),
         (f"{NEW}.jpg", lambda path: path.write_bytes(b"GIF89a"), 16, None, "5.jpg: not an image"),
@@ -259,7 +259,7 @@ def test_one_image_that_breaks_a_decoder_is_one_fault(folder, monkeypatch):
 
     monkeypatch.setattr(module, "read_image", read)
     faults = check_cars(folder).faults
-    assert len(faults) == 3 and all("0.jpg: cannot be read (ZeroDivisionError: in a codec)" in one for one in faults)
+    assert len(faults) == 3 and all("0.jpg: cannot be checked (ZeroDivisionError in a codec)" in one for one in faults)
 
 
 @few

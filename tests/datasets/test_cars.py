@@ -207,7 +207,7 @@ def test_check_counts_and_gives_status_1_for_faults(root):
     assert "grey                 1" in done.output and "1 pairs count as one" in done.output
     (root / "test.csv").unlink()
     done = CliRunner().invoke(main, ["data", "check", "cars", str(root)])
-    assert done.exit_code == 1 and "test.csv: no such file" in done.output and done.output.rstrip().endswith("1 faults")
+    assert done.exit_code == 1 and "test.csv: no such file" in done.output and done.output.endswith("\n1 fault\n")
 
 
 def test_the_real_sample_is_read(real_data):

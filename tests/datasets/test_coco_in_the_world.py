@@ -190,7 +190,7 @@ def test_a_check_says_what_it_skipped(tmp_path):
     notes = [line for line in result.output.splitlines() if line.startswith("note: ")]
     assert [note.partition(str(root))[2] for note in notes] == [
         "/annotations/captions_val2017.json: is missing; no notebook reads it",
-        "/val2017: 1 of 3 files are no entry of 'images' and skipped, as Thumbs.db",
+        "/val2017: skipped 1 of 3 files, no entry of 'images': Thumbs.db",
         "/val2017: EXIF orientation other than 1 in 7.jpg (3); read as stored, not turned: boxes and masks must be in "
         "stored pixels",
     ]
@@ -207,13 +207,21 @@ def test_a_size_that_only_exif_data_explain(tmp_path):
     )
 
 
-def test_an_unforeseen_error_in_one_file_is_its_fault(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("reader", "end"),
+    [
+        ("parse_instances", "instances_val2017.json: {}, expected a JSON file in COCO's format"),
+        ("read_image", "7.jpg: {}, expected a JPEG file"),
+    ],
+)
+def test_an_unforeseen_error_in_one_file_is_its_fault(tmp_path, monkeypatch, reader, end):
     def fail(path):
-        raise RuntimeError("surprise")
+        raise RuntimeError("surprise\nand more")
 
-    monkeypatch.setattr("kdnb.datasets.coco.parse_instances", fail)
-    (fault,) = check_coco(write_root(tmp_path)).faults
-    assert fault.endswith("instances_val2017.json: cannot be read (RuntimeError: surprise)")
+    monkeypatch.setattr(f"kdnb.datasets.coco.{reader}", fail)
+    faults = check_coco(write_root(tmp_path)).faults
+    assert any(fault.endswith(end.format("cannot be checked (RuntimeError surprise)")) for fault in faults)
+    assert not any("\n" in fault for fault in faults)
 
 
 # ---------------------------------------------------------------- noise

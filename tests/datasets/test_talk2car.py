@@ -186,7 +186,7 @@ def test_images_may_be_written_with_their_folders(tmp_path, rows):
 def test_files_that_no_command_names_are_counted(root):
     (root / "images/Thumbs.db").write_bytes(b"x")
     assert not check_talk2car(root).faults
-    note = f"note: {root / 'images'}: files that no command names are skipped: 1, Thumbs.db"
+    note = f"note: {root / 'images'}: skipped 1 file, in no command: Thumbs.db"
     assert note in check_talk2car(root).summary().splitlines()
 
 

@@ -275,7 +275,7 @@ def test_check_passes_over_lists_of_single_classes(devkit):
     image_list(devkit).with_name("car_trainval.txt").write_text("000001  1\n000002 -1\n")
     report = check_voc(devkit)
     assert report.faults == [] and list(report.images) == ["VOC2007/trainval"] and "no faults" in report.summary()
-    assert len(report.notes) == 1 and "1 lists of single classes are skipped, as car_trainval.txt" in str(report)
+    assert len(report.notes) == 1 and "skipped 1 list, of single classes: car_trainval.txt" in str(report)
 
 
 def test_download_voc_uses_the_table_of_torchvision(tmp_path, monkeypatch):

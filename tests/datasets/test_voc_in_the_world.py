@@ -180,12 +180,12 @@ def test_a_check_says_what_it_read_anew_and_what_it_skipped(tmp_path, capsys):
     assert status(["data", "check", "voc", str(devkit)]) == 0
     notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: ")]
     assert [note.partition(str(base))[2] for note in notes] == [
-        "/ImageSets/Main: 1 lists of single classes are skipped, as car_test.txt",
+        "/ImageSets/Main: skipped 1 list, of single classes: car_test.txt",
         "/Annotations: 2 boxes with a corner of 0, first in a.xml: looks 0-based, cut to the image; "
         "official corners count from 1",
         "/Annotations: 1 boxes follow another in their <object>; each is read as an object of its class",
-        "/JPEGImages: 1 of 2 files are in no list and skipped, as Thumbs.db",
-        "/Annotations: 1 of 2 files are in no list and skipped, as b.xml",
+        "/JPEGImages: skipped 1 of 2 files, in no list: Thumbs.db",
+        "/Annotations: skipped 1 of 2 files, in no list: b.xml",
     ]
 
 
@@ -203,13 +203,20 @@ def test_rotated_photographs_are_named_and_read_as_stored(tmp_path):
     assert message.endswith("; its EXIF data turn it, but sizes and boxes must be in stored pixels")
 
 
-def test_an_unforeseen_error_in_one_file_is_its_fault(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("reader", "end"),
+    [
+        ("parse_annotation", "a.xml: {}, expected an annotation in VOC's format"),
+        ("read_image", "a.jpg: {}, expected a JPEG file"),
+    ],
+)
+def test_an_unforeseen_error_in_one_file_is_its_fault(tmp_path, monkeypatch, reader, end):
     def fail(path, size=None):
-        raise RuntimeError("surprise")
+        raise RuntimeError("surprise\nand more")
 
-    monkeypatch.setattr("kdnb.datasets.voc.parse_annotation", fail)
+    monkeypatch.setattr(f"kdnb.datasets.voc.{reader}", fail)
     (fault,) = check_voc(write_devkit(tmp_path)).faults
-    assert fault.endswith("a.xml: cannot be read (RuntimeError: surprise)")
+    assert fault.endswith(end.format("cannot be checked (RuntimeError surprise)"))
 
 
 # ---------------------------------------------------------------- evaluation

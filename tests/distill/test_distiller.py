@@ -111,6 +111,29 @@ def test_a_teacher_that_was_put_into_train_mode_is_put_back():
     assert torch.equal(model[0].running_mean, before) and not model.training
 
 
+def test_what_a_student_borrows_of_its_teacher_stays_as_it_is():
+    """SimKD: the student ends in the teacher's classifier, here with its BatchNorm; train() of the distiller, or of the
+    student by itself, must not let batches move the teacher's statistics nor drop its outputs."""
+    torch.manual_seed(0)
+    head = nn.Sequential(nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, 3))
+    teacher = LiveTeacher(nn.Sequential(nn.Linear(5, 4), head), lambda model, batch, _: {"y": model(batch)})
+    student = nn.Sequential(nn.Linear(5, 4), nn.Dropout(0.5), head)
+
+    def step(model, batch):
+        y = model(batch)
+        return {"loss": y.pow(2).mean(), "y": y}
+
+    distiller = Distiller(student, teacher, [Term("kd", cosine_loss, "y", "y")], step).train()
+    x, before = torch.randn(8, 5), copy.deepcopy(head.state_dict())
+    first = teacher.observe(x, None, [])["y"]
+    distiller(x)["loss"].backward()
+    assert student.training and student[1].training and not head.training
+    assert all(torch.equal(before[key], value) for key, value in head.state_dict().items())
+    assert student[0].weight.grad is not None and not any(p.requires_grad for p in head.parameters())
+    student.train()
+    assert torch.equal(teacher.observe(x, None, [])["y"], first) and not head.training
+
+
 def test_the_students_file_is_a_plain_state_dict(parts):
     student, teacher, _ = parts
     saved = Distiller(student, teacher, [body_term()]).student.state_dict()

@@ -1,6 +1,7 @@
 """Losses on input as it comes: excluded classes, half precision, shapes that do not match, nothing at all."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -68,7 +69,7 @@ HEAT = rows(2, 3, 4, 4, seed=2)
 LOSSES = {  # name: (loss of a student's and a teacher's tensor, the two)
     "kd_kl": (lambda s, t: kd_kl(s, t, 10.0), MAPS),
     "centred_mse": (centred_mse, MAPS),
-    "cosine_loss": (cosine_loss, MAPS),
+    "cosine_loss": (lambda s, t: cosine_loss(s, t, 1), MAPS),
     "feature_mse": (feature_mse, MAPS),
     "region_mse": (lambda s, t: region_mse([s], [t], [torch.ones(*s.shape[:1], 1, *s.shape[2:])]), MAPS),
     "pkd": (lambda s, t: pkd([s], [t]), MAPS),
@@ -142,7 +143,7 @@ def test_nothing_broadcasts(name, change, request):
         (lambda: kd_kl(rows(4, 10), rows(10)), r"are \(4, 10\) and \(10,\), expected one shape$"),
         (lambda: kd_kl(rows(0, 10), rows(0, 1)), r"are \(0, 10\) and \(0, 1\), expected one shape$"),
         (lambda: kd_kl(rows(4, 10), {"a": 1, "b": 2}), r"are \(4, 10\) and a dict of a, b, expected one shape$"),
-        (lambda: kd_kl(rows(10), rows(10)), r"^a tensor of shape \(10,\) has no dimension 1 to compare along$"),
+        (lambda: kd_kl(rows(10), rows(10), dim=1), r"^a tensor of shape \(10,\) has no dimension 1 to compare along$"),
         (
             lambda: feature_mse(*MAPS, torch.ones(2, 4, 4)),
             r"^the mask of a feature map \(2, 6, 4, 4\): \(2, 4, 4\), expected \(N, 1, H, W\) = \(2, 1, 4, 4\)$",
@@ -172,6 +173,44 @@ def test_nothing_broadcasts(name, change, request):
 def test_shapes_that_do_not_match_are_one_line(call, line):
     with pytest.raises(InputError, match=line):
         call()
+
+
+def soft_labels(student, teacher, dim=None):
+    return soft_label_term(1.0, dim=dim).loss((student, 1.0), teacher)
+
+
+@pytest.mark.parametrize("loss", [kd_kl, centred_mse, soft_labels])
+def test_logits_of_tokens_say_where_their_classes_are(loss):
+    """(N, tokens, C) and (N, C, length) look alike: over the wrong dimension a KL is a number like any other."""
+    student, teacher = rows(2, 5, 7), rows(2, 5, 7, seed=1)
+    for shape in ((2, 5, 7), (0, 5, 7)):
+        line = f"logits are {shape}, expected (N, C) or (N, C, H, W); for another shape say which dimension is compared"
+        with pytest.raises(InputError, match=f"^{re.escape(line)}, such as dim=-1 for the last$"):
+            loss(rows(*shape), rows(*shape))
+    flat = loss(student.flatten(0, 1), teacher.flatten(0, 1)).item()
+    assert loss(student, teacher, dim=-1).item() == loss(student, teacher, dim=2).item() == pytest.approx(flat)
+    turned = loss(student.transpose(1, 2), teacher.transpose(1, 2), dim=1).item()
+    assert turned == pytest.approx(flat, rel=1e-5)
+    pixels = loss(*(value.unflatten(1, (5, 1)).permute(0, 3, 1, 2) for value in (student, teacher))).item()
+    assert pixels == pytest.approx(flat, rel=1e-5)
+
+
+def test_vectors_say_where_they_lie():
+    line = r"^vectors are \(2, 6, 4, 4\), expected \(N, D\); for another shape say .* such as dim=-1 for the last$"
+    with pytest.raises(InputError, match=line):
+        cosine_loss(*MAPS)
+    cells = [value.permute(0, 2, 3, 1).flatten(0, 2) for value in MAPS]
+    assert cosine_loss(*MAPS, dim=1).item() == pytest.approx(cosine_loss(*cells).item(), rel=1e-5)
+
+
+ANY_SHAPE = {"kd_kl", "centred_mse", "cosine_loss", "heat_kd"}  # element by element, or along a dim that is said
+
+
+@pytest.mark.parametrize("name", [name for name in LOSSES if name not in ANY_SHAPE])
+def test_a_loss_of_one_layout_takes_no_other(name):
+    loss, (student, _) = LOSSES[name]
+    with pytest.raises(InputError, match="expected"):
+        loss(rows(*student.shape[:1], 5, 6), rows(*student.shape[:1], 5, 6))
 
 
 @pytest.mark.parametrize("temperature", [0, -1.0, math.nan, INF, "4", None])

@@ -104,6 +104,13 @@ def test_broken_files_are_named(tmp_path):
     assert "expected the blocks label, sentence" in refused(tmp_path, "- label\n")
     with pytest.raises(InputError, match="nowhere.yaml: cannot be read"):
         read_prompts(tmp_path / "nowhere.yaml")
+    path = tmp_path / "marked.yaml"
+    for coding in ("utf-8-sig", "utf-16"):
+        path.write_text(yaml.safe_dump(read_prompts().model_dump()), encoding=coding)
+        assert read_prompts(path) == read_prompts()
+    path.write_bytes(b"label:\n  \xff")
+    with pytest.raises(InputError, match=r"marked.yaml:2: byte 0xff is not UTF-8, expected a YAML file of prompts"):
+        read_prompts(path)
 
 
 # --- encoders ---------------------------------------------------------------------------------------------------
