@@ -60,7 +60,7 @@ def poor_teacher(fit, seeded, few, steps=20):
     had 72 to 81 %. Even ``poor_teacher``, right on 30 % of the crops, did no harm there (33 to 35 %), as the student
     alone knows no more. But with **all** labels (``torch.arange(len(labels))`` in place of ``few``) the student alone
     has about 82 %; with this teacher at weight 3 it has 62 to 66 %, and at weight 30 it is as bad as its teacher, 31 %.
-    So what decides is whether the teacher knows more than the labels do. (Measured with ``lite``, seeds 0 to 2.)
+    So what decides is whether the teacher knows more than the labels do. (Measured with ``lite``, one to three seeds.)
     """
     return fit(seeded(24, 0), steps, few, lr=4e-3)
 

@@ -19,7 +19,7 @@ RELATIVE, ABSOLUTE = 1e-3, 1e-6  # tolerances: another order of the sums is no m
 
 
 def check(answer: Callable, reference: Callable, inputs: Sequence[tuple], mistakes: Mapping[str, Callable]) -> str:
-    """ "right", "not answered yet", or what is wrong.
+    """What to tell the reader: "right", "not answered yet", or what is wrong.
 
     Args:
         answer, reference: functions that return a tensor, an array or a number.
