@@ -50,8 +50,8 @@ test: lint
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 lint: $(TESTABLE)
-	$(BIN)/ruff check kdnb tests
-	$(BIN)/ruff format --check kdnb tests
+	$(BIN)/ruff check kdnb tests notebooks
+	$(BIN)/ruff format --check kdnb tests notebooks
 	$(BIN)/lint-imports
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
