@@ -241,7 +241,7 @@ def _largest_cell(notebook: NotebookNode) -> int:
 def check_shape(notebook: NotebookNode, number: str = "NN") -> list[str]:
     """The problems of a committed notebook as sentences, [] without any.
 
-    Expected are 25-45 cells; code cells of at most 20 lines, median at most 6 without the shared set-up cell; 35-75 %
+    Expected are 25-45 cells; code cells of at most 20 lines, median at most 8 without the shared set-up cell; 35-75 %
     of the characters in prose; one cell tagged ``parameters``; outputs of this code, without errors and widgets, below
     1.5 MB.
     """
@@ -261,8 +261,8 @@ def _text_problems(notebook: NotebookNode) -> list[str]:
     for number, cell in enumerate(notebook.cells, start=1):
         if cell.cell_type == "code" and len(cell.source.splitlines()) > 20:
             problems.append(f"code cell {number} has {len(cell.source.splitlines())} lines, expected at most 20")
-    if lines and statistics.median(lines) > 6:
-        problems.append(f"code cells have a median of {statistics.median(lines):g} lines, expected at most 6")
+    if lines and statistics.median(lines) > 8:
+        problems.append(f"code cells have a median of {statistics.median(lines):g} lines, expected at most 8")
     if not 0.35 <= share <= 0.75:
         problems.append(f"{100 * share:.0f} % of the characters are prose, expected 35 to 75 %")
     if tagged != 1:
