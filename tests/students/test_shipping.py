@@ -14,8 +14,7 @@ from kdnb.students import load_student, on_photographs, photo_stack, student_kin
 from kdnb.students.shipping import ARMS, MAX_BYTES, SHIPPED, photographs, ship, teachers_answers
 from tests.students.test_students import camvid, cars
 
-NUMBERS = [kind[:2] for kind in student_kinds() if kind[:2] in ("03", "05", "06")]
-there = pytest.mark.skipif(not list(SHIPPED.glob("*.safetensors")), reason="no student has been shipped yet")
+NUMBERS = sorted({path.name[:2] for path in SHIPPED.glob("*.safetensors")})
 
 
 @pytest.fixture
@@ -84,7 +83,6 @@ def test_the_answer_of_an_ensemble_is_its_mean(house):
     assert torch.allclose(mean, torch.tensor([0.0, 0.5, 0.5]), atol=1e-6)
 
 
-@there
 @pytest.mark.parametrize("number", NUMBERS)
 def test_shipped_students_are_small_and_have_a_card(number):
     scores = (SHIPPED / f"{number}.md").read_text(encoding="utf-8")
@@ -96,7 +94,6 @@ def test_shipped_students_are_small_and_have_a_card(number):
         assert about["profile"] == "photo" and about["arm"] == arm
 
 
-@there
 @pytest.mark.parametrize("number", NUMBERS)
 def test_students_are_shown_on_photographs_beside_their_teacher(number):
     assert set(teachers_answers(number)) == {path.stem for path in photographs(number)}
@@ -104,7 +101,7 @@ def test_students_are_shown_on_photographs_beside_their_teacher(number):
     assert isinstance(figure, Figure) and len(figure.axes) == 3 * len(photographs(number))
 
 
-@there
+@pytest.mark.skipif(NUMBERS != ["03", "05", "06"], reason="a stack needs the students of 03, 05 and 06")
 def test_a_stack_of_students_looks_at_a_street():
     from kdnb.projects.scoreboard import photo_frame
     from kdnb.students.student import as_pixels
