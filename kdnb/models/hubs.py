@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,7 +55,5 @@ def torchvision_hub(name: str, pretrained: bool) -> Iterator[str | None]:
 
 
 def hugging_face_cache() -> str:
-    """The folder in which Hugging Face's hub keeps what it has loaded."""
-    from huggingface_hub.constants import HF_HUB_CACHE
-
-    return HF_HUB_CACHE
+    """The folder in which Hugging Face's hub keeps what it has loaded, as its documentation names it."""
+    return os.environ.get("HF_HOME", "~/.cache/huggingface")
