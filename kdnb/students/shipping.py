@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ START, END = "<!-- scores: made by kdnb publish --students -->", "<!-- end of sc
 def ship(experiment: Any) -> list[Path]:
     """Write the students of a finished run, their scores on their card, and its teacher's answers on the photographs.
 
-    Returns the paths. Nothing is written unless all four students are trained.
+    Returns the paths. Nothing is written unless all four students are trained and small enough.
 
     Raises:
         InputError: a run that lacks one of the four arms, or was not trained on photographs; a student that is too
@@ -42,10 +43,13 @@ def ship(experiment: Any) -> list[Path]:
         raise InputError(f"{run.folder}: lacks the arm {lacking[0]!r}; go on with --run {run.folder}")
     page = SHIPPED / f"{number}.md"
     text = with_scores(page.read_text(encoding="utf-8"), experiment)
-    paths = [save_student(experiment, arm, SHIPPED / f"{number}_{arm}.safetensors") for arm in ARMS]
-    for path in paths:
-        if path.stat().st_size > MAX_BYTES:
-            raise InputError(f"{path} takes {path.stat().st_size:,} bytes, expected at most {MAX_BYTES:,}")
+    with TemporaryDirectory() as folder:
+        made = [save_student(experiment, arm, Path(folder) / f"{number}_{arm}.safetensors") for arm in ARMS]
+        contents = {SHIPPED / path.name: path.read_bytes() for path in made}
+    for path, content in contents.items():
+        if len(content) > MAX_BYTES:
+            raise InputError(f"{path} would take {len(content):,} bytes, expected at most {MAX_BYTES:,}")
+    paths = [atomic_write(path, content) for path, content in contents.items()]
     answers = {path.stem: kind.teachers_answer(experiment, as_pixels(path)) for path in photographs(number)}
     tensors = {f"{name}/{key}": tensor for name, one in answers.items() for key, tensor in parts(one).items()}
     paths.append(atomic_write(PHOTOGRAPHS / f"{number}_teacher.safetensors", save(tensors)))

@@ -74,6 +74,13 @@ def test_what_is_not_finished_ships_nothing(house, run):
     assert not list(house.rglob("*.safetensors"))
 
 
+def test_students_that_are_too_large_are_not_written(house, run, monkeypatch):
+    monkeypatch.setattr(shipping, "MAX_BYTES", 1000)
+    with pytest.raises(InputError, match=r"would take [\d,]+ bytes, expected at most 1,000"):
+        ship(run)
+    assert not list(house.rglob("*.safetensors"))
+
+
 def test_the_answer_of_an_ensemble_is_its_mean(house):
     run = cars()
     outputs = iter([torch.tensor([0.0, 0.0, 50.0]), torch.tensor([0.0, 50.0, 0.0])])
