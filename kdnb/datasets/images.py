@@ -107,7 +107,7 @@ def rotated(paths: Iterable[str | Path]) -> list[str]:
         more = f" and {len(names) - 8} more" if len(names) > 8 else ""
         notes.append(
             f"{folder}: EXIF orientation other than 1 in {', '.join(names[:8])}{more}; read as stored, not turned: "
-            "boxes and masks must be in stored pixels"
+            "labels are of stored pixels"
         )
     return notes
 

@@ -191,8 +191,7 @@ def test_a_check_says_what_it_skipped(tmp_path):
     assert [note.partition(str(root))[2] for note in notes] == [
         "/annotations/captions_val2017.json: is missing; no notebook reads it",
         "/val2017: skipped 1 of 3 files, no entry of 'images': Thumbs.db",
-        "/val2017: EXIF orientation other than 1 in 7.jpg (3); read as stored, not turned: boxes and masks must be in "
-        "stored pixels",
+        "/val2017: EXIF orientation other than 1 in 7.jpg (3); read as stored, not turned: labels are of stored pixels",
     ]
 
 
