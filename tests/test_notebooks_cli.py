@@ -408,7 +408,7 @@ def set_source(notebook, source):
 def lengthen(notebook):
     for cell in notebook.cells:
         if cell.cell_type == "code":
-            cell.source += "x\n" * 4
+            cell.source += "x\n" * 6
         else:
             cell.source *= 2
     notebook.metadata["kdnb"]["code_sha256"] = code_hash(notebook)
@@ -420,7 +420,7 @@ def lengthen(notebook):
         (lambda n: n.cells.pop(1) and n.cells.__delitem__(slice(10, None, 2)), "expected 25 to 45"),
         (lambda n: n.cells.extend([new_markdown_cell("x") for _ in range(20)]), "51 cells"),
         (lambda n: set_source(n, "x\n" * 21), "code cell 3 has 21 lines, expected at most 20"),
-        (lengthen, "median of 7 lines"),
+        (lengthen, "median of 9 lines"),
         (lambda n: n.cells[1].update(source="prose " * 1000), "% of the characters are prose"),
         (lambda n: set_source(n, "x" * 5000), "% of the characters are prose"),
         (lambda n: n.cells[0].metadata.clear(), "0 cells tagged 'parameters'"),

@@ -18,8 +18,10 @@ LONGEST = 828  # pixels to which an uploaded image is shrunk
 FOV = 81  # degrees across: of the rendered frames, and the guess for an upload
 CAR = "car"
 SHOWN = {"objects": "objects (03)", "road": "road (05)", "command": "command (02)"}
-GUESSED = """<i>The students of the drawn street have never seen a photograph. The camera is guessed from the field of
-view; distances, and boxes in space with them, may be wrong.</i>"""
+UNSEEN = "No network here has seen a photograph."
+PARTLY_UNSEEN = "The students of the rendered street have never seen a photograph."
+GUESSED = """<i>{} The camera is guessed from the field of view; distances, and
+boxes in space with them, may be wrong.</i>"""
 PHOTO = "photo students"
 
 
@@ -72,7 +74,10 @@ class OneFrameExplorer:
         self.upload = widgets.FileUpload(accept="image/*", multiple=False, description="your image")
         self.fov = fov_slider(FOV)
         self.screen = screen("jpeg")
-        self.message, self.notice = widgets.HTML(), widgets.HTML(GUESSED)
+        self.message, self.notice = (
+            widgets.HTML(),
+            widgets.HTML(GUESSED.format(PARTLY_UNSEEN if look_at_photo else UNSEEN)),
+        )
         row = widgets.Layout(flex_flow="row wrap")
         self.view = widgets.VBox(
             [
