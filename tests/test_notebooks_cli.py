@@ -242,13 +242,13 @@ def test_errors_in_one_line(repo, code, error):
 
 
 def test_interrupting_ends_cleanly(repo):
-    code = "open('started', 'w').close()\nimport time\ntime.sleep(60)"
+    code = "open('started', 'w').close()\nimport time\ntime.sleep(600)"
     write(repo / "notebooks" / "90_toy.ipynb", [new_code_cell(code)])
     process = start("-m", "kdnb.cli", "run")
     try:
         wait_for((repo / "notebooks" / "started").exists)
         process.send_signal(signal.SIGINT)
-        _, printed = process.communicate(timeout=30)
+        _, printed = process.communicate(timeout=120)
     finally:
         process.kill()
     assert process.returncode == 1 and "Aborted!" in printed and "Traceback" not in printed

@@ -138,7 +138,7 @@ def test_no_worker_outlives_the_run(place, number):
     workers = children(process)
     assert workers
     process.send_signal(number)
-    process.wait(timeout=60)
+    process.wait(timeout=180)
     wait_for(lambda: not any(w.is_running() and w.status() != psutil.STATUS_ZOMBIE for w in workers), 30)
 
 
