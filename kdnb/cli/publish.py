@@ -37,7 +37,12 @@ def command(
 
     root = notebooks_folder().parent
     if not (what or repo or evidence):
-        raise InputError("nothing to publish, expected the number of a notebook, --evidence, or --repo owner/name")
+        raise InputError(
+            "nothing to publish, expected the number of a notebook, --evidence or --students with a run, or --repo "
+            "owner/name"
+        )
+    if evidence and students:
+        raise InputError("--evidence and --students together, expected one of them")
     if students:
         _publish_students(what, data, root)
     elif evidence:
@@ -80,12 +85,12 @@ def _publish_students(runs: tuple[str, ...], data: str | None, root: Path) -> No
     from kdnb.report import read_run
     from kdnb.students.shipping import ship
     from kdnb.students.show import STRIP, write_photo_strip
-    from kdnb.students.student import SHIPPED
+    from kdnb.students.student import SHIPPED, kind_of
 
     if len(runs) != 1:
         raise InputError(f"--students with {len(runs)} runs, expected the folder of one")
-    kind = find_projects()[read_run(runs[0]).project]
-    paths = ship(kind.resume(runs[0], data))
+    project = read_run(runs[0]).project
+    paths = ship(find_projects()[kind_of(project).project].resume(runs[0], data))
     if all((SHIPPED / f"{number}_distilled.safetensors").is_file() for number, *_ in STRIP):
         paths.append(write_photo_strip(root / "notebooks" / "images" / "photographs.jpg"))
     for path in paths:

@@ -22,8 +22,8 @@ class Term:
         loss: ``loss(student_value, teacher_value)``, or ``loss(student_value, teacher_value, mask)`` with a mask.
         student: what to read from the student: a path of a module ("backbone.fpn"), a key of the step's output
             ("class_logits"), or a function ``f(student_outputs)`` of all taps and outputs, with "progress" among them.
-        teacher: likewise for it. A function is ``f(teacher_outputs, student_outputs)``, because a teacher often
-            uses something from the student, such as its proposals.
+        teacher: likewise, from the teacher. A function is ``f(teacher_outputs, student_outputs)``, because a teacher
+            often uses something from the student, such as its proposals.
         adapter: module applied to the student's value. It trains with the student and is not saved.
         mask: function ``f(student_outputs)`` that returns the mask.
         weight: a number, or a function of progress in [0, 1].

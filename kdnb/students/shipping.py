@@ -17,7 +17,7 @@ from kdnb.errors import InputError
 from kdnb.evidence import paired_bootstrap
 from kdnb.files import atomic_write
 from kdnb.report import markdown_table
-from kdnb.students.student import SHIPPED, as_pixels, kind_of, save_student, student_kinds
+from kdnb.students.student import SHIPPED, as_pixels, kind_of, save_student
 
 PHOTOGRAPHS = SHIPPED.parent / "photographs"
 ARMS = ("baseline", "distilled", "few_labels_baseline", "few_labels_distilled")
@@ -34,9 +34,8 @@ def ship(experiment: Any) -> list[Path]:
         InputError: a run that lacks one of the four arms, or was not trained on photographs; a student that is too
             large.
     """
-    run, number = experiment.run, experiment.project[:2]
-    kind = student_kinds().get(experiment.project)
-    if kind is None or run.profile in ("smoke", "lite"):
+    run, number, kind = experiment.run, experiment.project[:2], kind_of(experiment.project)
+    if run.profile in ("smoke", "lite"):
         raise InputError(f"{run.folder}: a run of {experiment.project} in profile {run.profile} ships no student")
     lacking = [arm for arm in ARMS if not (run.folder / "arms" / f"{arm}.json").is_file()]
     if lacking:

@@ -41,7 +41,7 @@ class Student(ABC):
 
     project: ClassVar[str]
     dataset: ClassVar[str]
-    shown_on: ClassVar[tuple[str, ...]]
+    shown_on: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, about: dict[str, Any]):
         self.about, self.classes = about, tuple(about["classes"])
@@ -62,9 +62,9 @@ class Student(ABC):
         """The network's answers for images uint8 (3, H, W), on the CPU."""
 
     @staticmethod
-    @abstractmethod
     def teachers_answer(experiment: Any, image: Tensor) -> Any:
-        """What a run's teacher says of an image uint8 (3, H, W), as the students answer."""
+        """What a run's teacher says of an image uint8 (3, H, W), as students do; only ``shown_on`` needs it."""
+        raise NotImplementedError
 
     @abstractmethod
     def write(self, out: Path, answers: dict[str, Any]) -> None:
@@ -147,7 +147,7 @@ def shipped(project: str, arm: str) -> Path:
     path = SHIPPED / f"{project[:2]}_{arm}.safetensors"
     if not path.is_file():
         there = [file.stem[3:] for file in sorted(SHIPPED.glob(f"{project[:2]}_*.safetensors"))]
-        where = did_you_mean(arm, there) if there else f": {SHIPPED} has none; give a file as weights"
+        where = did_you_mean(arm, there) if there else f": {SHIPPED} has none of it; give a file as weights"
         raise InputError(f"no shipped student {arm!r} of {project}{where}")
     return path
 
